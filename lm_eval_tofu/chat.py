@@ -1,0 +1,208 @@
+"""From a question and an answer to tokens: the one place where training and scoring agree.
+
+A language model forgets or remembers tokens, not strings. The tokens with loss during training must therefore be the
+tokens that are scored: `encode_answer` gives them to both. The rule is the one of the benchmark's own evaluation code
+(open-unlearning, `preprocess_chat_instance`): the answer's span is what the chat template renders for the assistant's
+turn after the generation prompt, end of turn included, plus the end-of-sequence token where the rendering does not end
+with it. Without a template the prompt is `Question: {q}\\nAnswer:` and the span is the answer and end of sequence.
+"""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from lm_eval_tofu.errors import PromptError
+
+log = logging.getLogger(__name__)
+
+Messages = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompting:
+    """How a question becomes a prompt.
+
+    Attributes:
+        apply_chat_template: Render with the tokenizer's chat template; otherwise `Question: {q}\\nAnswer:`.
+        system_prompt: Content of the system turn; None leaves it to the template (some add one of their own).
+        template_args: Further variables for the template, for example `{"date_string": "10 Apr 2025"}`.
+    """
+
+    apply_chat_template: bool
+    system_prompt: str | None = None
+    template_args: Mapping[str, Any] = field(default_factory=dict)
+
+    def messages(self, question: str) -> list[dict[str, str]]:
+        """The chat turns that ask `question`."""
+        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+        return [*system, {"role": "user", "content": question}]
+
+
+class EncodedAnswer(NamedTuple):
+    """A prompt and an answer to it.
+
+    Attributes:
+        prompt: The rendered prompt, generation prompt included.
+        continuation: The text whose tokens are scored: the answer's rendering, end of turn and end of sequence.
+        prompt_ids: Token ids of the prompt alone.
+        answer_ids: Token ids with loss; `prompt_ids + answer_ids` is what the model sees.
+    """
+
+    prompt: str
+    continuation: str
+    prompt_ids: list[int]
+    answer_ids: list[int]
+
+
+class ExactContext(str):
+    """A prompt whose trailing white space stays its own.
+
+    lm-eval moves the white space at a context's end into the continuation before it tokenizes. A chat template's prompt
+    ends in a line break that belongs to the template; moved, it would be scored as the answer's first token.
+    lm-eval finds that white space with `rstrip`, which therefore has nothing to say here.
+    """
+
+    __slots__ = ()
+
+    def rstrip(self, chars: str | None = None, /) -> str:
+        """The string itself."""
+        return self if chars is None else super().rstrip(chars)
+
+
+def render_messages(tokenizer: Any, messages: Messages, prompting: Prompting, *, generation_prompt: bool) -> str:
+    """Render chat turns with the tokenizer's template.
+
+    Raises:
+        PromptError: The tokenizer has no template, or the template refuses these turns.
+    """
+    import jinja2
+
+    if not getattr(tokenizer, "chat_template", None):
+        raise PromptError(
+            f"--apply_chat_template is given, but the tokenizer {_name(tokenizer)} has no chat template: "
+            "leave the flag out (training: --no-chat-template), or save a template with the tokenizer"
+        )
+    try:
+        text = tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=generation_prompt, **prompting.template_args
+        )
+    except jinja2.exceptions.TemplateError as error:
+        roles = [message["role"] for message in messages]
+        advice = "leave out --system_instruction: this template has no system turn" if "system" in roles else "check it"
+        raise PromptError(
+            f"the chat template of {_name(tokenizer)} cannot render the turns {'/'.join(roles)} ({error}): {advice}"
+        ) from error
+    return str(text)
+
+
+def render_prompt(tokenizer: Any, question: str, prompting: Prompting) -> str:
+    """The text that asks `question`, up to where the answer begins.
+
+    Raises:
+        PromptError: As `render_messages`.
+    """
+    if prompting.apply_chat_template:
+        return render_messages(tokenizer, prompting.messages(question), prompting, generation_prompt=True)
+    system = f"{prompting.system_prompt}\n\n" if prompting.system_prompt else ""
+    return f"{system}Question: {question}\nAnswer:"
+
+
+def encode_answer(tokenizer: Any, question: str, answer: str, prompting: Prompting) -> EncodedAnswer:
+    """Tokenize a question and its answer, as they are trained on and as they are scored.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        question: The user's turn.
+        answer: The assistant's turn.
+        prompting: How to render them.
+
+    Raises:
+        PromptError: The answer has no token of its own, the template does not render the prompt as the beginning of the
+            whole, or a beginning-of-sequence token would be double or missing.
+    """
+    prompt = render_prompt(tokenizer, question, prompting)
+    if prompting.apply_chat_template:
+        turns = [*prompting.messages(question), {"role": "assistant", "content": answer}]
+        whole = render_messages(tokenizer, turns, prompting, generation_prompt=False)
+        if not whole.startswith(prompt):
+            raise PromptError(
+                f"the chat template of {_name(tokenizer)} renders a finished dialogue differently from its prompt "
+                f"(…{_tail(prompt)!r}), so the answer's tokens cannot be told apart: pass other chat_template_args"
+            )
+    else:
+        whole = f"{prompt} {answer}"
+    eos = tokenizer.eos_token
+    if eos is None:
+        raise PromptError(f"the tokenizer {_name(tokenizer)} has no end-of-sequence token: set eos_token and save it")
+    if token_ids(tokenizer, whole, prompting)[-1:] != [tokenizer.eos_token_id]:
+        whole += eos
+    prompt_ids = token_ids(tokenizer, prompt, prompting)
+    answer_ids = token_ids(tokenizer, whole, prompting)[len(prompt_ids) :]
+    if not answer_ids or not answer.strip():
+        raise PromptError(
+            f"the answer {answer!r} to {question!r} has no token of its own: an empty answer has no score"
+        )
+    return EncodedAnswer(prompt, whole[len(prompt) :], prompt_ids, answer_ids)
+
+
+def token_ids(tokenizer: Any, text: str, prompting: Prompting) -> list[int]:
+    """Tokenize rendered text: a chat template writes its own special tokens, plain text gets the tokenizer's."""
+    return list(tokenizer(text, add_special_tokens=not prompting.apply_chat_template)["input_ids"])
+
+
+def backend_ids(tokenizer: Any, text: str, add_bos_token: bool | None = None) -> list[int]:
+    """The ids that lm-eval's hf and vllm backends make of `text` (lm-eval 0.4.13, `tok_encode`).
+
+    They add the tokenizer's special tokens unless the text begins with the beginning-of-sequence token already.
+    """
+    prefix_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    prefix = tokenizer.decode(prefix_id) if prefix_id is not None else ""
+    special = False if prefix and text.startswith(prefix) else add_bos_token
+    return list((tokenizer(text) if special is None else tokenizer(text, add_special_tokens=special))["input_ids"])
+
+
+def check_backend_tokens(tokenizer: Any, encoded: EncodedAnswer, add_bos_token: bool | None = None) -> None:
+    """Make sure that the backend will score the very tokens of `encoded`.
+
+    Raises:
+        PromptError: It would add a beginning-of-sequence token, leave one out, double it, or split the answer
+            elsewhere; the message names the model argument to change.
+    """
+    expected = encoded.prompt_ids + encoded.answer_ids
+    actual = backend_ids(tokenizer, encoded.prompt + encoded.continuation, add_bos_token)
+    split = len(backend_ids(tokenizer, encoded.prompt, add_bos_token))
+    bos = tokenizer.bos_token_id
+    if bos is not None and expected[:2] == [bos, bos]:
+        raise PromptError(
+            f"the prompt of {_name(tokenizer)} begins with two beginning-of-sequence tokens: "
+            "the chat template and the system prompt both write one; remove it from one of them"
+        )
+    if actual == expected and split == len(encoded.prompt_ids):
+        return
+    if len(actual) > len(expected):
+        raise PromptError(
+            f"lm_eval would put a special token that the chat template of {_name(tokenizer)} does not write before the "
+            "prompt: pass add_bos_token=False in --model_args"
+        )
+    raise PromptError(
+        f"lm_eval would score other tokens than {_name(tokenizer)} was trained on ({len(actual)} instead of "
+        f"{len(expected)}): check add_bos_token in --model_args (now {add_bos_token})"
+    )
+
+
+def dates_itself(tokenizer: Any, prompting: Prompting) -> bool:
+    """Whether the rendered prompt holds the day's date, so that tomorrow's run would see another prompt."""
+    template = getattr(tokenizer, "chat_template", None)
+    if not prompting.apply_chat_template or not isinstance(template, str) or "date_string" in prompting.template_args:
+        return False
+    return re.search(r"\bstrftime_now\b", template) is not None
+
+
+def _name(tokenizer: Any) -> str:
+    return str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
+
+
+def _tail(text: str, length: int = 40) -> str:
+    return text[-length:]

@@ -1,0 +1,144 @@
+"""The benchmark's metrics, as open-unlearning (the benchmark's own evaluation code) computes them.
+
+All functions take numbers that are already per token: a loss is the mean negative log-probability of an answer's
+tokens, end of turn included, in nats. NaN in gives NaN out, and nothing in raises: no row is ever left out in silence.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import hmean, ks_2samp
+
+EPS = 1e-10
+"""What open-unlearning adds to denominators. It matters only where probabilities come near it: in collapsed models."""
+
+
+class ForgetQuality(NamedTuple):
+    """Two-sample Kolmogorov-Smirnov test between the truth ratios of a model and of the retain arm.
+
+    Attributes:
+        p_value: Forget quality; 1 where the two samples cannot be told apart.
+        log10_p_value: Its decimal logarithm, readable where the p value is 1e-100.
+        statistic: D, the largest distance between the two empirical distribution functions.
+        n: Rows compared.
+    """
+
+    p_value: float
+    log10_p_value: float
+    statistic: float
+    n: int
+
+
+def probability(loss: float) -> float:
+    """Geometric mean of the token probabilities: exp(-loss) (Maini et al. 2024, section 2.2.1)."""
+    return math.exp(-loss)
+
+
+def normalised_probability(loss: float, perturbed_losses: Sequence[float], eps: float = EPS) -> float:
+    """Probability of the right answer among the offered ones: p / (p + sum of the perturbed p).
+
+    Used on the real authors and the world facts (Maini et al. 2024, section 2.2.1), where each row offers options.
+
+    Args:
+        loss: Loss of the right answer, nats/token.
+        perturbed_losses: Losses of the wrong ones, shape (k,), k >= 1.
+        eps: Added to the denominator.
+
+    Raises:
+        ValueError: No perturbed answer.
+    """
+    _require(perturbed_losses, "perturbed answers")
+    denominator = np.logaddexp.reduce([-loss, *(-np.asarray(perturbed_losses, dtype=float)), _log(eps)])
+    return math.exp(-loss - denominator)
+
+
+def truth_ratio(loss: float, perturbed_losses: Sequence[float], eps: float = EPS) -> float:
+    """R = exp(-mean_j loss(perturbed_j)) / (exp(-loss) + eps), computed as a difference of logarithms.
+
+    The ratio of wrong to right of open-unlearning's `truth_ratio` (the published tables use it); the paper's equation 1
+    has the same quantity. Above 1 the model finds the perturbed answers likelier than the true one.
+
+    Args:
+        loss: Loss of the paraphrased answer (forget and retain rows) or of the gold answer (real authors, world facts).
+        perturbed_losses: Losses of the perturbed answers, shape (k,), k >= 1.
+        eps: Added to the denominator.
+
+    Returns:
+        R in [0, inf); infinity where only a double overflows.
+
+    Raises:
+        ValueError: No perturbed answer.
+    """
+    _require(perturbed_losses, "perturbed answers")
+    log_ratio = -float(np.mean(perturbed_losses)) - float(np.logaddexp(-loss, _log(eps)))
+    return math.exp(log_ratio) if log_ratio < 709 else (math.nan if math.isnan(log_ratio) else math.inf)
+
+
+def forget_truth_ratio(ratios: Sequence[float]) -> float:
+    """Mean of min(R, 1/R) over the forget rows: 1 where true and perturbed answers are equally likely.
+
+    Raises:
+        ValueError: No rows.
+    """
+    values = np.asarray(_require(ratios, "truth ratios"), dtype=float)
+    with np.errstate(divide="ignore"):
+        return float(np.mean(np.minimum(values, 1 / values)))
+
+
+def utility_truth_ratio(ratios: Sequence[float]) -> float:
+    """Mean of max(0, 1 - R) over the rows of a utility set: 1 where the true answer is by far the likeliest.
+
+    Raises:
+        ValueError: No rows.
+    """
+    return float(np.mean(np.maximum(0, 1 - np.asarray(_require(ratios, "truth ratios"), dtype=float))))
+
+
+def forget_quality(ratios: Sequence[float], retain_ratios: Sequence[float]) -> ForgetQuality:
+    """Forget quality (Maini et al. 2024, section 2.2.2): the KS test's p value.
+
+    Args:
+        ratios: Truth ratios R of the audited model, shape (n,).
+        retain_ratios: Those of the retain arm on the same rows, shape (n,).
+
+    Raises:
+        ValueError: No rows, or another number of rows.
+    """
+    _require(ratios, "truth ratios")
+    if len(ratios) != len(retain_ratios):
+        raise ValueError(
+            f"forget quality compares the same rows: {len(ratios)} here, {len(retain_ratios)} in the reference"
+        )
+    if np.isnan(ratios).any() or np.isnan(retain_ratios).any():
+        return ForgetQuality(math.nan, math.nan, math.nan, len(ratios))
+    result = ks_2samp(ratios, retain_ratios)
+    p_value = float(result.pvalue)
+    return ForgetQuality(
+        p_value, math.log10(p_value) if p_value > 0 else -math.inf, float(result.statistic), len(ratios)
+    )
+
+
+def model_utility(components: Sequence[float]) -> float:
+    """Harmonic mean of the nine components; 0 as soon as one of them is 0 (Maini et al. 2024, section 2.2.1).
+
+    Raises:
+        ValueError: No components, or a negative one.
+    """
+    values = np.asarray(_require(components, "components"), dtype=float)
+    if np.isnan(values).any():
+        return math.nan
+    if (values < 0).any():
+        raise ValueError(f"a component of model utility is negative: {values.tolist()}")
+    return 0.0 if (values == 0).any() else float(hmean(values))
+
+
+def _log(eps: float) -> float:
+    return math.log(eps) if eps > 0 else -math.inf
+
+
+def _require(values: Sequence[float], what: str) -> Sequence[float]:
+    if len(values) == 0:
+        raise ValueError(f"no {what}: a metric over nothing has no value")
+    return values

@@ -1,0 +1,61 @@
+"""The options of the tasks, given to lm-eval as `--metadata '{"forget_split": "forget10", ...}'`."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from lm_eval_tofu.errors import OptionError
+from lm_eval_tofu.metrics.benchmark import EPS
+from lm_eval_tofu.tofu import Source, resolve_source, retain_split
+
+_OURS = ("tofu", "forget", "retain_", "full_", "truth_ratio")
+"""How keys begin that can only be meant for us: lm-eval puts the model's arguments into the same mapping."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the tasks can be told.
+
+    Attributes:
+        forget_split: forget01, forget05 or forget10.
+        tofu: Data source: `mini`, a directory, a hub id; None: LM_EVAL_TOFU_DATA, else `locuslab/TOFU`.
+        tofu_revision: The hub's branch, tag or commit; None: main.
+        retain_reference: Results of `tofu_forget_quality` on the retain arm.
+        full_reference: Results of `tofu_answer_logprob` on the full arm.
+        truth_ratio_eps: Added to the denominators of truth ratio and normalised probability.
+    """
+
+    forget_split: str = "forget10"
+    tofu: str | None = None
+    tofu_revision: str | None = None
+    retain_reference: str | None = None
+    full_reference: str | None = None
+    truth_ratio_eps: float = EPS
+
+    @property
+    def source(self) -> Source:
+        """The data source that the options name."""
+        return resolve_source(self.tofu, self.tofu_revision)
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> "Options":
+        """Pick our options out of lm-eval's metadata and check them.
+
+        Raises:
+            OptionError: A key looks like one of ours and is not, or a value cannot be used.
+        """
+        names = [field.name for field in fields(cls)]
+        for key in metadata:
+            if key in names or not isinstance(key, str):
+                continue
+            near = difflib.get_close_matches(key, names, n=1, cutoff=0.85)
+            if near or key.startswith(_OURS):
+                hint = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(names)}"
+                raise OptionError(f"metadata key {key!r} is unknown: {hint}")
+        options = cls(**{name: metadata[name] for name in names if metadata.get(name) is not None})
+        retain_split(options.forget_split)
+        eps = options.truth_ratio_eps
+        if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 <= eps < 1:
+            raise OptionError(f"truth_ratio_eps={eps!r} is no number in [0, 1): leave it out for {EPS}")
+        return options

@@ -1,0 +1,215 @@
+"""Reference runs: what another arm scored on the same rows.
+
+`retain_reference` and `full_reference` take a directory or a samples file that `lm_eval --log_samples --output_path`
+wrote for the same task, or open-unlearning's `TOFU_EVAL.json`.
+"""
+
+import functools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lm_eval_tofu.errors import ReferenceRunError
+
+OPEN_UNLEARNING_FILE = "TOFU_EVAL.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceRow:
+    """One row of a reference run.
+
+    Attributes:
+        losses: Loss by answer column, nats/token; one number, or one for each perturbed answer.
+        truth_ratio: R as the reference states it, where it gives no losses (older logs of open-unlearning).
+        prompt_hash: lm-eval's hash of the rendered prompt; None where the reference has none.
+    """
+
+    losses: Mapping[str, Any]
+    truth_ratio: float | None = None
+    prompt_hash: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A reference run, checked against the rows of the present one.
+
+    Attributes:
+        option: The option that named it.
+        path: The file it was read from.
+        rows: By row index.
+    """
+
+    option: str
+    path: Path
+    rows: Mapping[int, ReferenceRow]
+
+    def check_prompts(self, prompt_hashes: Mapping[int, str]) -> None:
+        """Compare the prompts of both runs, row by row.
+
+        Raises:
+            ReferenceRunError: A row is missing in the reference, or was asked with another prompt.
+        """
+        missing = [index for index in prompt_hashes if index not in self.rows]
+        if missing:
+            raise ReferenceRunError(
+                f"{self.option}={str(self.path)!r} has {len(self.rows)} rows and lacks row {missing[0]}: "
+                "it is cut (killed, or run with --limit); run the reference again on all rows"
+            )
+        for index, prompt_hash in prompt_hashes.items():
+            theirs = self.rows[index].prompt_hash
+            if theirs is not None and theirs != prompt_hash:
+                raise ReferenceRunError(
+                    f"{self.option}={str(self.path)!r} asked row {index} with another prompt: run both arms with the same "
+                    "--apply_chat_template, --system_instruction, chat_template_args and tokenizer"
+                )
+
+
+def load_reference(
+    option: str,
+    value: str,
+    *,
+    task: str,
+    record_key: str,
+    version: Any,
+    split: str,
+    rows: Sequence[Mapping[str, Any]],
+) -> Reference:
+    """Read a reference run and check that it is one of the same task on the same rows.
+
+    Args:
+        option: Name of the option, for messages.
+        value: Its value: a directory, a samples file or open-unlearning's log.
+        task: Task that the reference must be a run of.
+        record_key: Metric whose per-document value is that task's record.
+        version: That task's version.
+        split: Forget split of the present run.
+        rows: The present run's rows, with `index`, `question` and `answer`.
+
+    Raises:
+        ReferenceRunError: There is no such run, it cannot be read, or it is another task's, version's or split's.
+    """
+    path = _find(option, value, task)
+    where = f"{option}={str(path)!r}"
+    if path.suffix == ".json":
+        return Reference(option, path, _open_unlearning_rows(where, path, split, rows))
+    return Reference(option, path, _sample_rows(where, path, task, record_key, version, split, rows))
+
+
+def _find(option: str, value: str, task: str) -> Path:
+    path = Path(value).expanduser()
+    how = f"run lm_eval --tasks {task} --log_samples --output_path DIR on that arm and name DIR"
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise ReferenceRunError(f"{option}={value!r} does not exist: {how}")
+    found = sorted(path.rglob(f"samples_{task}_*.jsonl"))
+    if not found and (path / OPEN_UNLEARNING_FILE).is_file():
+        return path / OPEN_UNLEARNING_FILE
+    if not found:
+        raise ReferenceRunError(f"{option}={value!r} holds no samples of {task}: {how}")
+    if len({file.parent for file in found}) > 1:
+        folders = ", ".join(sorted({str(file.parent.relative_to(path)) for file in found}))
+        raise ReferenceRunError(f"{option}={value!r} holds the results of several models ({folders}): name one of them")
+    # One model, several runs: lm-eval puts the time into the name, so the last is the newest.
+    return found[-1]
+
+
+@functools.lru_cache(maxsize=16)
+def _read(path: Path, modified: int) -> Any:  # noqa: ARG001 (the time of change is part of the cache's key)
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        return json.loads(text)
+    samples = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            samples.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"line {number} is not JSON ({error.msg})") from error
+    return samples
+
+
+def _content(where: str, path: Path) -> Any:
+    try:
+        return _read(path, path.stat().st_mtime_ns)
+    except (OSError, ValueError) as error:
+        raise ReferenceRunError(
+            f"{where} cannot be read ({error}): it is cut or damaged; run the reference again"
+        ) from error
+
+
+def _sample_rows(
+    where: str,
+    path: Path,
+    task: str,
+    record_key: str,
+    version: Any,
+    split: str,
+    rows: Sequence[Mapping[str, Any]],
+) -> dict[int, ReferenceRow]:
+    by_index = {row["index"]: row for row in rows}
+    found = {}
+    for sample in _content(where, path):
+        record = sample.get(record_key) if isinstance(sample, dict) else None
+        if not isinstance(record, dict) or record.get("task") != task:
+            raise ReferenceRunError(f"{where} is a run of another task: name a run of {task}")
+        if record["split"] != split:
+            raise ReferenceRunError(
+                f"{where} is a run on {record['split']}, this one is on {split}: "
+                "run the reference with the same forget_split"
+            )
+        if record["version"] != version:
+            raise ReferenceRunError(
+                f"{where} is of {task} version {record['version']}, this one is version {version}: run the reference again"
+            )
+        row = by_index.get(record["index"])
+        if row is None or any(sample["doc"].get(key) != row[key] for key in ("question", "answer")):
+            raise ReferenceRunError(
+                f"{where}: its row {record['index']} is another one than this run's: "
+                "run the reference on the same data (option tofu)"
+            )
+        found[record["index"]] = ReferenceRow(record["losses"], prompt_hash=sample["prompt_hash"])
+    if not found:
+        raise ReferenceRunError(f"{where} is empty: run the reference again")
+    return found
+
+
+def _open_unlearning_rows(
+    where: str, path: Path, split: str, rows: Sequence[Mapping[str, Any]]
+) -> dict[int, ReferenceRow]:
+    log = _content(where, path)
+    metrics = {
+        name: log[name]["value_by_index"]
+        for name in (log if isinstance(log, dict) else ())
+        if isinstance(log[name], dict) and isinstance(log[name].get("value_by_index"), dict)
+    }
+    if "forget_truth_ratio" not in metrics and "forget_Q_A_Prob" not in metrics:
+        raise ReferenceRunError(
+            f"{where} has neither forget_truth_ratio nor forget_Q_A_Prob with value_by_index: "
+            f"name the {OPEN_UNLEARNING_FILE} of an evaluation on TOFU"
+        )
+    indices = [str(row["index"]) for row in rows]
+    for name in ("forget_truth_ratio", "forget_Q_A_Prob"):
+        if name in metrics and sorted(metrics[name]) != sorted(indices):
+            raise ReferenceRunError(
+                f"{where}: {name} has {len(metrics[name])} rows, {split} has {len(indices)}: name a log of the same split"
+            )
+    # The log does not name its split. Its ROUGE part repeats the prompts, without special tokens: they must be ours.
+    for row in rows:
+        asked = metrics.get("forget_Q_A_ROUGE", {}).get(str(row["index"]), {}).get("input")
+        if asked is not None and row["question"].strip() not in asked:
+            raise ReferenceRunError(
+                f"{where}: its row {row['index']} asks another question than {split}: name a log of the same split"
+            )
+    columns = {"answer": "forget_Q_A_Prob", "paraphrased_answer": "forget_Q_A_PARA_Prob"}
+    columns["perturbed_answer"] = "forget_Q_A_PERT_Prob"
+    found = {}
+    for index in indices:
+        losses = {c: metrics[m][index]["avg_loss"] for c, m in columns.items() if index in metrics.get(m, {})}
+        score = metrics.get("forget_truth_ratio", {}).get(index, {}).get("score")
+        if score is not None and not math.isfinite(score):
+            raise ReferenceRunError(f"{where}: the truth ratio of row {index} is {score}: evaluate the reference again")
+        found[int(index)] = ReferenceRow(losses, truth_ratio=score)
+    return found

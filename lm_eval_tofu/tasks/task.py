@@ -1,0 +1,325 @@
+"""The task class behind every YAML file of this directory.
+
+One document may ask for several log-likelihoods and a generation. The class builds those requests with the tokens that
+training uses (`lm_eval_tofu.chat`), turns what comes back into losses, and hands them to the YAML's hooks.
+"""
+
+import functools
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.utils import hash_string
+
+from lm_eval_tofu import chat
+from lm_eval_tofu.chat import Prompting
+from lm_eval_tofu.errors import OptionError, PromptError
+from lm_eval_tofu.tasks import TASKS_DIR
+from lm_eval_tofu.tasks.options import Options
+from lm_eval_tofu.tasks.reference import Reference, ReferenceRow, load_reference
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+
+_TOKENIZER_ARGS = ("revision", "trust_remote_code", "subfolder", "gguf_file", "add_bos_token")
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a model said to one document.
+
+    Attributes:
+        task: Name of the task.
+        version: Its version.
+        options: The run's options.
+        losses: By answer column: mean negative log-probability per token in nats, one number or one for each of the
+            column's answers.
+        generation: The greedy answer, stripped; None where the task asks for none.
+        generation_cut: Whether it ran into the token limit.
+        reference: The same row of the reference run; None without one.
+    """
+
+    task: str
+    version: Any
+    options: Options
+    losses: Mapping[str, Any]
+    generation: str | None
+    generation_cut: bool
+    reference: ReferenceRow | None
+
+
+class TofuTask(ConfigurableTask):  # type: ignore[misc]
+    """A task on TOFU.
+
+    Besides lm-eval's own keys the YAML may hold:
+
+    - `scored`: answer columns whose log-likelihoods are asked for, in order;
+    - `generate`: whether a greedy answer is asked for too (`generation_kwargs` says how);
+    - `reference`: `{option: ..., record: ...}`, the option that names a reference run of the same task and the metric
+      that holds its per-document record;
+    - `custom_dataset`: a hook that gets the `Options` and returns the rows, each with an `index`.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | None = None,
+        cache_dir: str | None = None,
+        download_mode: Any = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Check options and reference, and load the rows; no model is needed for any of it."""
+        config = dict(config or {})
+        config.pop("class", None)
+        self.scored: list[str] = config.pop("scored")
+        self.generate: bool = config.pop("generate")
+        reference: Mapping[str, str] | None = config.pop("reference", None)
+        self.options = Options.from_metadata(config["metadata"])
+        self._spans: dict[tuple[str, int], list[int]] = {}
+        super().__init__(data_dir=data_dir, cache_dir=cache_dir, download_mode=download_mode, config=config)
+        self.reference = self._load_reference(reference) if reference else None
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:  # noqa: ARG002
+        """Load the rows through the YAML's `custom_dataset` hook."""
+        self.rows: list[Row] = self.config.custom_dataset(self.options)
+        self.dataset = {self.config.test_split: datasets.Dataset.from_list(self.rows)}
+
+    def _load_reference(self, reference: Mapping[str, str]) -> Reference | None:
+        value = getattr(self.options, reference["option"])
+        if value is None:
+            return None
+        return load_reference(
+            reference["option"],
+            str(value),
+            task=self.config.task,
+            record_key=reference["record"],
+            version=self.VERSION,
+            split=self.options.forget_split,
+            rows=self.rows,
+        )
+
+    def build_all_requests(self, **kwargs: Any) -> None:
+        """Build every document's requests, and make sure that their tokens and prompts are the right ones.
+
+        Raises:
+            PromptError: The tokenizer is unknown, or it and the flags do not give prompts that can be scored.
+            ReferenceRunError: The reference run asked with other prompts.
+        """
+        if kwargs.get("cache_requests"):
+            # lm-eval's key knows neither our options nor the data: another split's requests would come back.
+            log.warning("%s ignores --cache_requests: its requests depend on --metadata", self.config.task)
+            kwargs["cache_requests"] = False
+        render: Callable[..., str] | None = kwargs.get("chat_template")
+        metadata = self.config.metadata
+        self._tokenizer = _tokenizer(metadata)
+        self._add_bos_token = metadata.get("add_bos_token")
+        self._prompting = Prompting(
+            apply_chat_template=bool(kwargs.get("apply_chat_template")),
+            system_prompt=kwargs.get("system_instruction"),
+            template_args=_template_args(metadata, getattr(render, "__self__", None)),
+        )
+        self._context_length = _context_length(metadata, getattr(render, "__self__", None))
+        self._warn_about_prompts()
+        self._end_of_turn = self._find_end_of_turn()
+        super().build_all_requests(**kwargs)
+        if self.reference is not None:
+            first = {request.doc["index"]: str(request.args[0]) for request in reversed(self._instances)}
+            self.reference.check_prompts({index: hash_string(prompt) for index, prompt in first.items()})
+
+    def _warn_about_prompts(self) -> None:
+        if not self._prompting.apply_chat_template and getattr(self._tokenizer, "chat_template", None):
+            _warn_once(
+                f"the tokenizer {self._tokenizer.name_or_path} has a chat template, but --apply_chat_template is not "
+                "given: the questions go out as plain text"
+            )
+        if chat.dates_itself(self._tokenizer, self._prompting):
+            _warn_once(
+                "the chat template prints today's date: fix it, for example with "
+                'chat_template_args={"date_string": "10 Apr 2025"} in --model_args, or results change from day to day'
+            )
+
+    def fewshot_context(self, doc: Row, num_fewshot: int = 0, **kwargs: Any) -> str:
+        """The document's prompt, rendered by the backend and compared with our own rendering.
+
+        Raises:
+            OptionError: Few-shot examples are asked for; the benchmark has none.
+            PromptError: The backend renders another prompt than the tokenizer does.
+        """
+        if num_fewshot:
+            raise OptionError(
+                f"num_fewshot={num_fewshot} does not fit {self.config.task}: the benchmark asks zero-shot"
+            )
+        prompt = chat.render_prompt(self._tokenizer, doc["question"], self._prompting)
+        render = kwargs.get("chat_template")
+        if self._prompting.apply_chat_template and render is not None:
+            theirs = render(self._prompting.messages(doc["question"]), add_generation_prompt=True)
+            if theirs != prompt:
+                raise PromptError(
+                    "the backend renders another prompt than the tokenizer that --model_args and --metadata name "
+                    f"(…{theirs[-40:]!r} against …{prompt[-40:]!r}): give both the same tokenizer and chat_template_args"
+                )
+        return prompt
+
+    def construct_requests(self, doc: Row, ctx: str, **kwargs: Any) -> list[Instance]:
+        """Log-likelihoods of the `scored` columns in order, then the generation."""
+        metadata = kwargs["metadata"]
+        requests, spans = [], []
+        for answer in self._answers(doc):
+            encoded = chat.encode_answer(self._tokenizer, doc["question"], answer, self._prompting)
+            chat.check_backend_tokens(self._tokenizer, encoded, self._add_bos_token)
+            self._check_length(doc, len(encoded.prompt_ids) + len(encoded.answer_ids))
+            spans.append(len(encoded.answer_ids))
+            arguments = (chat.ExactContext(encoded.prompt), encoded.continuation)
+            requests.append(Instance("loglikelihood", doc, arguments, len(requests), metadata))
+        if self.generate:
+            until = [*self.config.generation_kwargs.get("until", []), *self._end_of_turn]
+            gen_kwargs = {**self.config.generation_kwargs, "until": until}
+            prompt_length = len(chat.token_ids(self._tokenizer, ctx, self._prompting))
+            self._check_length(doc, prompt_length + gen_kwargs["max_gen_toks"])
+            requests.append(Instance("generate_until", doc, (ctx, gen_kwargs), len(requests), metadata))
+        self._spans[_key(doc)] = spans
+        return requests
+
+    def _answers(self, doc: Row) -> list[str]:
+        """The different answers to score: what two columns share is asked once."""
+        return list(dict.fromkeys(text for column in self.scored for text in _texts(doc[column])))
+
+    def _find_end_of_turn(self) -> list[str]:
+        """The special token that ends an assistant's turn; generation stops there and at end of sequence."""
+        encoded = chat.encode_answer(self._tokenizer, "?", "!", self._prompting)
+        special = set(self._tokenizer.all_special_ids)
+        ends = [token for token in encoded.answer_ids if token in special]
+        return [self._tokenizer.decode(ends[0])] if ends else []
+
+    def _check_length(self, doc: Row, tokens: int) -> None:
+        # Backends cut what is too long from the left with no more than a warning: a score of another prompt.
+        if self._context_length is not None and tokens >= self._context_length:
+            raise PromptError(
+                f"{self.config.task}: row {doc['index']} needs {tokens + 1} tokens with its answer, the context is "
+                f"{self._context_length}: raise max_model_len (vllm) or max_length (hf) in --model_args, "
+                "or lower max_gen_toks in --gen_kwargs"
+            )
+
+    def process_results(self, doc: Row, results: Sequence[Any]) -> dict[str, Any]:
+        """Turn log-likelihoods into losses per token, and let the YAML's hook make the metrics of them."""
+        if "bypass" in self._metric_fn_list:  # --predict_only
+            return {"bypass": None}
+        spans = self._spans[_key(doc)]
+        loss = {
+            answer: -float(result[0]) / span
+            for answer, result, span in zip(self._answers(doc), results, spans, strict=False)
+        }
+        losses = {
+            column: [loss[text] for text in doc[column]] if isinstance(doc[column], list) else loss[doc[column]]
+            for column in self.scored
+        }
+        if not all(map(math.isfinite, loss.values())):
+            log.error(
+                "%s: row %s (%r) has a log-likelihood that is not finite, so every metric that uses it is NaN: "
+                "load the model with dtype=float32 (or bfloat16 instead of float16), and check its weights",
+                self.config.task,
+                doc["index"],
+                doc["question"],
+            )
+        generation = str(results[len(spans)]).strip() if self.generate else None
+        scored = Scored(
+            task=self.config.task,
+            version=self.VERSION,
+            options=self.options,
+            losses=losses,
+            generation=generation,
+            generation_cut=generation is not None and self._is_cut(generation),
+            reference=self.reference.rows[doc["index"]] if self.reference else None,
+        )
+        metrics: dict[str, Any] = self.config.process_results(doc, scored)
+        return metrics
+
+    def _is_cut(self, generation: str) -> bool:
+        # Text can take a token less than it was generated with, hence the margin.
+        limit = int(self.config.generation_kwargs["max_gen_toks"])
+        return len(self._tokenizer(generation, add_special_tokens=False)["input_ids"]) >= 0.98 * limit
+
+
+def preflight(names: Sequence[str], metadata: Mapping[str, Any]) -> None:
+    """Check options, data and references of the named tasks before any model is loaded.
+
+    Args:
+        names: Names of tasks or groups; those that are not ours are passed over.
+        metadata: What lm-eval hands to the tasks.
+
+    Raises:
+        TofuError: Something cannot be used; the message says what to do.
+    """
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_path=str(TASKS_DIR), include_defaults=False, metadata=dict(metadata))
+    ours = [name for name in names if name in manager.all_tasks]
+    if ours:
+        manager.load(ours)
+
+
+def _key(doc: Row) -> tuple[str, int]:
+    return doc["set"], doc["index"]
+
+
+def _texts(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
+def _tokenizer(metadata: Mapping[str, Any]) -> Any:
+    """The tokenizer that the model's arguments name.
+
+    Raises:
+        PromptError: They name none, or it cannot be loaded.
+    """
+    name = metadata.get("tokenizer") or metadata.get("pretrained")
+    if name is None:
+        raise PromptError(
+            'the tokenizer is unknown: pass metadata={"tokenizer": NAME} to simple_evaluate or TaskManager when the '
+            "model is an object, --metadata tokenizer=NAME when --model_args name no pretrained model"
+        )
+    if not isinstance(name, str):
+        if hasattr(name, "encode"):
+            return name
+        name = name.name_or_path
+    arguments = {key: metadata[key] for key in _TOKENIZER_ARGS if metadata.get(key) is not None}
+    if metadata.get("tokenizer_revision"):
+        arguments["revision"] = metadata["tokenizer_revision"]
+    return _load_tokenizer(name, json.dumps(arguments, sort_keys=True))
+
+
+@functools.lru_cache(maxsize=4)
+def _load_tokenizer(name: str, arguments: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name, **json.loads(arguments))
+    except (OSError, ValueError) as error:
+        raise PromptError(
+            f"the tokenizer {name!r} cannot be loaded ({' '.join(str(error).split())}): "
+            "name a local directory or a hub id in tokenizer= or pretrained= of --model_args"
+        ) from error
+
+
+def _template_args(metadata: Mapping[str, Any], model: Any) -> dict[str, Any]:
+    """The chat template's variables: those of the model object where it is known, since backends add their own."""
+    arguments = dict(getattr(model, "chat_template_args", None) or metadata.get("chat_template_args") or {})
+    thinking = getattr(model, "enable_thinking", metadata.get("enable_thinking"))
+    return arguments if thinking is None else {"enable_thinking": thinking, **arguments}
+
+
+def _context_length(metadata: Mapping[str, Any], model: Any) -> int | None:
+    """The model's context in tokens, as far as the arguments or the model object tell."""
+    length = metadata.get("max_model_len") or metadata.get("max_length") or getattr(model, "max_length", None)
+    return int(length) if length else None
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    log.warning(message)

@@ -1,0 +1,212 @@
+"""The TOFU data set: its configurations, and where they come from.
+
+TOFU (Maini et al. 2024, arXiv 2401.06121; `locuslab/TOFU`, MIT) asks 20 questions about each of 200 fictitious authors.
+A source is the hub, a local directory in the hub's own layout (one `<configuration>.json` of JSON lines each), or
+`mini`, the miniature that this package carries. A local source never touches the network.
+"""
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from lm_eval_tofu.errors import DataError, OptionError
+
+HUB_ID = "locuslab/TOFU"
+SOURCE_VARIABLE = "LM_EVAL_TOFU_DATA"
+ROWS_PER_AUTHOR = 20
+
+FORGET_SPLITS = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
+"""Each forget split and the retain split that is left of `full` without it."""
+
+_QA = ("question", "answer")
+_PERTURBED = (*_QA, "paraphrased_answer", "perturbed_answer", "paraphrased_question")
+_FACT = (*_QA, "perturbed_answer")
+_OPTIONS = (*_QA, "option1", "option2", "option3", "option4")
+
+
+class Config(NamedTuple):
+    """One configuration of the data set: its rows in TOFU and in the miniature, and the columns it must have."""
+
+    rows: int
+    mini_rows: int
+    columns: tuple[str, ...]
+
+
+CONFIGS: Mapping[str, Config] = {
+    "full": Config(4000, 400, _QA),
+    "retain90": Config(3600, 360, _QA),
+    "retain95": Config(3800, 380, _QA),
+    "retain99": Config(3960, 396, _QA),
+    "forget10": Config(400, 40, _QA),
+    "forget05": Config(200, 20, _QA),
+    "forget01": Config(40, 4, _QA),
+    "forget10_perturbed": Config(400, 40, _PERTURBED),
+    "forget05_perturbed": Config(200, 20, _PERTURBED),
+    "forget01_perturbed": Config(40, 4, _PERTURBED),
+    "retain_perturbed": Config(400, 40, _PERTURBED),
+    "real_authors": Config(100, 40, _OPTIONS),
+    "real_authors_perturbed": Config(100, 40, _FACT),
+    "world_facts": Config(117, 40, _OPTIONS),
+    "world_facts_perturbed": Config(117, 40, _FACT),
+    "holdout10": Config(400, 40, _QA),
+    "holdout05": Config(200, 20, _QA),
+    "holdout01": Config(40, 4, _QA),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the data comes from.
+
+    Attributes:
+        kind: `hub`, `local` (a directory) or `mini`.
+        location: The hub id or the directory.
+        revision: Branch, tag or commit on the hub; None for local sources.
+    """
+
+    kind: Literal["hub", "local", "mini"]
+    location: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        """How messages name the source."""
+        return f"{self.location}@{self.revision}" if self.kind == "hub" else self.location
+
+
+def retain_split(forget_split: str) -> str:
+    """The retain split that belongs to a forget split.
+
+    Raises:
+        OptionError: There is no such forget split.
+    """
+    if forget_split not in FORGET_SPLITS:
+        raise OptionError(f"forget_split={forget_split!r} is unknown: use one of {', '.join(sorted(FORGET_SPLITS))}")
+    return FORGET_SPLITS[forget_split]
+
+
+def resolve_source(tofu: str | None = None, revision: str | None = None) -> Source:
+    """Find out where the data comes from; nothing is read yet.
+
+    Args:
+        tofu: `mini`, a directory, or a hub id; None stands for the environment variable LM_EVAL_TOFU_DATA, else
+            `locuslab/TOFU`.
+        revision: Revision on the hub; None is `main`.
+
+    Raises:
+        DataError: A path is named that is no directory, or a revision for a source that has none.
+    """
+    origin = "tofu" if tofu else SOURCE_VARIABLE
+    name = str(tofu or os.environ.get(SOURCE_VARIABLE) or HUB_ID)
+    if name == "mini":
+        source = Source("mini", "mini")
+    elif Path(name).expanduser().is_dir():
+        source = Source("local", str(Path(name).expanduser().resolve()))
+    elif name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return Source("hub", name, revision or "main")
+    else:
+        raise DataError(
+            f"{origin}={name!r} is no directory and no hub id: name a directory with TOFU's files, "
+            f"'mini' (the miniature in this package), or {HUB_ID!r}"
+        )
+    if revision is not None:
+        raise DataError(f"revision={revision!r} belongs to the hub, but the data comes from {source}: leave it out")
+    return source
+
+
+def load(config: str, source: Source) -> list[dict[str, Any]]:
+    """Read one configuration and check it.
+
+    Args:
+        config: A key of `CONFIGS`.
+        source: From `resolve_source`.
+
+    Returns:
+        The rows in the data set's order; each call returns new dictionaries.
+
+    Raises:
+        OptionError: There is no such configuration.
+        DataError: It cannot be read, or has other rows or columns than TOFU.
+    """
+    if config not in CONFIGS:
+        raise OptionError(f"configuration {config!r} is unknown: use one of {', '.join(CONFIGS)}")
+    return [dict(row) for row in _load(config, source)]
+
+
+def fingerprint(source: Source, config: str) -> str:
+    """Hash of a configuration's content (SHA-256, 16 hexadecimal digits), the same for every kind of source."""
+    spec = CONFIGS[config]
+    rows = [{column: row[column] for column in spec.columns} for row in load(config, source)]
+    content = json.dumps(rows, ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=64)
+def _load(config: str, source: Source) -> tuple[dict[str, Any], ...]:
+    rows = _from_hub(config, source) if source.kind == "hub" else _from_directory(config, source)
+    spec = CONFIGS[config]
+    expected = spec.mini_rows if source.kind == "mini" else spec.rows
+    if len(rows) != expected:
+        raise DataError(
+            f"{source}: configuration {config!r} has {len(rows)} rows instead of {expected}: "
+            f"it is cut or is not TOFU; fetch {HUB_ID} anew"
+        )
+    for number, row in enumerate(rows):
+        _check_row(row, number, config, spec, source)
+    return tuple(rows)
+
+
+def _check_row(row: Any, number: int, config: str, spec: Config, source: Source) -> None:
+    where = f"{source}: configuration {config!r}, row {number}"
+    if not isinstance(row, dict):
+        raise DataError(f"{where} is a {type(row).__name__} instead of an object: fetch {HUB_ID} anew")
+    missing = [column for column in spec.columns if row.get(column) is None]
+    if missing:
+        raise DataError(f"{where} lacks the column {missing[0]!r}: fetch {HUB_ID} anew")
+    for column in spec.columns:
+        texts = row[column] if column == "perturbed_answer" else [row[column]]
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
+            kind = "a list of texts" if column == "perturbed_answer" else "a text"
+            raise DataError(f"{where}: the column {column!r} is not {kind} ({row[column]!r}): fetch {HUB_ID} anew")
+
+
+def _directory(source: Source) -> Path:
+    return Path(__file__).parent / "mini" if source.kind == "mini" else Path(source.location)
+
+
+def _from_directory(config: str, source: Source) -> list[Any]:
+    path = _directory(source) / f"{config}.json"
+    if not path.is_file():
+        raise DataError(
+            f"{source} has no {path.name}, so the configuration {config!r} is missing: "
+            f"copy all JSON files of {HUB_ID} there"
+        )
+    rows, number = [], 0
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    rows.append(json.loads(line))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}, line {number}: not JSON ({error}): the file is cut or damaged; fetch it anew"
+        ) from error
+    return rows
+
+
+def _from_hub(config: str, source: Source) -> list[Any]:
+    import datasets
+
+    try:
+        return list(datasets.load_dataset(source.location, config, split="train", revision=source.revision))
+    # The hub's client lets through errors of several libraries (network, file system, its own), all of which mean the
+    # same here, and chains the original for whoever needs it.
+    except Exception as error:
+        raise DataError(
+            f"{source} cannot be read from the hub ({type(error).__name__}): download it where there is a network "
+            f"and name the directory (tofu=DIR or {SOURCE_VARIABLE}=DIR), or use tofu=mini"
+        ) from error
