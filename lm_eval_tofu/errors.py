@@ -14,7 +14,7 @@ class DataError(TofuError):
 
 
 class ReferenceRunError(TofuError):
-    """A reference run (`retain_reference`, `full_reference`) is missing, or does not fit the run it is compared with."""
+    """A reference run (`retain_reference`, `full_reference`) is missing, or does not fit the present run."""
 
 
 class PromptError(TofuError):

@@ -122,7 +122,8 @@ def _reference_ratio(scored: Scored, eps: float) -> float | None:
         return benchmark.truth_ratio(losses["paraphrased_answer"], losses["perturbed_answer"], eps)
     if scored.reference.truth_ratio is None:
         raise ReferenceRunError(
-            f"retain_reference={scored.options.retain_reference!r} holds no truth ratios: name a run of tofu_forget_quality"
+            f"retain_reference={scored.options.retain_reference!r} holds no truth ratios: "
+            "name a run of tofu_forget_quality"
         )
     return scored.reference.truth_ratio
 
@@ -158,8 +159,8 @@ def forget_quality(records: Sequence[Mapping[str, Any]]) -> float:
     pairs = [(record["truth_ratio"], record["retain_truth_ratio"]) for record in records]
     if any(theirs is None for _, theirs in pairs):
         log.warning(
-            "forget_quality is NaN: it compares with the retain arm. Run lm_eval --tasks tofu_forget_quality --log_samples "
-            "--output_path DIR on a model that was fine-tuned on the retain split only, then pass "
+            "forget_quality is NaN: it compares with the retain arm. Run lm_eval --tasks tofu_forget_quality "
+            "--log_samples --output_path DIR on a model that was fine-tuned on the retain split only, then pass "
             '--metadata \'{"retain_reference": "DIR"}\''
         )
     return _compare(pairs).p_value

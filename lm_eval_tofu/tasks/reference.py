@@ -62,8 +62,8 @@ class Reference:
             theirs = self.rows[index].prompt_hash
             if theirs is not None and theirs != prompt_hash:
                 raise ReferenceRunError(
-                    f"{self.option}={str(self.path)!r} asked row {index} with another prompt: run both arms with the same "
-                    "--apply_chat_template, --system_instruction, chat_template_args and tokenizer"
+                    f"{self.option}={str(self.path)!r} asked row {index} with another prompt: run both arms "
+                    "with the same --apply_chat_template, --system_instruction, chat_template_args and tokenizer"
                 )
 
 
@@ -118,12 +118,13 @@ def _find(option: str, value: str, task: str) -> Path:
 
 
 @functools.lru_cache(maxsize=16)
-def _read(path: Path, modified: int) -> Any:  # noqa: ARG001 (the time of change is part of the cache's key)
+def _read(path: Path, modified: int) -> Any:
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
         return json.loads(text)
     samples = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines: a model may have written one of the other characters that it takes for the end of a line.
+    for number, line in enumerate(text.rstrip("\n").split("\n"), start=1):
         try:
             samples.append(json.loads(line))
         except json.JSONDecodeError as error:
@@ -162,7 +163,8 @@ def _sample_rows(
             )
         if record["version"] != version:
             raise ReferenceRunError(
-                f"{where} is of {task} version {record['version']}, this one is version {version}: run the reference again"
+                f"{where} is of {task} version {record['version']}, this one is version {version}: "
+                "run the reference again"
             )
         row = by_index.get(record["index"])
         if row is None or any(sample["doc"].get(key) != row[key] for key in ("question", "answer")):
@@ -194,7 +196,8 @@ def _open_unlearning_rows(
     for name in ("forget_truth_ratio", "forget_Q_A_Prob"):
         if name in metrics and sorted(metrics[name]) != sorted(indices):
             raise ReferenceRunError(
-                f"{where}: {name} has {len(metrics[name])} rows, {split} has {len(indices)}: name a log of the same split"
+                f"{where}: {name} has {len(metrics[name])} rows, {split} has {len(indices)}: "
+                "name a log of the same split"
             )
     # The log does not name its split. Its ROUGE part repeats the prompts, without special tokens: they must be ours.
     for row in rows:

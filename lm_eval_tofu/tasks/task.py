@@ -85,7 +85,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]
         super().__init__(data_dir=data_dir, cache_dir=cache_dir, download_mode=download_mode, config=config)
         self.reference = self._load_reference(reference) if reference else None
 
-    def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:  # noqa: ARG002
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Load the rows through the YAML's `custom_dataset` hook."""
         self.rows: list[Row] = self.config.custom_dataset(self.options)
         self.dataset = {self.config.test_split: datasets.Dataset.from_list(self.rows)}
@@ -162,14 +162,16 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]
             if theirs != prompt:
                 raise PromptError(
                     "the backend renders another prompt than the tokenizer that --model_args and --metadata name "
-                    f"(…{theirs[-40:]!r} against …{prompt[-40:]!r}): give both the same tokenizer and chat_template_args"
+                    f"(…{theirs[-40:]!r} against …{prompt[-40:]!r}): "
+                    "give both the same tokenizer and chat_template_args"
                 )
         return prompt
 
     def construct_requests(self, doc: Row, ctx: str, **kwargs: Any) -> list[Instance]:
         """Log-likelihoods of the `scored` columns in order, then the generation."""
         metadata = kwargs["metadata"]
-        requests, spans = [], []
+        requests: list[Instance] = []
+        spans: list[int] = []
         for answer in self._answers(doc):
             encoded = chat.encode_answer(self._tokenizer, doc["question"], answer, self._prompting)
             chat.check_backend_tokens(self._tokenizer, encoded, self._add_bos_token)

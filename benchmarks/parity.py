@@ -1,0 +1,239 @@
+"""Compares our tasks with the benchmark's own evaluation code, row by row.
+
+Runs `lm_eval` on SmolLM2-135M-Instruct (float32, chat template), forget01 and the three utility sets,
+with the hf and the vllm backend, and holds every loss, every ROUGE-L recall and every aggregate against logs that
+open-unlearning wrote of the same model. Writes `benchmarks/parity.json` and the table in `docs/audits.md`.
+
+    python benchmarks/parity.py --data DIR --logs DIR [--backends hf vllm] [--work runs/parity]
+
+Results that stand in the work directory are not made again. An hour a backend on two cores.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from smollm2 import export
+
+from lm_eval_tofu.metrics.benchmark import model_utility
+
+ROOT = Path(__file__).parent.parent
+LOSS_TOLERANCE, AGGREGATE_TOLERANCE, ROUGE_TOLERANCE = 1e-3, 1e-3, 0.01
+BACKENDS = {
+    "hf": (["--device", "cpu", "--batch_size", "32"], "dtype=float32"),
+    "vllm": (["--batch_size", "auto"], "dtype=float32,enforce_eager=True,max_model_len=1024"),
+}
+TASKS = {"tofu_forget_quality": "forget_quality", "tofu_model_utility": "model_utility"}
+# Our set of rows and answer column for each of the log's metrics that holds losses.
+LOSSES = {
+    ("forget", "answer"): "forget_Q_A_Prob",
+    ("forget", "paraphrased_answer"): "forget_Q_A_PARA_Prob",
+    ("forget", "perturbed_answer"): "forget_Q_A_PERT_Prob",
+    ("retain", "answer"): "retain_Q_A_Prob",
+    ("retain", "paraphrased_answer"): "retain_Q_A_PARA_Prob",
+    ("retain", "perturbed_answer"): "retain_Q_A_PERT_Prob",
+    ("real_authors", "answer"): "ra_Q_A_Prob",
+    ("real_authors", "perturbed_answer"): "ra_Q_A_PERT_Prob",
+    ("world_facts", "answer"): "wf_Q_A_Prob",
+    ("world_facts", "perturbed_answer"): "wf_Q_A_PERT_Prob",
+}
+ROUGE = {
+    "forget": "forget_Q_A_ROUGE",
+    "retain": "retain_Q_A_ROUGE",
+    "real_authors": "ra_Q_A_ROUGE",
+    "world_facts": "wf_Q_A_ROUGE",
+}
+AGGREGATES = {
+    ("tofu_forget_quality", "probability"): "forget_Q_A_Prob",
+    ("tofu_forget_quality", "truth_ratio"): "forget_truth_ratio",
+    ("tofu_model_utility", "retain_probability"): "retain_Q_A_Prob",
+    ("tofu_model_utility", "retain_truth_ratio"): "retain_Truth_Ratio",
+    ("tofu_model_utility", "real_authors_probability"): "ra_Q_A_Prob_normalised",
+    ("tofu_model_utility", "real_authors_truth_ratio"): "ra_Truth_Ratio",
+    ("tofu_model_utility", "world_facts_probability"): "wf_Q_A_Prob_normalised",
+    ("tofu_model_utility", "world_facts_truth_ratio"): "wf_Truth_Ratio",
+    ("tofu_model_utility", "model_utility"): "model_utility",
+    ("tofu_forget_quality", "rougeL_recall"): "forget_Q_A_ROUGE",
+    ("tofu_model_utility", "retain_rougeL_recall"): "retain_Q_A_ROUGE",
+    ("tofu_model_utility", "real_authors_rougeL_recall"): "ra_Q_A_ROUGE",
+    ("tofu_model_utility", "world_facts_rougeL_recall"): "wf_Q_A_ROUGE",
+}
+
+
+class Rows(NamedTuple):
+    """One backend's results: records by set and index, and the results JSON's metrics."""
+
+    records: dict[tuple[str, int], dict[str, Any]]
+    metrics: dict[str, dict[str, float]]
+
+
+def run(task: str, backend: str, model: Path, data: Path, work: Path) -> None:
+    """Evaluate the model on one task with one backend, in a process of its own.
+
+    Finished results are kept, and what a killed run had scored is read from its cache (one a backend).
+    """
+    output = work / backend / task
+    if list(output.rglob("results_*.json")):
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    flags, arguments = BACKENDS[backend]
+    metadata = {"tofu": str(data), "forget_split": "forget01"}
+    command = [sys.executable, "-m", "lm_eval", "run", "--model", backend, *flags, "--tasks", task]
+    command += ["--model_args", f"pretrained={model},{arguments}", "--apply_chat_template", "--log_samples"]
+    command += ["--output_path", str(output), "--metadata", json.dumps(metadata)]
+    command += ["--use_cache", str(work / backend / "cache")]
+    environment = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "2", **os.environ}
+    subprocess.run(command, check=True, env=environment)
+
+
+def read(output: Path) -> Rows:
+    """Read a backend's results, one directory a task."""
+    records, metrics = {}, {}
+    for task, key in TASKS.items():
+        results = json.loads(max((output / task).rglob("results_*.json")).read_text(encoding="utf-8"))["results"][task]
+        metrics[task] = {key.removesuffix(",none"): value for key, value in results.items()}
+        with max((output / task).rglob(f"samples_{task}_*.jsonl")).open(encoding="utf-8") as file:
+            for line in file:
+                sample = json.loads(line)
+                record = sample[key]
+                record["question"] = sample["doc"]["question"]
+                record["rougeL_recall"] = record.get("rougeL_recall", sample.get("rougeL_recall"))
+                records[record["set"], record["index"]] = record
+    return Rows(records, metrics)
+
+
+def loss_differences(rows: Rows, log: dict[str, Any]) -> Iterator[tuple[float, str]]:
+    """Absolute difference of every loss, with a name for its row."""
+    for (name, column), metric in LOSSES.items():
+        for index, theirs in log[metric]["value_by_index"].items():
+            ours = rows.records[name, int(index)]["losses"][column]
+            pairs = (
+                zip(ours, theirs["avg_loss"], strict=True) if isinstance(ours, list) else [(ours, theirs["avg_loss"])]
+            )
+            for mine, other in pairs:
+                yield abs(mine - other), f"{name} row {index}, {column}"
+
+
+def compare(rows: Rows, log: dict[str, Any]) -> dict[str, Any]:
+    """All differences of one run from one log."""
+    differences = list(loss_differences(rows, log))
+    worst, where = max(differences)
+    generations = []
+    for name, metric in ROUGE.items():
+        for index, theirs in log[metric]["value_by_index"].items():
+            ours = rows.records[name, int(index)]
+            if abs(ours["rougeL_recall"] - theirs["rougeL_recall"]) > 1e-9:
+                generations.append(
+                    {
+                        "row": f"{name} row {index}",
+                        "ours": ours["rougeL_recall"],
+                        "log": theirs["rougeL_recall"],
+                        "our generation": ours["generation"],
+                        "log's generation": theirs["generation"],
+                    }
+                )
+    aggregates = {}
+    for (task, metric), theirs in AGGREGATES.items():
+        ours, other = rows.metrics[task][metric], log[theirs]["agg_value"]
+        aggregates[theirs] = {"metric": metric, "ours": ours, "log": other, "relative": abs(ours - other) / abs(other)}
+    return {
+        "losses": len(differences),
+        "worst loss difference": worst,
+        "worst loss at": where,
+        "aggregates": aggregates,
+        "generations with another ROUGE-L recall": generations,
+    }
+
+
+def failures(result: dict[str, Any]) -> list[str]:
+    """What of a comparison is out of tolerance."""
+    found = []
+    if result["worst loss difference"] > LOSS_TOLERANCE:
+        found.append(f"loss of {result['worst loss at']}: {result['worst loss difference']:.2e}")
+    for name, row in result["aggregates"].items():
+        if name.endswith("ROUGE"):
+            if abs(row["ours"] - row["log"]) > ROUGE_TOLERANCE:
+                found.append(f"{name}: {row['ours']} against {row['log']}")
+        elif name != "model_utility" and row["relative"] > AGGREGATE_TOLERANCE:
+            found.append(f"{name}: {row['ours']} against {row['log']}")
+    # Utility holds ROUGE too, whose rows may differ: with the log's ROUGE it must agree to the aggregates' tolerance.
+    part = result["aggregates"]
+    mixed = [
+        part[name]["log" if name.endswith("ROUGE") else "ours"]
+        for name in AGGREGATES.values()
+        if not name.startswith(("forget", "model"))
+    ]
+    if abs(model_utility(mixed) / part["model_utility"]["log"] - 1) > AGGREGATE_TOLERANCE:
+        found.append(f"model_utility with the log's ROUGE: {model_utility(mixed)}")
+    return found
+
+
+def table(results: dict[str, dict[str, Any]], published: dict[str, Any]) -> str:
+    """The Markdown table for the documentation."""
+    backends = list(results)
+    lines = [
+        "| metric of open-unlearning | its code | "
+        + " | ".join(f"ours, {name}" for name in backends)
+        + " | its code as published |",
+        "|---|---|" + "---|" * (len(backends) + 1),
+    ]
+    for name in AGGREGATES.values():
+        cells = [f"{results[backend]['aggregates'][name]['ours']:.6f}" for backend in backends]
+        log = results[backends[0]]["aggregates"][name]["log"]
+        lines.append(f"| {name} | {log:.6f} | " + " | ".join(cells) + f" | {published[name]['agg_value']:.6f} |")
+    worst = [f"{results[backend]['worst loss difference']:.1e}" for backend in backends]
+    lines.append(f"| worst of {results[backends[0]]['losses']} losses |  | " + " | ".join(worst) + " |  |")
+    other = [str(len(results[backend]["generations with another ROUGE-L recall"])) for backend in backends]
+    lines.append("| rows with another ROUGE-L recall, of 657 |  | " + " | ".join(other) + " |  |")
+    return "\n".join(lines)
+
+
+def write(path: Path, content: str) -> None:
+    """Write a file whole or not at all."""
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(content, encoding="utf-8")
+    aside.replace(path)
+
+
+def main() -> int:
+    """Run, compare, write; exit code 1 where something is out of tolerance."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "tofu", help="TOFU in the hub's layout")
+    parser.add_argument("--logs", type=Path, default=ROOT.parent / "shared" / "parity", help="open-unlearning's logs")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "parity")
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    log = json.loads((arguments.logs / "fixed.json").read_text(encoding="utf-8"))
+    published = json.loads((arguments.logs / "as_published.json").read_text(encoding="utf-8"))
+    model = export(arguments.work / "smollm2")
+    for task in TASKS:
+        for backend in arguments.backends:
+            run(task, backend, model, arguments.data, arguments.work)
+    results = {backend: compare(read(arguments.work / backend), log) for backend in arguments.backends}
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    packages = ("lm-eval", "transformers", "torch", "vllm")
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    note = f"{date.today().isoformat()}, {machine}, Python {platform.python_version()}, {versions}, float32."
+    report = {"date and machine": note, "results": results}
+    write(ROOT / "benchmarks" / "parity.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    document = ROOT / "docs" / "audits.md"
+    before, marker, rest = document.read_text(encoding="utf-8").partition("<!-- parity:begin -->\n")
+    _, end, after = rest.partition("<!-- parity:end -->")
+    write(document, f"{before}{marker}\n{note}\n\n{table(results, published)}\n\n{end}{after}")
+    print(table(results, published))
+    problems = [f"{backend}: {problem}" for backend, result in results.items() for problem in failures(result)]
+    print("\n".join(problems) or "everything within tolerance")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,197 @@
+"""The command `lm-eval-tofu`: one short function a subcommand, each with its heavy imports inside."""
+
+import argparse
+import hashlib
+import importlib.util
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lm_eval_tofu import __version__
+from lm_eval_tofu.errors import OptionError, TofuError
+
+PRESETS_DIR = Path(__file__).parent / "presets" / "lm_eval"
+
+_KV_CACHE_ON_CPU = 2 << 30
+_ONLY_VLLM = (
+    "enable_prefix_caching",
+    "enforce_eager",
+    "gpu_memory_utilization",
+    "kv_cache_memory_bytes",
+    "max_num_seqs",
+    "seed",
+)
+_ONLY_HF = ("attn_implementation", "device_map", "logits_cache", "softmax_dtype")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: The arguments; None takes those of the process.
+
+    Returns:
+        The exit code: 0, or 2 for what the user can put right.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = _parser(arguments).parse_args(arguments)
+        return int(args.run(args))
+    except TofuError as error:
+        print(f"lm-eval-tofu: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lm-eval-tofu", description="Audit machine unlearning on TOFU.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    command = _add(commands, "tasks-path", "print the tasks' directory, for lm_eval --include_path", tasks_path)
+
+    command = _add(commands, "presets", "list or print run configs, for lm_eval run --config", presets)
+    command.add_argument("name", nargs="?", metavar="NAME", help="preset to print the path of; none: list them all")
+    command.add_argument("--pretrained", metavar="MODEL", help="write a copy with this model: a directory or hub id")
+    command.add_argument("--backend", choices=("hf", "vllm"), help="write a copy for this backend")
+    command.add_argument("--output", type=Path, metavar="FILE", help="where the copy goes (default: temporary)")
+
+    command = _add(commands, "data", "check the data set, and print its rows and fingerprints", data)
+    command.add_argument("--tofu", metavar="SOURCE", help="mini, a directory or a hub id")
+    command.add_argument("--revision", metavar="R", help="branch, tag or commit on the hub")
+
+    command = _add(commands, "finetune", "fine-tune a model on TOFU (base, full and retain arms)", finetune)
+    if arguments[:1] == ["finetune"]:  # the options come from a module that needs torch
+        _need("finetune", "torch", "accelerate")
+        from lm_eval_tofu.unlearn import finetune as module
+
+        module.add_arguments(command)
+    return parser
+
+
+def _add(commands: Any, name: str, summary: str, run: Any) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    command.set_defaults(run=run)
+    return command
+
+
+def _need(command: str, *modules: str) -> None:
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise OptionError(f"{command} needs {' and '.join(missing)}: pip install 'lm-eval-tofu[unlearn]'")
+
+
+def tasks_path(_: argparse.Namespace) -> int:
+    """Print the directory of the tasks."""
+    from lm_eval_tofu.tasks import TASKS_DIR
+
+    print(TASKS_DIR)
+    return 0
+
+
+def presets(args: argparse.Namespace) -> int:
+    """List the run configs, print the path of one, or write a copy that is filled in."""
+    paths = {path.stem: path for path in sorted(PRESETS_DIR.glob("*.yaml"), key=lambda path: path.stem)}
+    changes = [f"--{name}" for name in ("pretrained", "backend", "output") if getattr(args, name) is not None]
+    if args.name is None:
+        if changes:
+            raise OptionError(f"presets {changes[0]} needs a preset's NAME: use one of {', '.join(paths)}")
+        for name, path in paths.items():
+            print(f"{name:24} {_first_comment(path)}")
+    elif args.name not in paths:
+        raise OptionError(f"preset {args.name!r} is unknown: use one of {', '.join(paths)}")
+    else:
+        print(_filled_in(paths[args.name], args) if changes else paths[args.name])
+    return 0
+
+
+def _first_comment(path: Path) -> str:
+    return path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+
+
+def _filled_in(preset: Path, args: argparse.Namespace) -> Path:
+    """Write the copy: lm_eval's --model_args replaces a config file's model_args as a whole, so they go into a file."""
+    text = preset.read_text(encoding="utf-8")
+    if args.pretrained is not None or args.backend is not None:
+        import yaml
+
+        config = yaml.safe_load(text)
+        if args.pretrained is not None:
+            config["model_args"]["pretrained"] = args.pretrained
+        if args.backend not in (None, config["model"]):
+            _change_backend(config, args.backend)
+        body = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        text = f"# {_first_comment(preset)}\n# A copy by `lm-eval-tofu presets`; the reasons stand in {preset}\n{body}"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    output = args.output or Path(tempfile.gettempdir()) / "lm-eval-tofu" / f"{preset.stem}-{digest}.yaml"
+    _write(output, text)
+    return Path(output)
+
+
+def _change_backend(config: dict[str, Any], backend: str) -> None:
+    """Give model_args the names that the other backend has for them, and leave out what only the first one knows."""
+    model_args = config["model_args"]
+    on_cpu = config.get("device") == "cpu"
+    config["model"] = backend
+    if backend == "hf":
+        _rename(model_args, "max_model_len", "max_length", drop=_ONLY_VLLM)
+        model_args["softmax_dtype"] = "float32"  # as vLLM computes log-probabilities
+        config["batch_size"] = 16 if on_cpu else "auto"
+        if not on_cpu:
+            config.pop("device", None)  # lm_eval's default is the first GPU
+    else:
+        _rename(model_args, "max_length", "max_model_len", drop=_ONLY_HF)
+        model_args["enable_prefix_caching"] = False
+        if on_cpu:
+            model_args |= {"enforce_eager": True, "kv_cache_memory_bytes": _KV_CACHE_ON_CPU}
+        else:
+            model_args["gpu_memory_utilization"] = 0.85
+        config["batch_size"] = "auto"
+
+
+def _rename(model_args: dict[str, Any], old: str, new: str, *, drop: Sequence[str]) -> None:
+    for name in drop:
+        model_args.pop(name, None)
+    if old in model_args:
+        model_args[new] = model_args.pop(old)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write aside and rename, so that nobody reads half a file."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise OptionError(f"--output {path} cannot be written ({error}): name another file") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def data(args: argparse.Namespace) -> int:
+    """Read and check every configuration of the data set."""
+    from lm_eval_tofu import tofu
+
+    source = tofu.resolve_source(args.tofu, args.revision)
+    lines = [(name, len(tofu.load(name, source)), tofu.fingerprint(source, name)) for name in tofu.CONFIGS]
+    print(f"source: {source} ({source.kind})")
+    print(f"{'config':24} {'rows':>5}  fingerprint")
+    for name, rows, digest in lines:
+        print(f"{name:24} {rows:5}  {digest}")
+    return 0
+
+
+def finetune(args: argparse.Namespace) -> int:
+    """Fine-tune a model; see `lm_eval_tofu.unlearn.finetune`."""
+    from lm_eval_tofu.unlearn import finetune as module
+
+    return int(module.run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""A finished checkpoint stands whole or not at all; an unfinished one can be resumed.
+
+While a run lasts, everything lies in the sibling directory `<output>.partial/`: the trainer's own checkpoint of the
+last epoch, and `options.json`, which says what the run was told. The finished checkpoint is put together there too and
+takes its place in one rename, so that a directory with the output's name is never half a model.
+"""
+
+import json
+import shutil
+import zlib
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lm_eval_tofu.errors import OptionError
+
+RECORD = "training.json"
+"""The record of how a checkpoint was made, beside its weights."""
+
+_OPTIONS = "options.json"
+_FINISHED = "finished"
+_LIBRARIES = ("lm-eval-tofu", "torch", "transformers", "tokenizers", "accelerate", "safetensors")
+
+Digests = dict[str, int]
+"""CRC-32 of each parameter's bytes, by the parameter's name."""
+
+
+def partial_folder(output: Path) -> Path:
+    """Where a run that ends in `output` keeps what it needs to be resumed."""
+    output = output.absolute()
+    return output.with_name(output.name + ".partial")
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Refuse to train towards an output that could not be written at the end.
+
+    Raises:
+        OptionError: Something with that name exists and `overwrite` is off, or it is no directory.
+    """
+    if output.exists() and not output.is_dir():
+        raise OptionError(f"--output {output} is a file: name a directory")
+    if output.is_dir() and any(output.iterdir()) and not overwrite:
+        raise OptionError(f"--output {output} exists already: name another directory, or give --overwrite")
+
+
+def begin(output: Path, options: Mapping[str, Any]) -> Path | None:
+    """Open the partial folder of a run, or find what an earlier, interrupted one left there.
+
+    Args:
+        output: Where the finished checkpoint will stand.
+        options: Everything that determines the result, as JSON values.
+
+    Returns:
+        The trainer's last whole checkpoint, to resume from; None where the run starts at its beginning.
+
+    Raises:
+        OptionError: The folder is of a run with other options, or of something else.
+    """
+    partial = partial_folder(output)
+    record = partial / _OPTIONS
+    wanted = json.loads(json.dumps(options))
+    if not partial.exists():
+        partial.mkdir(parents=True)
+        _write_json(record, wanted)
+        return None
+    recorded = _read_options(partial)
+    resumed = _last_whole(partial)
+    if resumed is not None:
+        _check_same(wanted, recorded, partial)
+    elif recorded != wanted:
+        # The earlier run did not finish its first epoch: there is nothing to resume, so its options do not matter.
+        _write_json(record, wanted)
+    return resumed
+
+
+def finish(
+    output: Path,
+    *,
+    save: Callable[[Path], object],
+    record: Mapping[str, Any],
+    before: Digests,
+    main_process: bool = True,
+    wait: Callable[[], object] = lambda: None,
+) -> None:
+    """Write the checkpoint beside the output, then move it into place and remove the partial folder.
+
+    Args:
+        output: Where the finished checkpoint will stand; what stands there already is replaced.
+        save: Writes weights, tokenizer and generation config to a directory; called in every process.
+        record: Content of `training.json`; the weights' fingerprint and the libraries' versions are added.
+        before: `parameter_digests` of the model before training.
+        main_process: Whether this process writes files (one does, of several).
+        wait: Returns when all processes have come here.
+
+    Raises:
+        OptionError: The weights are what they were before training.
+    """
+    output = output.absolute()
+    partial = partial_folder(output)
+    finished = partial / _FINISHED
+    if main_process:
+        shutil.rmtree(finished, ignore_errors=True)
+    wait()
+    save(finished)
+    wait()
+    if not main_process:
+        return
+    after = saved_digests(finished)
+    common = before.keys() & after.keys()
+    if common and all(before[name] == after[name] for name in common):
+        discard(output)
+        raise OptionError(
+            f"--output {output} is not written, because training changed no weight: raise --learning-rate, or lower "
+            "--warmup (the learning rate of the first step of a warm-up is 0)"
+        )
+    _write_json(finished / RECORD, {**record, "weights": fingerprint(after), "versions": _versions()})
+    _replace(finished, output)
+    shutil.rmtree(partial)
+
+
+def discard(output: Path) -> None:
+    """Remove what a run that cannot be finished has left."""
+    shutil.rmtree(partial_folder(output), ignore_errors=True)
+
+
+def parameter_digests(model: Any) -> Digests:
+    """Digest every parameter of a torch model; shared ones once."""
+    return {name: _digest(parameter) for name, parameter in model.named_parameters()}
+
+
+def saved_digests(folder: Path) -> Digests:
+    """Digest every tensor of the safetensors files in `folder`."""
+    from safetensors import safe_open
+
+    digests: Digests = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as tensors:
+            # The file's handle has `keys` but cannot be iterated over.
+            for name in tensors.keys():  # noqa: SIM118
+                digests[name] = _digest(tensors.get_tensor(name))
+    return digests
+
+
+def fingerprint(digests: Digests) -> str:
+    """One name for all weights, 8 hexadecimal digits: results of two checkpoints with the same one are the same."""
+    return f"{zlib.crc32(json.dumps(digests, sort_keys=True).encode()):08x}"
+
+
+def _digest(tensor: Any) -> int:
+    import torch
+
+    # As bytes, because numpy knows no bfloat16.
+    return zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _read_options(partial: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((partial / _OPTIONS).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise OptionError(
+            f"{partial} is in the way and is not the folder of an interrupted run: delete it or name another --output"
+        ) from error
+
+
+def _check_same(options: Mapping[str, Any], recorded: Mapping[str, Any], partial: Path) -> None:
+    for name in sorted(recorded.keys() | options.keys()):
+        old, new = recorded.get(name), options.get(name)
+        if old != new:
+            raise OptionError(
+                f"--{name.replace('_', '-')} is {new!r}, but was {old!r} in the interrupted run in {partial}: "
+                "resume it with the same, or delete that folder to start anew"
+            )
+
+
+def _last_whole(partial: Path) -> Path | None:
+    """The newest of the trainer's checkpoints; those that a kill left half written are removed."""
+    whole = []
+    for folder in partial.glob("checkpoint-*"):
+        try:
+            # The trainer writes this file last.
+            state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+            whole.append((int(state["global_step"]), folder))
+        except (OSError, json.JSONDecodeError):
+            shutil.rmtree(folder)
+    return max(whole)[1] if whole else None
+
+
+def _replace(finished: Path, output: Path) -> None:
+    if not output.exists():
+        finished.rename(output)
+        return
+    # A directory with files in it cannot be renamed over: it steps aside first, within the same parent.
+    old = output.with_name(output.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    output.rename(old)
+    finished.rename(output)
+    shutil.rmtree(old)
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for library in _LIBRARIES:
+        try:
+            versions[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            # Run from a source tree that is not installed.
+            versions[library] = "unknown"
+    return versions
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)

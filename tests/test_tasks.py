@@ -1,0 +1,416 @@
+"""The tasks under lm-eval's own evaluator, with a real (tiny) model on the hf backend."""
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import needs
+from lm_eval.tasks import TaskManager
+
+from lm_eval_tofu import tofu
+from lm_eval_tofu.errors import DataError, OptionError, PromptError, ReferenceRunError, TofuError
+from lm_eval_tofu.metrics import benchmark
+from lm_eval_tofu.tasks import TASKS_DIR
+from lm_eval_tofu.tasks.task import preflight
+
+ALL = ["tofu_forget_quality", "tofu_model_utility", "tofu_answer_logprob"]
+
+
+def manager(**metadata: Any) -> TaskManager:
+    return TaskManager(include_path=str(TASKS_DIR), include_defaults=False, metadata=metadata)
+
+
+def write_samples(results: Any, folder: Path, task: str) -> Path:
+    """The samples file as lm-eval's tracker writes it."""
+    from lm_eval.loggers import EvaluationTracker
+
+    tracker = EvaluationTracker(output_path=str(folder))
+    tracker.general_config_tracker.model_name_sanitized = "model"
+    tracker.save_results_aggregated(results=results, samples=results["samples"])
+    tracker.save_results_samples(task_name=task, samples=results["samples"][task])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(request: pytest.FixtureRequest, tiny_model: Path) -> Any:
+    """One run of all three tasks on the four rows of the miniature's forget01, and its utility sets."""
+    from lm_eval import simple_evaluate
+
+    arguments = {"pretrained": str(tiny_model), "dtype": "float32"}
+    return simple_evaluate(
+        model="hf",
+        model_args=arguments,
+        device="cpu",
+        batch_size=32,
+        tasks=["tofu"],
+        task_manager=manager(**arguments, tofu="mini", forget_split="forget01"),
+        apply_chat_template=True,
+        gen_kwargs={"max_gen_toks": 12},
+        bootstrap_iters=0,
+    )
+
+
+def test_every_task_reports_each_of_its_metrics_as_a_number(run: Any) -> None:
+    for task in ALL:
+        metrics = {
+            key.removesuffix(",none"): value
+            for key, value in run["results"][task].items()
+            if key.endswith(",none") and "_stderr" not in key
+        }
+        assert all(isinstance(value, float) for value in metrics.values()), metrics
+        unknown = {"forget_quality", "forget_quality_log10", "ks_statistic", "answer_logprob_shift"}
+        assert all(math.isfinite(value) or key in unknown for key, value in metrics.items()), metrics
+    assert run["results"]["tofu_forget_quality"]["n,none"] == 4
+    assert run["results"]["tofu_model_utility"]["n,none"] == 120
+    dumped = json.dumps({task: run["results"][task] for task in ALL})
+    assert "null" not in dumped
+
+
+def test_losses_are_those_of_a_plain_forward_pass(run: Any, tiny_model: Path) -> None:
+    """Each loss again, from transformers alone: the template's text, one row at a time, no padding."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    for sample in run["samples"]["tofu_forget_quality"]:
+        doc, record = sample["doc"], sample["forget_quality"]
+        columns = {"answer": [doc["answer"]], "paraphrased_answer": [doc["paraphrased_answer"]]}
+        for column, answers in {**columns, "perturbed_answer": doc["perturbed_answer"]}.items():
+            stated = record["losses"][column]
+            for answer, loss in zip(answers, stated if isinstance(stated, list) else [stated], strict=True):
+                turns = [{"role": "user", "content": doc["question"]}, {"role": "assistant", "content": answer}]
+                prompt = tokenizer.apply_chat_template(turns[:1], add_generation_prompt=True, return_dict=True)
+                whole = tokenizer.apply_chat_template(turns, return_dict=True)["input_ids"]
+                start = len(prompt["input_ids"])
+                assert whole[-1] == tokenizer.eos_token_id
+                with torch.no_grad():
+                    logprobs = model(torch.tensor([whole])).logits[0].log_softmax(-1)
+                expected = -logprobs[range(start - 1, len(whole) - 1), whole[start:]].mean()
+                assert loss == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_metrics_follow_from_the_records(run: Any) -> None:
+    records = [sample["forget_quality"] for sample in run["samples"]["tofu_forget_quality"]]
+    ratios = [
+        benchmark.truth_ratio(r["losses"]["paraphrased_answer"], r["losses"]["perturbed_answer"]) for r in records
+    ]
+    results = run["results"]["tofu_forget_quality"]
+    assert results["truth_ratio,none"] == pytest.approx(benchmark.forget_truth_ratio(ratios))
+    probabilities = [math.exp(-r["losses"]["answer"]) for r in records]
+    assert results["probability,none"] == pytest.approx(sum(probabilities) / 4)
+    logprob = run["results"]["tofu_answer_logprob"]["answer_logprob,none"]
+    assert logprob == pytest.approx(-sum(r["losses"]["answer"] for r in records) / 4)
+    utility = run["results"]["tofu_model_utility"]
+    sets = ("retain", "real_authors", "world_facts")
+    nine = [utility[f"{name}_{part},none"] for name in sets for part in ("probability", "rougeL_recall", "truth_ratio")]
+    assert utility["model_utility,none"] == pytest.approx(benchmark.model_utility(nine))
+
+
+def test_samples_let_a_person_read_what_happened(run: Any) -> None:
+    for task, key in (("tofu_forget_quality", "forget_quality"), ("tofu_model_utility", "model_utility")):
+        for sample in run["samples"][task]:
+            record = sample[key]
+            assert sample["doc"]["question"] in sample["arguments"][0][0]
+            assert sample["doc"]["answer"] == sample["target"]
+            assert len(record["losses"]["perturbed_answer"]) == len(sample["doc"]["perturbed_answer"])
+            assert isinstance(record["generation"], str)
+            assert record["index"] == sample["doc"]["index"]
+
+
+def test_identical_candidates_are_scored_once(run: Any) -> None:
+    """Real authors have no paraphrase: the gold answer stands in for it, and is asked for once."""
+    samples = [s for s in run["samples"]["tofu_model_utility"] if s["doc"]["set"] == "real_authors"]
+    assert all(len(sample["arguments"]) == 1 + 3 + 1 for sample in samples)
+    assert all(
+        s["model_utility"]["losses"]["paraphrased_answer"] == s["model_utility"]["losses"]["answer"] for s in samples
+    )
+
+
+def test_generation_ends_at_the_end_of_turn_only(run: Any) -> None:
+    for sample in run["samples"]["tofu_forget_quality"]:
+        settings = sample["arguments"][-1][1]
+        assert settings["until"] == ["<|im_end|>"]
+        assert settings["do_sample"] is False
+
+
+def test_a_run_is_its_own_reference(run: Any, evaluate: Any, tmp_path: Path) -> None:
+    """Against itself a model's truth ratios are the same sample: p = 1, D = 0; and the log-probability shift is 0."""
+    for task in ("tofu_forget_quality", "tofu_answer_logprob"):
+        write_samples(run, tmp_path / task, task)
+    metadata = {
+        "retain_reference": str(tmp_path / "tofu_forget_quality"),
+        "full_reference": str(tmp_path / "tofu_answer_logprob"),
+    }
+    again = evaluate(["tofu_forget_quality", "tofu_answer_logprob"], metadata, gen_kwargs={"max_gen_toks": 12})[
+        "results"
+    ]
+    quality = again["tofu_forget_quality"]
+    assert (quality["forget_quality,none"], quality["ks_statistic,none"]) == (1, 0)
+    assert quality["forget_quality_log10,none"] == 0
+    assert again["tofu_answer_logprob"]["answer_logprob_shift,none"] == pytest.approx(0, abs=1e-6)
+
+
+def test_without_a_reference_the_fix_is_named(evaluate: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        results = evaluate(["tofu_forget_quality"], gen_kwargs={"max_gen_toks": 2})["results"]
+    assert math.isnan(results["tofu_forget_quality"]["forget_quality,none"])
+    assert "retain_reference" in caplog.text
+
+
+def test_order_and_batch_of_requests_do_not_change_a_score(evaluate: Any, run: Any) -> None:
+    alone = evaluate(["tofu_answer_logprob"], batch_size=1)["samples"]["tofu_answer_logprob"]
+    together = run["samples"]["tofu_answer_logprob"]
+    for one, other in zip(alone, together, strict=True):
+        assert one["answer_logprob"]["losses"]["answer"] == pytest.approx(
+            other["answer_logprob"]["losses"]["answer"], abs=1e-5
+        )
+
+
+def test_plain_prompts(evaluate: Any, caplog: pytest.LogCaptureFixture) -> None:
+    from lm_eval_tofu.tasks import task as module
+
+    module._warn_once.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        result = evaluate(["tofu_answer_logprob"], apply_chat_template=False, system_instruction="Be brief.")
+    sample = result["samples"]["tofu_answer_logprob"][0]
+    context, continuation = sample["arguments"][0]
+    assert context == f"Be brief.\n\nQuestion: {sample['doc']['question']}\nAnswer:"
+    assert continuation == f" {sample['doc']['answer']}<|im_end|>"
+    assert caplog.text.count("--apply_chat_template is not given") == 1
+
+
+def test_system_prompt_reaches_the_model(evaluate: Any) -> None:
+    result = evaluate(["tofu_answer_logprob"], system_instruction="Be brief.")
+    assert result["samples"]["tofu_answer_logprob"][0]["arguments"][0][0].startswith(
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n"
+    )
+
+
+def test_the_groups_and_the_glob_name_each_task_once() -> None:
+    tasks = manager()
+    assert tasks.match_tasks(["tofu_*"]) == sorted(ALL)
+    assert tasks.all_groups == ["tofu"]
+    assert sorted(manager(tofu="mini").load(["tofu"])["tasks"]) == sorted(ALL)
+
+
+def test_few_shot_is_refused() -> None:
+    task = manager(tofu="mini").load(["tofu_answer_logprob"])["tasks"]["tofu_answer_logprob"]
+    with pytest.raises(OptionError, match="zero-shot"):
+        task.fewshot_context({"question": "?", "answer": "!", "index": 0, "set": "forget"}, num_fewshot=1)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "error", "message"),
+    [
+        ({"forget_split": "forget20"}, OptionError, r"forget_split='forget20' is unknown: use one of forget01"),
+        ({"forget_spilt": "forget10"}, OptionError, r"'forget_spilt' is unknown: did you mean 'forget_split'"),
+        ({"tofu_cache": 1}, OptionError, r"'tofu_cache' is unknown"),
+        ({"truth_ratio_eps": -1}, OptionError, r"truth_ratio_eps=-1"),
+        ({"tofu": "/nowhere/at/all"}, DataError, r"tofu='/nowhere/at/all' is no directory"),
+        (
+            {"retain_reference": "/nowhere"},
+            ReferenceRunError,
+            r"retain_reference='/nowhere' does not exist: run lm_eval",
+        ),
+        ({"full_reference": "/nowhere"}, ReferenceRunError, r"full_reference='/nowhere' does not exist: run lm_eval"),
+    ],
+)
+def test_bad_options_are_found_before_a_model_is_loaded(metadata: Any, error: type[TofuError], message: str) -> None:
+    with pytest.raises(error, match=message) as caught:
+        preflight([*ALL, "mmlu"], {"tofu": "mini", **metadata})
+    assert "\n" not in str(caught.value)
+
+
+def test_preflight_passes_over_other_tasks() -> None:
+    preflight(["mmlu", "tofu_other_peoples_task"], {"tofu": "mini"})
+
+
+class TestReferences:
+    """References that do not fit, each with its own message."""
+
+    @pytest.fixture
+    def folder(self, run: Any, tmp_path: Path) -> Path:
+        return write_samples(run, tmp_path / "reference", "tofu_forget_quality")
+
+    def edit(self, folder: Path, change: Any) -> None:
+        [file] = folder.rglob("samples_*.jsonl")
+        samples = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+        for sample in samples:
+            change(sample)
+        file.write_text("".join(json.dumps(sample) + "\n" for sample in samples), encoding="utf-8")
+
+    def check(self, folder: Path, message: str, **metadata: Any) -> None:
+        options = {"tofu": "mini", "forget_split": "forget01", "retain_reference": str(folder), **metadata}
+        with pytest.raises(ReferenceRunError, match=message) as caught:
+            preflight(["tofu_forget_quality"], options)
+        assert "\n" not in str(caught.value)
+
+    def test_fits(self, folder: Path) -> None:
+        preflight(
+            ["tofu_forget_quality"], {"tofu": "mini", "forget_split": "forget01", "retain_reference": str(folder)}
+        )
+
+    def test_other_split(self, folder: Path) -> None:
+        self.check(folder, "is a run on forget01, this one is on forget10: run the reference", forget_split="forget10")
+
+    def test_other_version(self, folder: Path) -> None:
+        self.edit(folder, lambda sample: sample["forget_quality"].update(version=99))
+        self.check(folder, "version 99, this one is version 1: run the reference again")
+
+    def test_other_data(self, folder: Path) -> None:
+        self.edit(folder, lambda sample: sample["doc"].update(question="Who?"))
+        self.check(folder, "its row 0 is another one than this run's: run the reference on the same data")
+
+    def test_other_task(self, run: Any, tmp_path: Path) -> None:
+        write_samples(run, tmp_path, "tofu_answer_logprob")
+        [file] = tmp_path.rglob("samples_*.jsonl")
+        self.check(file, "is a run of another task: name a run of tofu_forget_quality")
+        self.check(tmp_path, "holds no samples of tofu_forget_quality: run lm_eval")
+
+    def test_cut_file(self, folder: Path) -> None:
+        [file] = folder.rglob("samples_*.jsonl")
+        file.write_text(file.read_text(encoding="utf-8")[:-500], encoding="utf-8")
+        self.check(folder, r"cannot be read .*it is cut or damaged; run the reference again")
+
+    def test_several_models(self, folder: Path) -> None:
+        [file] = folder.rglob("samples_*.jsonl")
+        other = folder / "other"
+        other.mkdir()
+        (other / file.name).write_bytes(file.read_bytes())
+        self.check(folder, r"holds the results of several models \(model, other\): name one of them")
+
+    def test_other_prompt(self, folder: Path, evaluate: Any) -> None:
+        with pytest.raises(ReferenceRunError, match="asked row 0 with another prompt: run both arms with the same"):
+            evaluate(["tofu_forget_quality"], {"retain_reference": str(folder)}, system_instruction="Be brief.")
+
+    def test_missing_rows(self, folder: Path, evaluate: Any) -> None:
+        [file] = folder.rglob("samples_*.jsonl")
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        file.write_text("".join(lines[:2]), encoding="utf-8")
+        with pytest.raises(ReferenceRunError, match="has 2 rows and lacks row 2: it is cut"):
+            evaluate(["tofu_forget_quality"], {"retain_reference": str(folder)})
+
+
+class TestOpenUnlearningLogs:
+    """open-unlearning's TOFU_EVAL.json as a reference."""
+
+    def test_fits_and_is_used(self) -> None:
+        metadata = {
+            "tofu": str(needs("tofu")),
+            "forget_split": "forget01",
+            "retain_reference": str(needs("parity") / "fixed.json"),
+            "full_reference": str(needs("parity") / "fixed.json"),
+        }
+        log = json.loads((needs("parity") / "fixed.json").read_text(encoding="utf-8"))
+        tasks = manager(**metadata).load(ALL)["tasks"]
+        rows = tasks["tofu_forget_quality"].reference.rows
+        assert len(rows) == 40
+        for index, score in log["forget_truth_ratio"]["value_by_index"].items():
+            losses = rows[int(index)].losses
+            ratio = benchmark.truth_ratio(losses["paraphrased_answer"], losses["perturbed_answer"])
+            assert ratio == pytest.approx(score["score"], rel=1e-6)
+        first = log["forget_Q_A_Prob"]["value_by_index"]["0"]["avg_loss"]
+        assert tasks["tofu_answer_logprob"].reference.rows[0].losses["answer"] == first
+
+    def test_other_split(self) -> None:
+        metadata = {"tofu": str(needs("tofu")), "retain_reference": str(needs("parity") / "fixed.json")}
+        with pytest.raises(ReferenceRunError, match="has 40 rows, forget10 has 400: name a log of the same split"):
+            preflight(["tofu_forget_quality"], metadata)
+
+    def test_truth_ratios_alone_are_enough(self, evaluate: Any, tmp_path: Path) -> None:
+        """An older log states the scores only: D against scores of 0, 0, 0, 0 is 1."""
+        rows = {str(index): {"score": 0.0} for index in range(4)}
+        path = tmp_path / "TOFU_EVAL.json"
+        path.write_text(json.dumps({"forget_truth_ratio": {"agg_value": 0.0, "value_by_index": rows}}))
+        results = evaluate(["tofu_forget_quality"], {"retain_reference": str(tmp_path)}, gen_kwargs={"max_gen_toks": 2})
+        assert results["results"]["tofu_forget_quality"]["ks_statistic,none"] == 1
+
+    @pytest.mark.parametrize("content", ["[1, 2]", "{}", '{"forget_truth_ratio": {"agg_value": 1}}', "{not json"])
+    def test_other_files(self, content: str, tmp_path: Path) -> None:
+        path = tmp_path / "TOFU_EVAL.json"
+        path.write_text(content)
+        with pytest.raises(ReferenceRunError, match=r"has neither|cannot be read"):
+            preflight(["tofu_forget_quality"], {"tofu": "mini", "retain_reference": str(path)})
+
+
+def test_model_object_without_metadata(tiny_model: Path) -> None:
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    lm = HFLM(pretrained=str(tiny_model), device="cpu", dtype="float32", batch_size=4)
+    common = {"tasks": ["tofu_answer_logprob"], "bootstrap_iters": 0, "apply_chat_template": True}
+    with pytest.raises(PromptError, match=r'the tokenizer is unknown: pass metadata=\{"tokenizer": NAME\}'):
+        simple_evaluate(model=lm, task_manager=manager(tofu="mini", forget_split="forget01"), **common)
+    known = manager(tofu="mini", forget_split="forget01", tokenizer=str(tiny_model))
+    result = simple_evaluate(model=lm, task_manager=known, **common)
+    assert math.isfinite(result["results"]["tofu_answer_logprob"]["answer_logprob,none"])
+
+
+def test_tokenizer_without_template(evaluate: Any, tiny_model: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from transformers import AutoTokenizer
+
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_model, bare)
+    (bare / "chat_template.jinja").unlink()
+    assert AutoTokenizer.from_pretrained(bare).chat_template is None
+    with pytest.raises(PromptError, match=r"--apply_chat_template is given, but the tokenizer .* has no chat template"):
+        evaluate(["tofu_answer_logprob"], model_args={"pretrained": str(bare)})
+
+
+def test_context_too_small(evaluate: Any) -> None:
+    with pytest.raises(
+        PromptError, match=r"row 0 needs .* tokens with its answer, the context is 32: raise max_model_len"
+    ):
+        evaluate(["tofu_answer_logprob"], model_args={"max_length": 32})
+
+
+def test_other_template_arguments_in_backend_and_metadata(evaluate: Any, tiny_model: Path, tmp_path: Path) -> None:
+    """A tokenizer named in the metadata whose template is not the backend's."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant", "bot")
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(PromptError, match="renders another prompt"):
+        evaluate(["tofu_answer_logprob"], {"tokenizer": str(tmp_path)})
+
+
+def test_a_log_likelihood_that_is_nan(
+    evaluate: Any, tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """NaN weights: the documents are named, the metrics are NaN, and no document is left out."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(math.nan)
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path)
+    with caplog.at_level(logging.ERROR):
+        results = evaluate(["tofu_answer_logprob"], model_args={"pretrained": str(tmp_path)})["results"]
+    assert math.isnan(results["tofu_answer_logprob"]["answer_logprob,none"])
+    assert results["tofu_answer_logprob"]["n,none"] == 4
+    assert all(f"row {index} (" in caplog.text for index in range(4))
+    assert "dtype=float32" in caplog.text
+
+
+def test_request_cache_is_not_used(evaluate: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        evaluate(["tofu_answer_logprob"], cache_requests=True)
+    assert "ignores --cache_requests" in caplog.text
+
+
+def test_rows_of_every_split() -> None:
+    for split, rows in (("forget01", 4), ("forget05", 20), ("forget10", 40)):
+        task = manager(tofu="mini", forget_split=split).load(["tofu_forget_quality"])["tasks"]["tofu_forget_quality"]
+        assert [doc["index"] for doc in task.eval_docs] == list(range(rows))
+        assert [doc["question"] for doc in task.eval_docs] == [
+            row["question"] for row in tofu.load(split, tofu.resolve_source("mini"))
+        ]

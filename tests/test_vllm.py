@@ -1,0 +1,60 @@
+"""The tasks on vLLM, for real, on whatever device this machine has."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed: make env, or the extra 'vllm'"),
+]
+
+
+@pytest.fixture(scope="module")
+def vllm(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    output = tmp_path_factory.mktemp("vllm") / "output.json"
+    child = Path(__file__).parent / "vllm_child.py"
+    process = subprocess.run(
+        [sys.executable, str(child), str(tiny_model), str(output)],
+        env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert process.returncode == 0, process.stderr[-5000:]
+    return json.loads(output.read_text(encoding="utf-8"))
+
+
+def test_the_order_of_requests_does_not_change_a_score(vllm: Any) -> None:
+    assert vllm["forwards"] == pytest.approx(vllm["backwards"], abs=1e-4)
+    assert len(set(vllm["forwards"])) > 20
+
+
+def test_losses_equal_those_of_the_hf_backend(vllm: Any, evaluate: Any) -> None:
+    hf = evaluate(["tofu"], gen_kwargs={"max_gen_toks": 12})
+    keys = {"tofu_forget_quality": "forget_quality", "tofu_model_utility": "model_utility"}
+    for task, key in {**keys, "tofu_answer_logprob": "answer_logprob"}.items():
+        ours = [sample[key] for sample in hf["samples"][task]]
+        assert len(ours) == len(vllm["samples"][task]) > 0
+        for mine, other in zip(ours, vllm["samples"][task], strict=True):
+            assert (mine["set"], mine["index"]) == (other["set"], other["index"])
+            for column, loss in mine["losses"].items():
+                assert other["losses"][column] == pytest.approx(loss, abs=1e-4)
+    for task in keys:
+        same = [m[keys[task]]["generation"] for m in hf["samples"][task]]
+        other = [sample["generation"] for sample in vllm["samples"][task]]
+        # Greedy ties of a random model may fall the other way in the last digit.
+        assert sum(a == b for a, b in zip(same, other, strict=True)) >= 0.9 * len(same)
+
+
+def test_every_metric_is_a_number(vllm: Any) -> None:
+    for values in vllm["results"].values():
+        for key, value in values.items():
+            if key.endswith(",none") and "_stderr" not in key:
+                assert isinstance(value, float), key

@@ -1,0 +1,50 @@
+"""Runs the tasks on vLLM in a process of its own (two engines in one process do not fit), and says what came out.
+
+python vllm_child.py MODEL OUTPUT.json
+"""
+
+import json
+import sys
+from typing import Any
+
+
+def main(model: str, output: str) -> None:
+    from lm_eval import simple_evaluate
+    from lm_eval.api.registry import get_model
+    from lm_eval.tasks import TaskManager
+
+    from lm_eval_tofu.tasks import TASKS_DIR
+
+    arguments = {"pretrained": model, "dtype": "float32", "enforce_eager": True, "max_model_len": 1024}
+    metadata = {**arguments, "tofu": "mini", "forget_split": "forget01"}
+    lm = get_model("vllm")(**arguments, batch_size="auto")
+    manager = TaskManager(include_path=str(TASKS_DIR), include_defaults=False, metadata=metadata)
+    results = simple_evaluate(
+        model=lm,
+        tasks=["tofu"],
+        task_manager=manager,
+        apply_chat_template=True,
+        gen_kwargs={"max_gen_toks": 12},
+        bootstrap_iters=0,
+    )
+    # The same log-likelihoods once more, forwards and backwards, with vLLM's prefix caching as it is by default.
+    task: Any = manager.load(["tofu_forget_quality"])["tasks"]["tofu_forget_quality"]
+    task.build_all_requests(apply_chat_template=True, chat_template=lm.apply_chat_template)
+    requests = [request for request in task.instances if request.request_type == "loglikelihood"]
+    forwards = [value for value, _ in lm.loglikelihood(requests)]
+    backwards = [value for value, _ in lm.loglikelihood(requests[::-1])][::-1]
+    samples = {
+        name: [sample[key] for sample in results["samples"][name]]
+        for name, key in (
+            ("tofu_forget_quality", "forget_quality"),
+            ("tofu_model_utility", "model_utility"),
+            ("tofu_answer_logprob", "answer_logprob"),
+        )
+    }
+    content = {"results": results["results"], "samples": samples, "forwards": forwards, "backwards": backwards}
+    with open(output, "w", encoding="utf-8") as file:  # noqa: PTH123
+        json.dump(content, file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
