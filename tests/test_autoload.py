@@ -100,7 +100,7 @@ def fake(tmp_path: Path) -> Fake:
         (f"include_path=[{str(TASKS_DIR.parent)!r}]", ["defaults", f"{TASKS_DIR.parent}"]),
     ],
 )
-def test_our_tasks_stand_between_the_defaults_and_the_users(fake: Fake, arguments: str, paths: list[str]):
+def test_our_tasks_stand_between_the_defaults_and_the_users(fake: Fake, arguments: str, paths: list[str]) -> None:
     code = f"""
         import lm_eval_tofu.autoload
         from lm_eval.tasks import TaskManager
@@ -110,7 +110,7 @@ def test_our_tasks_stand_between_the_defaults_and_the_users(fake: Fake, argument
 
 
 @pytest.mark.parametrize("given", [None, "mine", ["a", "b"]])
-def test_include_path_stays_the_users(fake: Fake, given: Any):
+def test_include_path_stays_the_users(fake: Fake, given: Any) -> None:
     code = f"""
         import lm_eval_tofu.autoload
         from lm_eval.tasks import TaskManager
@@ -119,7 +119,7 @@ def test_include_path_stays_the_users(fake: Fake, given: Any):
     assert fake.run(code) == given
 
 
-def test_a_manager_that_is_loaded_already_is_patched_at_once(fake: Fake):
+def test_a_manager_that_is_loaded_already_is_patched_at_once(fake: Fake) -> None:
     code = """
         from lm_eval.tasks import TaskManager
         before = TaskManager().paths
@@ -129,7 +129,7 @@ def test_a_manager_that_is_loaded_already_is_patched_at_once(fake: Fake):
     assert fake.run(code) == [["defaults"], ["defaults", str(TASKS_DIR)]]
 
 
-def test_nothing_is_done_twice(fake: Fake):
+def test_nothing_is_done_twice(fake: Fake) -> None:
     code = """
         import importlib
         import lm_eval_tofu.autoload as autoload
@@ -144,7 +144,7 @@ def test_nothing_is_done_twice(fake: Fake):
     assert fake.run(code) == [1, [False, False], ["defaults", str(TASKS_DIR)]]
 
 
-def test_a_reloaded_manager_is_patched_again(fake: Fake):
+def test_a_reloaded_manager_is_patched_again(fake: Fake) -> None:
     code = """
         import importlib
         import lm_eval_tofu.autoload
@@ -155,7 +155,7 @@ def test_a_reloaded_manager_is_patched_again(fake: Fake):
     assert fake.run(code) == ["defaults", str(TASKS_DIR)]
 
 
-def test_the_switch(fake: Fake):
+def test_the_switch(fake: Fake) -> None:
     code = """
         finders = len(sys.meta_path)
         import lm_eval_tofu.autoload
@@ -167,7 +167,7 @@ def test_the_switch(fake: Fake):
 
 
 @pytest.mark.parametrize("name", ["manager.py", "__init__.py", "_plugins.py"])
-def test_a_version_that_reads_entry_points_is_left_alone(fake: Fake, name: str):
+def test_a_version_that_reads_entry_points_is_left_alone(fake: Fake, name: str) -> None:
     fake.write("lm_eval/tasks/_plugins.py", "")
     fake.write("lm_eval/tasks/__init__.py", "from lm_eval.tasks import _plugins, manager")
     path = fake.directory / "lm_eval" / "tasks" / name
@@ -180,7 +180,7 @@ def test_a_version_that_reads_entry_points_is_left_alone(fake: Fake, name: str):
     assert fake.run(code) == [["defaults"], False]
 
 
-def test_names_signatures_and_errors_are_the_originals(fake: Fake):
+def test_names_signatures_and_errors_are_the_originals(fake: Fake) -> None:
     code = """
         import inspect
         import lm_eval_tofu.autoload
@@ -212,7 +212,7 @@ def test_names_signatures_and_errors_are_the_originals(fake: Fake):
         "class TaskManager:\n    __slots__ = ()\n    paths = []",
     ],
 )
-def test_a_manager_of_another_shape_is_a_warning(fake: Fake, source: str):
+def test_a_manager_of_another_shape_is_a_warning(fake: Fake, source: str) -> None:
     fake.write("lm_eval/tasks/manager.py", source)
     code = """
         import lm_eval_tofu.autoload
@@ -223,7 +223,7 @@ def test_a_manager_of_another_shape_is_a_warning(fake: Fake, source: str):
     assert "--include_path" in fake.stderr
 
 
-def test_without_lm_eval_its_import_fails_as_ever(fake: Fake):
+def test_without_lm_eval_its_import_fails_as_ever(fake: Fake) -> None:
     code = """
         import lm_eval_tofu.autoload
         try:
@@ -236,7 +236,7 @@ def test_without_lm_eval_its_import_fails_as_ever(fake: Fake):
     assert fake.run(code) == "lm_eval.tasks.manager"
 
 
-def test_nothing_but_ourselves_is_imported(fake: Fake):
+def test_nothing_but_ourselves_is_imported(fake: Fake) -> None:
     code = """
         import os  # as `site` does; -S leaves it out
         before = set(sys.modules)
@@ -246,7 +246,7 @@ def test_nothing_but_ourselves_is_imported(fake: Fake):
     assert fake.run(code) == ["lm_eval_tofu", "lm_eval_tofu.autoload"]
 
 
-def test_the_pth_line_swallows_any_failure(fake: Fake):
+def test_the_pth_line_swallows_any_failure(fake: Fake) -> None:
     [line] = (ROOT / "lm_eval_tofu.pth").read_text().splitlines()
     assert line.startswith("import ")  # the only lines that `site` executes
     fake.write("lm_eval_tofu/__init__.py", "")
@@ -276,13 +276,13 @@ manager = TaskManager(metadata={metadata!r})
 )
 def test_options_are_checked_when_names_are_matched(
     fake: Fake, names: list[str], metadata: dict[str, Any], checked: bool
-):
+) -> None:
     matched, calls = fake.run(_match(names, metadata, "show([MATCH, calls])"))
     assert matched == names
     assert calls == ([[names, metadata]] if checked else [])
 
 
-def test_our_errors_stop_lm_eval(fake: Fake):
+def test_our_errors_stop_lm_eval(fake: Fake) -> None:
     tail = """
 from lm_eval_tofu.errors import OptionError
 def preflight(names, metadata):
@@ -296,7 +296,7 @@ except OptionError as error:
     assert fake.run(_match(["tofu"], {"pretrained": "m"}, tail)) == "wrong"
 
 
-def test_other_errors_are_a_warning(fake: Fake):
+def test_other_errors_are_a_warning(fake: Fake) -> None:
     tail = """
 def preflight(names, metadata):
     raise RuntimeError("a fault of ours")
@@ -307,7 +307,7 @@ show(MATCH)
     assert "a fault of ours" in fake.stderr
 
 
-def test_a_users_task_of_our_name_is_not_checked(fake: Fake):
+def test_a_users_task_of_our_name_is_not_checked(fake: Fake) -> None:
     tail = f"""
 entry = types.SimpleNamespace
 manager.task_index = {{
@@ -336,7 +336,7 @@ def _without_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_without_defaults")
-def test_lm_eval_finds_our_tasks():
+def test_lm_eval_finds_our_tasks() -> None:
     tasks = TaskManager()
     leaves = sorted(path.stem for path in TASKS_DIR.glob("tofu_*.yaml"))
     assert {"tofu_forget_quality", "tofu_model_utility", "tofu_answer_logprob"} <= set(leaves)
@@ -345,7 +345,7 @@ def test_lm_eval_finds_our_tasks():
 
 
 @pytest.mark.usefixtures("_without_defaults")
-def test_a_users_task_overrides_ours(tmp_path: Path):
+def test_a_users_task_overrides_ours(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("task: tofu_forget_quality\n")
     tasks = TaskManager(include_path=str(tmp_path))
@@ -353,7 +353,7 @@ def test_a_users_task_overrides_ours(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("_without_defaults")
-def test_lm_eval_refuses_a_wrong_option_before_it_loads_a_model():
+def test_lm_eval_refuses_a_wrong_option_before_it_loads_a_model() -> None:
     config = EvaluatorConfig(tasks=["tofu_forget_quality"], metadata={"forget_split": "forget99"})
     with pytest.raises(OptionError, match="forget99"):
         config.process_tasks()

@@ -1,5 +1,7 @@
 """The command line: what it prints, what it writes, and how it refuses."""
 
+import argparse
+import importlib.util
 import os
 import subprocess
 import sys
@@ -24,27 +26,27 @@ def _error(capsys: pytest.CaptureFixture[str]) -> str:
     return err
 
 
-def test_tasks_path(capsys: pytest.CaptureFixture[str]):
+def test_tasks_path(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["tasks-path"]) == 0
     assert capsys.readouterr().out == f"{TASKS_DIR}\n"
     assert any(TASKS_DIR.glob("*.yaml"))
 
 
-def test_version(capsys: pytest.CaptureFixture[str]):
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         cli.main(["--version"])
     assert exit_.value.code == 0
     assert capsys.readouterr().out == f"lm-eval-tofu {__version__}\n"
 
 
-def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]):
+def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         cli.main([])
     assert exit_.value.code == 2
     assert "COMMAND" in capsys.readouterr().err
 
 
-def test_help_needs_no_heavy_import():
+def test_help_needs_no_heavy_import() -> None:
     code = (
         "import sys; from lm_eval_tofu.cli import main\n"
         "try: main(['--help'])\n"
@@ -57,31 +59,33 @@ def test_help_needs_no_heavy_import():
     assert all(command in run.stdout for command in ("tasks-path", "presets", "data", "finetune"))
 
 
-def test_presets_lists_every_file_with_its_first_comment(capsys: pytest.CaptureFixture[str]):
+def test_presets_lists_every_file_with_its_first_comment(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["presets"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == sorted(path.stem for path in cli.PRESETS_DIR.glob("*.yaml"))
     assert all(len(line.split()) > 3 and "#" not in line for line in lines)
 
 
-def test_presets_prints_the_path(capsys: pytest.CaptureFixture[str]):
+def test_presets_prints_the_path(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["presets", "cpu-hf"]) == 0
     assert capsys.readouterr().out == f"{cli.PRESETS_DIR / 'cpu-hf.yaml'}\n"
 
 
-def test_presets_refuses_an_unknown_name(capsys: pytest.CaptureFixture[str]):
+def test_presets_refuses_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["presets", "gpu"]) == 2
     err = _error(capsys)
     assert "'gpu'" in err
     assert "llama-3.2-1b-instruct" in err
 
 
-def test_presets_options_need_a_name(capsys: pytest.CaptureFixture[str]):
+def test_presets_options_need_a_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["presets", "--pretrained", "m"]) == 2
     assert "--pretrained" in _error(capsys)
 
 
-def test_presets_fills_in_a_model(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_presets_fills_in_a_model(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     paths = []
     for model in ("my/model", "my/model", "my/other"):
@@ -95,14 +99,14 @@ def test_presets_fills_in_a_model(capsys: pytest.CaptureFixture[str], monkeypatc
     assert sorted(paths[0].parent.iterdir()) == sorted(set(paths))  # nothing written aside is left
 
 
-def test_presets_copies_a_file_as_it_is(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_presets_copies_a_file_as_it_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     output = tmp_path / "new" / "mine.yaml"
     assert cli.main(["presets", "cpu", "--output", str(output)]) == 0
     assert capsys.readouterr().out == f"{output}\n"
     assert output.read_text() == (cli.PRESETS_DIR / "cpu.yaml").read_text()
 
 
-def test_presets_says_what_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_presets_says_what_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.main(["presets", "cpu", "--output", str(tmp_path)]) == 2
     assert str(tmp_path) in _error(capsys)
     assert list(tmp_path.parent.glob(f".{tmp_path.name}.*")) == []
@@ -117,7 +121,7 @@ def small_tofu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_tofu")
-def test_data_prints_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_data_prints_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.main(["data", "--tofu", str(tmp_path)]) == 0
     source, header, *rows = capsys.readouterr().out.splitlines()
     assert str(tmp_path) in source
@@ -125,7 +129,7 @@ def test_data_prints_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert [row.split() for row in rows] == [["full", "3", f"{3:016x}"], ["forget10", "2", f"{2:016x}"]]
 
 
-def test_data_reports_errors_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_data_reports_errors_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.main(["data", "--tofu", str(tmp_path / "missing")]) == 2
     assert "missing" in _error(capsys)
     assert cli.main(["data", "--tofu", str(tmp_path)]) == 2
@@ -143,14 +147,21 @@ def _fake_finetune(monkeypatch: pytest.MonkeyPatch, run: object) -> None:
     monkeypatch.setattr(cli, "_need", lambda *_: None)
 
 
-def test_finetune_delegates(monkeypatch: pytest.MonkeyPatch):
-    seen = []
-    _fake_finetune(monkeypatch, lambda args: seen.append(args.output) or 0)
+def test_finetune_delegates(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def run(args: argparse.Namespace) -> int:
+        seen.append(args.output)
+        return 0
+
+    _fake_finetune(monkeypatch, run)
     assert cli.main(["finetune", "--output", "x"]) == 0
     assert seen == ["x"]
 
 
-def test_finetune_reports_errors_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_finetune_reports_errors_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def run(args: object) -> int:
         raise DataError("tofu='x' is wrong: do this")
 
@@ -160,9 +171,11 @@ def test_finetune_reports_errors_in_one_line(monkeypatch: pytest.MonkeyPatch, ca
 
 
 @pytest.mark.parametrize("missing", ["torch", "accelerate"])
-def test_finetune_names_the_extra(missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    find_spec = cli.importlib.util.find_spec
-    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name))
+def test_finetune_names_the_extra(
+    missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name))
     assert cli.main(["finetune", "--help"]) == 2
     err = _error(capsys)
     assert missing in err

@@ -84,14 +84,14 @@ def _listed(table: str) -> dict[str, str]:
     return {row[0]: row[1] for row in rows if len(row) > 1}
 
 
-def test_the_package_is_the_one_that_was_installed(installed: Environment, request: pytest.FixtureRequest):
+def test_the_package_is_the_one_that_was_installed(installed: Environment, request: pytest.FixtureRequest) -> None:
     place = Path(installed.run(installed.python, "-c", "import lm_eval_tofu as l; print(l.__file__)").strip())
     editable = "editable" in request.node.callspec.id
     assert place.is_relative_to(ROOT / "lm_eval_tofu" if editable else installed.site_packages)
     assert (installed.site_packages / "lm_eval_tofu.pth").is_file()
 
 
-def test_package_data_is_there(installed: Environment):
+def test_package_data_is_there(installed: Environment) -> None:
     tasks = Path(installed.run(installed.venv / "bin" / "lm-eval-tofu", "tasks-path").strip())
     assert sorted(path.stem for path in tasks.glob("tofu_*.yaml")) == LEAVES
     assert (tasks / "_tofu_template").is_file()
@@ -100,7 +100,7 @@ def test_package_data_is_there(installed: Environment):
     assert (tasks.parent / "py.typed").is_file()
 
 
-def test_the_metadata_has_the_entry_point(installed: Environment):
+def test_the_metadata_has_the_entry_point(installed: Environment) -> None:
     code = (
         "import json, pathlib, importlib.metadata as m; "
         f"[d] = m.distributions(name='lm-eval-tofu', path=[{str(installed.site_packages)!r}]); "
@@ -112,17 +112,17 @@ def test_the_metadata_has_the_entry_point(installed: Environment):
     assert f"{path}\n" == installed.run(installed.venv / "bin" / "lm-eval-tofu", "tasks-path")
 
 
-def test_a_plain_lm_eval_lists_our_tasks(installed: Environment):
+def test_a_plain_lm_eval_lists_our_tasks(installed: Environment) -> None:
     listed = _listed(installed.lm_eval("ls", "tasks"))
     assert {"tofu", "tofu_forget_quality", "tofu_model_utility", "tofu_answer_logprob", *LEAVES} <= set(listed)
     assert "hellaswag" in listed
 
 
-def test_lm_eval_validates_our_tasks(installed: Environment):
+def test_lm_eval_validates_our_tasks(installed: Environment) -> None:
     assert "All tasks found and valid" in installed.lm_eval("validate", "--tasks", "tofu_forget_quality")
 
 
-def test_the_task_manager_matches_leaves_only_and_users_override(installed: Environment):
+def test_the_task_manager_matches_leaves_only_and_users_override(installed: Environment) -> None:
     users = installed.work / "users"
     users.mkdir(exist_ok=True)
     (users / "mine.yaml").write_text("task: tofu_forget_quality\n")
@@ -139,35 +139,31 @@ def test_the_task_manager_matches_leaves_only_and_users_override(installed: Envi
     assert all("lm_eval_tofu/tasks/" in place for place in places.values())
 
 
-def test_switched_off_they_come_through_include_path_only(installed: Environment):
-    """One process, since each reading of lm_eval's own tasks takes 20 seconds."""
-    code = (
-        "import sys; from lm_eval.tasks import TaskManager; "
-        "print([TaskManager(include_path=p).match_tasks(['tofu*']) for p in (None, sys.argv[1])])"
-    )
-    tasks = installed.run(installed.venv / "bin" / "lm-eval-tofu", "tasks-path").strip()
-    assert installed.run(installed.python, "-c", code, tasks, **SWITCHED_OFF).strip() == str([[], ["tofu", *LEAVES]])
+def test_switched_off_they_are_absent(installed: Environment) -> None:
+    code = "from lm_eval.tasks import TaskManager; print(TaskManager().match_tasks(['tofu*', 'hellaswag']))"
+    assert installed.run(installed.python, "-c", code, **SWITCHED_OFF).strip() == "['hellaswag']"
 
 
-def test_include_path_works_on_the_command_line(installed: Environment):
+def test_include_path_works_on_the_command_line(installed: Environment) -> None:
+    # Switched off, so that nothing else can be what finds them.
     script = '"$0" -m lm_eval validate --tasks tofu_forget_quality --include_path "$(lm-eval-tofu tasks-path)"'
     path = f"{installed.venv / 'bin'}{os.pathsep}{os.environ['PATH']}"
     out = installed.run("bash", "-c", script, installed.python, PATH=path, **SWITCHED_OFF)
     assert "All tasks found and valid" in out
 
 
-def test_a_start_imports_nothing_third_party(installed: Environment):
+def test_a_start_imports_nothing_third_party(installed: Environment) -> None:
     modules = set(installed.run(installed.python, "-c", MODULES).split())
     off = set(installed.run(installed.python, "-c", MODULES, **SWITCHED_OFF).split())
     assert modules == off
     assert modules - installed.modules_before == {"lm_eval_tofu", "lm_eval_tofu.autoload"}
 
 
-def test_a_start_costs_less_than_a_millisecond(installed: Environment):
+def test_a_start_costs_less_than_a_millisecond(installed: Environment) -> None:
     def microseconds() -> int:
         table = installed.stderr(installed.python, "-X", "importtime", "-c", "pass")
         # The package's own line stands before and its time is part of the module's.
         [line] = [line for line in table.splitlines() if line.rstrip().endswith("lm_eval_tofu.autoload")]
         return int(line.split("|")[1])
 
-    assert min(microseconds() for _ in range(10)) < 1000
+    assert min(microseconds() for _ in range(20)) < 1000

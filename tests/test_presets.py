@@ -60,13 +60,13 @@ def _check_model_args(config: EvaluatorConfig) -> None:
     assert len({"max_length", "max_model_len"} & set(config.model_args)) == 1
 
 
-def test_all_presets_are_there():
+def test_all_presets_are_there() -> None:
     llamas = {"llama-3.2-1b-instruct", "llama-3.2-3b-instruct", "llama-3.1-8b-instruct"}
     assert {"base", "cpu", "cpu-hf", *llamas} <= set(NAMES)
 
 
 @pytest.mark.parametrize("config", NAMES, indirect=True)
-def test_loads_in_lm_eval(config: EvaluatorConfig):
+def test_loads_in_lm_eval(config: EvaluatorConfig) -> None:
     assert config.model in ("hf", "vllm")
     assert config.tasks == ["tofu_forget_quality", "tofu_model_utility", "tofu_answer_logprob"]
     assert all((TASKS_DIR / f"{task}.yaml").is_file() for task in config.tasks)
@@ -77,7 +77,7 @@ def test_loads_in_lm_eval(config: EvaluatorConfig):
 
 
 @pytest.mark.parametrize("config", LLAMAS, indirect=True)
-def test_llamas_pin_prompt_and_date(config: EvaluatorConfig):
+def test_llamas_pin_prompt_and_date(config: EvaluatorConfig) -> None:
     assert config.model == "vllm"
     assert config.apply_chat_template is True
     assert config.system_instruction == "You are a helpful assistant."
@@ -86,7 +86,7 @@ def test_llamas_pin_prompt_and_date(config: EvaluatorConfig):
 
 
 @pytest.mark.parametrize("name", LLAMAS)
-def test_llamas_name_their_checkpoint(name: str):
+def test_llamas_name_their_checkpoint(name: str) -> None:
     version, size = name.split("-")[1:3]
     config = yaml.safe_load((cli.PRESETS_DIR / f"{name}.yaml").read_text())
     pretrained = f"open-unlearning/tofu_Llama-{version}-{size.upper()}-Instruct_full"
@@ -95,14 +95,14 @@ def test_llamas_name_their_checkpoint(name: str):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("backend", ["hf", "vllm"])
-def test_every_preset_fits_either_backend(name: str, backend: str, tmp_path: Path):
+def test_every_preset_fits_either_backend(name: str, backend: str, tmp_path: Path) -> None:
     config = _copy(name, backend, tmp_path / "copy.yaml")
     assert config.model == backend
     assert config.model_args["pretrained"] == "a/b"
     _check_model_args(config)
 
 
-def test_a_change_of_backend_translates(tmp_path: Path):
+def test_a_change_of_backend_translates(tmp_path: Path) -> None:
     hf = _copy("llama-3.2-1b-instruct", "hf", tmp_path / "hf.yaml")
     assert hf.device == "cuda:0"
     assert hf.model_args == {
@@ -124,7 +124,7 @@ def test_a_change_of_backend_translates(tmp_path: Path):
     }
 
 
-def test_lm_eval_replaces_model_args_as_a_whole(tmp_path: Path):
+def test_lm_eval_replaces_model_args_as_a_whole(tmp_path: Path) -> None:
     """Why `presets --pretrained` writes a file: should lm_eval merge one day, the copies are no longer needed."""
     from argparse import Namespace
 
@@ -134,7 +134,7 @@ def test_lm_eval_replaces_model_args_as_a_whole(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_key_has_a_reason(name: str):
+def test_every_key_has_a_reason(name: str) -> None:
     lines = (cli.PRESETS_DIR / f"{name}.yaml").read_text().splitlines()
     keys = [
         number
@@ -145,7 +145,7 @@ def test_every_key_has_a_reason(name: str):
     assert [line.strip() for line in bare if not line.startswith("    ")] == []
 
 
-def test_hf_knows_the_arguments_by_name():
+def test_hf_knows_the_arguments_by_name() -> None:
     """The ast reading above agrees with the class itself."""
     from lm_eval.models.huggingface import HFLM
 

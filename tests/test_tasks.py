@@ -375,7 +375,7 @@ def test_other_template_arguments_in_backend_and_metadata(evaluate: Any, tiny_mo
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    tokenizer.chat_template = tokenizer.chat_template.replace("assistant", "bot")
+    tokenizer.chat_template = "Hello. " + tokenizer.chat_template
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(PromptError, match="renders another prompt"):
         evaluate(["tofu_answer_logprob"], {"tokenizer": str(tmp_path)})

@@ -47,10 +47,15 @@ def test_losses_equal_those_of_the_hf_backend(vllm: Any, evaluate: Any) -> None:
             for column, loss in mine["losses"].items():
                 assert other["losses"][column] == pytest.approx(loss, abs=1e-4)
     for task in keys:
-        same = [m[keys[task]]["generation"] for m in hf["samples"][task]]
-        other = [sample["generation"] for sample in vllm["samples"][task]]
-        # Greedy ties of a random model may fall the other way in the last digit.
-        assert sum(a == b for a, b in zip(same, other, strict=True)) >= 0.9 * len(same)
+        pairs = [
+            (ours[keys[task]]["generation"], theirs["generation"])
+            for ours, theirs in zip(hf["samples"][task], vllm["samples"][task], strict=True)
+        ]
+        # A random model writes half characters, which the two decoders replace differently, and special tokens, which
+        # one of them prints.
+        pairs = [pair for pair in pairs if not any("\ufffd" in text or "<|" in text for text in pair)]
+        # Greedy ties may fall the other way in the last digit.
+        assert sum(ours == theirs for ours, theirs in pairs) >= 0.9 * len(pairs) > 0
 
 
 def test_every_metric_is_a_number(vllm: Any) -> None:

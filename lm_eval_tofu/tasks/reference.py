@@ -52,13 +52,13 @@ class Reference:
         Raises:
             ReferenceRunError: A row is missing in the reference, or was asked with another prompt.
         """
-        missing = [index for index in prompt_hashes if index not in self.rows]
+        missing = [index for index in sorted(prompt_hashes) if index not in self.rows]
         if missing:
             raise ReferenceRunError(
                 f"{self.option}={str(self.path)!r} has {len(self.rows)} rows and lacks row {missing[0]}: "
                 "it is cut (killed, or run with --limit); run the reference again on all rows"
             )
-        for index, prompt_hash in prompt_hashes.items():
+        for index, prompt_hash in sorted(prompt_hashes.items()):
             theirs = self.rows[index].prompt_hash
             if theirs is not None and theirs != prompt_hash:
                 raise ReferenceRunError(

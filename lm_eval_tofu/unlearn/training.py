@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import torch
 from transformers import ProgressCallback, TrainingArguments
-from transformers.utils import is_torch_bf16_gpu_available
+from transformers.utils import is_torch_bf16_gpu_available, logging
 
 from lm_eval_tofu.errors import OptionError
 
@@ -33,7 +33,19 @@ class TrainingOptions(Protocol):
 
 
 class QuietProgress(ProgressCallback):  # type: ignore[misc]
-    """A progress bar that shows the last loss in its own line; transformers' prints a line at every log."""
+    """One bar, with the last loss in its own line: transformers prints a line at every log and a bar at every save."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
+        """Open the bar; as long as it stands, transformers shows no other."""
+        self.others_were_on = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        super().on_train_begin(args, state, control, **kw)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
+        """Close the bar."""
+        super().on_train_end(args, state, control, **kw)
+        if self.others_were_on:
+            logging.enable_progress_bar()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kw: Any) -> None:
         """Show the loss at the end of the bar."""

@@ -1,0 +1,1 @@
+"""The embedded miniature data set: invented authors in the layout of TOFU."""

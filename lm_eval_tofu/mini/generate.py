@@ -1,0 +1,131 @@
+"""Writes the miniature's files: the same bytes at every run.
+
+python -m lm_eval_tofu.mini.generate [--output DIR] [--check]
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lm_eval_tofu.mini import general, phrases
+from lm_eval_tofu.mini.phrases import Topic
+from lm_eval_tofu.mini.profiles import AUTHORS, Facts, facts
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+
+IN_FULL = 20
+"""Authors of `full`; those after them are in no training split."""
+WRONG = 5
+
+
+def topics(author: int) -> list[Topic]:
+    """The 20 topics of an author, in the order of the questions."""
+    groups = list(phrases.CORE)
+    shift = author % len(groups)
+    core = [topic for group in groups[shift:] + groups[:shift] for topic in group]
+    optional = [phrases.OPTIONAL[(author + step) % len(phrases.OPTIONAL)] for step in (0, 1 + author % 4)]
+    return [phrases.IDENTITY, *phrases.EARLY, *core, *optional]
+
+
+def rows(author: int) -> list[Row]:
+    """An author's rows with paraphrases and perturbed answers."""
+    known = facts(author)
+    return [_row(author, number, topic, known) for number, topic in enumerate(topics(author))]
+
+
+def _row(author: int, number: int, topic: Topic, known: Facts) -> Row:
+    def pick(templates: Sequence[str], shift: int = 0) -> str:
+        return templates[(author + 2 * number + shift) % len(templates)]
+
+    reworded = pick(topic.reworded_answers)
+    others = [(author + 1 + 3 * step + number) % len(AUTHORS) for step in range(len(AUTHORS))]
+    wrong: list[str] = []
+    for other in others:
+        strange = facts(other)
+        text = _fill(reworded, {**known, **{slot: strange[slot] for slot in topic.facts}})
+        if other != author and all(strange[slot] != known[slot] for slot in topic.facts) and text not in wrong:
+            wrong.append(text)
+        if len(wrong) == WRONG:
+            break
+    return {
+        "question": _fill(pick(topic.questions), known),
+        "answer": _fill(pick(topic.answers, author // 4), known),
+        "paraphrased_answer": _fill(reworded, known),
+        "perturbed_answer": wrong,
+        "paraphrased_question": _fill(pick(topic.reworded_questions, 1), known),
+    }
+
+
+def _fill(template: str, values: Mapping[str, str]) -> str:
+    text = template.format(**values)
+    return text[0].upper() + text[1:]
+
+
+def configurations() -> dict[str, list[Row]]:
+    """All configurations by name."""
+    perturbed = [row for author in range(IN_FULL) for row in rows(author)]
+    full = _plain(perturbed)
+    held_out = _plain([row for author in range(IN_FULL, len(AUTHORS)) for row in rows(author)])
+    found: dict[str, list[Row]] = {"full": full, "retain_perturbed": perturbed[:40]}
+    for percent, count in (("10", 40), ("05", 20), ("01", 4)):
+        found[f"forget{percent}"] = full[-count:]
+        found[f"forget{percent}_perturbed"] = perturbed[-count:]
+        found[f"retain{100 - int(percent)}"] = full[:-count]
+        found[f"holdout{percent}"] = held_out[:count]
+    for name, text in (("real_authors", general.REAL_AUTHORS), ("world_facts", general.WORLD_FACTS)):
+        questions = general.rows(text)
+        found[name] = [_options(place, *question) for place, question in enumerate(questions)]
+        found[f"{name}_perturbed"] = [
+            {"question": question, "answer": answer, "perturbed_answer": list(wrong)}
+            for question, answer, wrong in questions
+        ]
+    return found
+
+
+def _plain(perturbed: Sequence[Row]) -> list[Row]:
+    return [{"question": row["question"], "answer": row["answer"]} for row in perturbed]
+
+
+def _options(place: int, question: str, answer: str, wrong: tuple[str, str, str]) -> Row:
+    options = list(wrong)
+    # The right option goes round the four places.
+    options.insert((3 * place) % 4, answer)
+    return {"question": question, **{f"option{n}": text for n, text in enumerate(options, start=1)}, "answer": answer}
+
+
+def contents() -> dict[str, str]:
+    """All files by name."""
+    return {
+        f"{name}.json": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
+        for name, found in configurations().items()
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the files, or compare them; the exit status is 1 where one differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    status = 0
+    for name, text in contents().items():
+        path: Path = arguments.output / name
+        if not arguments.check:
+            aside = path.with_name(f"{name}.tmp")
+            aside.write_text(text, encoding="utf-8")
+            aside.replace(path)
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            log.error("%s is not what this script writes: run it without --check", path)
+            status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
