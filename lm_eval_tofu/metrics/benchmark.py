@@ -72,7 +72,8 @@ def truth_ratio(loss: float, perturbed_losses: Sequence[float], eps: float = EPS
         ValueError: No perturbed answer.
     """
     _require(perturbed_losses, "perturbed answers")
-    log_ratio = -float(np.mean(perturbed_losses)) - float(np.logaddexp(-loss, _log(eps)))
+    with np.errstate(invalid="ignore"):  # NaN in, NaN out
+        log_ratio = -float(np.mean(perturbed_losses)) - float(np.logaddexp(-loss, _log(eps)))
     return math.exp(log_ratio) if log_ratio < 709 else (math.nan if math.isnan(log_ratio) else math.inf)
 
 
