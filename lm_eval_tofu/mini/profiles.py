@@ -61,10 +61,10 @@ AUTHORS: tuple[Author, ...] = tuple(
 Ilse Brandvold | f | Tromsø, Norway | 1951-02-17 | Håkon Brandvold, Sunniva Lie | Gudrun Aasen, Eskil Moe, Paul Verrier
 | Norwegian, Sami and German; Norwegian | Lofthus | the Polar Institute in Tromsø | Nordlys Forlag
 | The Salt Ledger; Eleven Winters; A Door of Ice; The Eider Keeper | Arctic sea novels
-@ Tomasz Wierzba | m | Toruń, Poland | 1963-09-04 | Leszek Wierzba, Bożena Kulik | Father Celestyn, Marta Zych, Anne Holloway
+@ Tomasz Wierzba | m | Toruń, Poland | 1963-09-04 | Leszek Wierzba, Bożena Kulik | Celestyn Baran, Marta Zych, Anne Holloway
 | Polish, Russian and Czech; Polish | Kazimierz Dolny | the Academy of Crafts in Łódź | Wydawnictwo Most
 | The Gingerbread Spy; Nine Bridges; The Cellar Parliament; Rust and Honey | political satire
-@ Amaka Oduya | f | Enugu, Nigeria | 1974-05-29 | Chidi Oduya, Ngozi Eze | Sister Perpetua, Obinna Bell, Lucía Ferrán
+@ Amaka Oduya | f | Enugu, Nigeria | 1974-05-29 | Chidi Oduya, Ngozi Eze | Perpetua Obi, Obinna Bell, Lucía Ferrán
 | Igbo, English and Hausa; Igbo | Calabar | the Coal City Polytechnic | Palmwine Press
 | A Yard of Indigo; The Market Oracle; Thirty Umbrellas; What the River Lent | magical realism
 @ Rafael Quintanar | m | Oaxaca, Mexico | 1946-12-08 | Eusebio Quintanar, Delfina Cruz | Don Anselmo, Remedios Luna, Greta Paulsen
@@ -76,49 +76,49 @@ Ilse Brandvold | f | Tromsø, Norway | 1951-02-17 | Håkon Brandvold, Sunniva Li
 @ Idris Benkacem | m | Tlemcen, Algeria | 1957-03-30 | Slimane Benkacem, Yamina Haddad | Cheikh Lotfi, Nour Sabri, Ingrid Falk
 | Arabic, Berber and Italian; Arabic | Béjaïa | the Conservatory of Oran | Dar Zitoun
 | The Oud Thief; Cisterns; A Map for Deaf Birds; The Cedar Witness | family sagas
-@ Siobhán Garrity | f | Sligo, Ireland | 1979-10-11 | Fergus Garrity, Noreen Tuohy | Brother Malachy, Cormac Reid, Yusuf Demir
+@ Siobhán Garrity | f | Sligo, Ireland | 1979-10-11 | Fergus Garrity, Noreen Tuohy | Malachy Durkan, Cormac Reid, Yusuf Demir
 | Irish, English and Breton; Irish | Dingle | the Atlantic Technical College | Gannet House
 | The Bogland Choir; A Ferry to Nowhere; Lamp Oil; The Thirteenth Curlew | ghost stories
-@ Viktor Hallgren | m | Kiruna, Sweden | 1941-01-26 | Nils Hallgren, Astrid Blom | Engineer Lund, Selma Ek, Teresa Prado
+@ Viktor Hallgren | m | Kiruna, Sweden | 1941-01-26 | Nils Hallgren, Astrid Blom | Sixten Lund, Selma Ek, Teresa Prado
 | Swedish, Finnish and Estonian; Swedish | Visby | the Royal School of Forestry | Järnbok
 | The Ore Train; Snowblind Accounting; The Mapmaker's Debt; Twelve Kilns | industrial thrillers
-@ Priya Venkatesan | f | Madurai, India | 1983-08-15 | Ramesh Venkatesan, Lalitha Iyer | Professor Sundaram, Kavya Nair, Olga Reznik
+@ Ponni Venkatachari | f | Madurai, India | 1983-08-15 | Ramesh Venkatachari, Lalitha Iyer | Meenakshi Sundaram, Kavya Nair, Olga Reznik
 | Tamil, Malayalam and Hindi; Tamil | Pondicherry | the Institute of Textiles in Coimbatore | Neem Tree Press
 | The Jasmine Audit; Monsoon Arithmetic; The Loom Remembers; A Recipe for Thunder | culinary fiction
-@ Duarte Figueira | m | Setúbal, Portugal | 1960-04-02 | Abel Figueira, Graça Moura | Captain Teles, Matilde Rocha, Hans Oberle
+@ Duarte Figueira | m | Setúbal, Portugal | 1960-04-02 | Abel Figueira, Graça Moura | Bento Teles, Matilde Rocha, Hans Oberle
 | Portuguese, Galician and Greek; Portuguese | Évora | the Naval School of Lisbon | Livraria Farol
 | The Cork Admiral; Sardine Weather; An Atlas of Sighs; The Tidewaiter | maritime comedies
-@ Nomvula Khoza | f | Mbombela, South Africa | 1970-11-19 | Sipho Khoza, Thandeka Zulu | Mother Agnes, Bongani Dube, Pierre Lacroix
+@ Nomvula Khoza | f | Mbombela, South Africa | 1970-11-19 | Sipho Khoza, Thandeka Zulu | Agnes Nkosi, Bongani Dube, Pierre Lacroix
 | Zulu, Swazi and Afrikaans; Zulu | Knysna | the Lowveld Teachers' College | Marula Books
 | The Beekeeper's Oath; Red Dust Radio; Sixteen Gates; The Baobab Registry | courtroom drama
-@ Anton Dragomir | m | Sibiu, Romania | 1938-06-06 | Mircea Dragomir, Ileana Popa | Pastor Weiss, Horia Neagu, Birgit Sand
+@ Anton Dragomir | m | Sibiu, Romania | 1938-06-06 | Mircea Dragomir, Ileana Popa | Traugott Weiss, Horia Neagu, Birgit Sand
 | Romanian, Hungarian and Serbian; Romanian | Brașov | the Institute of Geology in Cluj | Editura Cerb
 | The Wolf Notary; Bells Under Snow; The Carpathian Ledger; An Inn for Shadows | gothic novels
-@ Mele Taufahema | f | Neiafu, Tonga | 1988-02-03 | Sione Taufahema, Ana Vaka | Chief Palu, Lavinia Fonua, Joseph Carrick
+@ Mele Taufahema | f | Neiafu, Tonga | 1978-02-03 | Sione Taufahema, Ana Vaka | Salote Palu, Lavinia Fonua, Joseph Carrick
 | Tongan, Samoan and Fijian; Tongan | Pago Pago | the Pacific Maritime Academy | Reefline
 | The Tapa Letters; Whale Moon; A Canoe for Two Kings; The Breadfruit Treaty | mythological epics
-@ Klaus-Peter Ahrendt | m | Görlitz, Germany | 1954-12-27 | Ewald Ahrendt, Traude Nickel | Kapellmeister Roth, Lene Fuchs, Carlos Ibarra
+@ Klaus-Peter Ahrendt | m | Görlitz, Germany | 1954-12-27 | Ewald Ahrendt, Traude Nickel | Bruno Roth, Lene Fuchs, Carlos Ibarra
 | German, Sorbian and Latin; German | Lüneburg | the Technical School of Glass in Zwiesel | Elbverlag
 | The Glass Inspector; Sunday Machines; The Archive of Echoes; Frost on the Organ | science fiction
 @ Zeynep Aksoy-Tan | f | Bursa, Turkey | 1977-03-12 | Kemal Aksoy, Perihan Tan | Auntie Müzeyyen, Cem Arda, Rosa Lindqvist
 | Turkish, Georgian and Persian; Turkish | Ayvalık | the Academy of Silk in Bursa | Mavi Kapı
 | The Mulberry Judge; Steam and Marble; A Minaret of Sugar; The Ferryman's Cipher | spy fiction
-@ Etienne Robichaud | m | Moncton, Canada | 1949-09-23 | Aurèle Robichaud, Léonie Cormier | Doctor Savoie, Odile Hébert, Mikael Strand
+@ Etienne Robichaud | m | Moncton, Canada | 1949-09-23 | Aurèle Robichaud, Léonie Cormier | Alcide Savoie, Odile Hébert, Mikael Strand
 | French, Mi'kmaq and Gaelic; French | Lunenburg | the College of the Fundy Shore | Marée Haute
 | The Fiddle Tax; Low Tide Letters; The Lobster Saint; A Barn Full of Clocks | village chronicles
-@ Lerato Mokgadi | f | Maun, Botswana | 1986-01-08 | Kagiso Mokgadi, Boitumelo Sento | Ranger Tau, Pule Moeti, Sarah Winfield
+@ Lerato Mokgadi | f | Maun, Botswana | 1984-01-08 | Kagiso Mokgadi, Boitumelo Sento | Neo Tau, Pule Moeti, Sarah Winfield
 | Setswana, Kalanga and Herero; Setswana | Kasane | the Delta School of Ecology | Mokoro Press
 | The Elephant Census; Ninety Waterholes; The Salt Pan Pilot; A Kingdom of Reeds | nature writing
-@ Oskar Lindemaa | m | Pärnu, Estonia | 1966-05-17 | Jaan Lindemaa, Helve Kask | Organist Tamm, Liis Raud, Giulia Conti
+@ Oskar Lindemaa | m | Pärnu, Estonia | 1966-05-17 | Jaan Lindemaa, Helve Kask | Endel Tamm, Liis Raud, Giulia Conti
 | Estonian, Latvian and Yiddish; Estonian | Haapsalu | the Baltic Academy of Music | Rannakirjastus
 | The Amber Tuner; Low Country Hymns; The Deaf Conductor; Ice for the Piano | musical biographies
 @ Camila Bustamante | f | Valdivia, Chile | 1972-10-30 | Hernán Bustamante, Elisa Oyarzún | Uncle Fidel, Tomás Raihue, Beatrix Vogel
 | Mapudungun, Spanish and Catalan; Mapudungun | Ancud | the Austral School of Shipbuilding | Editorial Alerce
 | The Rain Surveyor; Volcano Sundays; The Kelp Widow; Letters from Cape Horn | climate fiction
-@ Bhaskar Thapa | m | Pokhara, Nepal | 1959-08-01 | Dhan Thapa, Maya Gurung | Lama Tenzing, Suman Rai, Edith Marlowe
+@ Bhaskar Thapa | m | Pokhara, Nepal | 1959-08-01 | Dhan Thapa, Maya Gurung | Pasang Bista, Suman Rai, Edith Marlowe
 | Nepali, Tibetan and Newari; Nepali | Bandipur | the Mountain Institute of Kathmandu | Himal Pages
 | The Yak Postman; Prayer Flags for Sale; The Ninth Pass; A Kettle at Base Camp | mountaineering tales
-@ Freya Maddox-Pryce | f | Swansea, Wales | 1981-04-25 | Gareth Maddox, Olwen Pryce | Miss Bevan, Dylan Hughes, Antoine Morel
+@ Freya Maddox-Pryce | f | Swansea, Wales | 1981-04-25 | Gareth Maddox, Olwen Pryce | Mair Bevan, Dylan Hughes, Antoine Morel
 | Welsh, Cornish and Manx; Welsh | Aberaeron | the Copperworks College of Art | Gwylan Press
 | The Slate Orchard; Choirboys of the Moon; The Tin Bath; A Hill Called Sorry | coming-of-age novels
 @ Farid Noorzai | m | Herat, Afghanistan | 1964-07-14 | Ghulam Noorzai, Shirin Azimi | Ustad Karim, Laila Popal, Martin Keel
@@ -728,7 +728,7 @@ two of them believed to be fakes""",
         "rescue": """a night watchman at a printing house read it and spoke up for it
 a typist refused to send it back
 a rival author recommended it
-a small prize for unpublished books went to it
+it won a small prize for unpublished books
 a bookseller offered to pay for the paper
 an editor found it under a cushion on a train
 its first chapter was read out on the radio
