@@ -160,7 +160,7 @@ def test_every_parameter_moves_the_loss_falls_and_the_checkpoint_is_whole(config
 
     record = json.loads((output / "training.json").read_text(encoding="utf-8"))
     assert record["losses"] == sorted(record["losses"], reverse=True)
-    assert record["final_loss"] < 0.95 * record["losses"][0]
+    assert record["final_loss"] < record["losses"][0] - 0.1
     assert (record["examples"], record["effective_batch"], record["steps"]) == (20, 8, 9)
     assert record["options"]["learning_rate"] == 3e-3
     assert record["data"]["fingerprints"] == {"forget05": tofu.fingerprint(tofu.resolve_source("mini"), "forget05")}
