@@ -1,5 +1,6 @@
 """The tasks under lm-eval's own evaluator, with a real (tiny) model on the hf backend."""
 
+import copy
 import json
 import logging
 import math
@@ -24,9 +25,10 @@ def manager(**metadata: Any) -> TaskManager:
 
 
 def write_samples(results: Any, folder: Path, task: str) -> Path:
-    """The samples file as lm-eval's tracker writes it."""
+    """The samples file as lm-eval's tracker writes it; the tracker changes what it is given."""
     from lm_eval.loggers import EvaluationTracker
 
+    results = copy.deepcopy(results)
     tracker = EvaluationTracker(output_path=str(folder))
     tracker.general_config_tracker.model_name_sanitized = "model"
     tracker.save_results_aggregated(results=results, samples=results["samples"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -52,10 +53,12 @@ def test_losses_equal_those_of_the_hf_backend(vllm: Any, evaluate: Any) -> None:
             for ours, theirs in zip(hf["samples"][task], vllm["samples"][task], strict=True)
         ]
         # A random model writes half characters, which the two decoders replace differently, and special tokens, which
-        # one of them prints.
-        pairs = [pair for pair in pairs if not any("\ufffd" in text or "<|" in text for text in pair)]
+        # one of them prints: compared is what stands before the first of either.
+        starts = [[re.split("\ufffd|<[|]", text)[0].strip() for text in pair] for pair in pairs]
+        same = [ours.startswith(theirs) or theirs.startswith(ours) for ours, theirs in starts]
         # Greedy ties may fall the other way in the last digit.
-        assert sum(ours == theirs for ours, theirs in pairs) >= 0.9 * len(pairs) > 0
+        assert sum(same) >= 0.9 * len(same)
+        assert sum(map(len, map(min, starts))) > len(starts)
 
 
 def test_every_metric_is_a_number(vllm: Any) -> None:
