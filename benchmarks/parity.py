@@ -234,7 +234,8 @@ def main() -> int:
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     packages = ("lm-eval", "transformers", "torch", "vllm")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    note = f"{date.today().isoformat()}, {machine}, Python {platform.python_version()}, {versions}, float32."
+    note = f"{date.today().isoformat()}, {machine}, Python {platform.python_version()}, {versions}, float32; "
+    note += f"compared: {', '.join(arguments.tasks)}."
     report = {"date and machine": note, "results": results}
     write(ROOT / "benchmarks" / "parity.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     document = ROOT / "docs" / "audits.md"
