@@ -129,7 +129,8 @@ def audit(model: str, folder: Path, tofu: str, reference: str | None, *, max_len
         # GiB for the attention cache; by default vLLM takes most of the machine's memory.
         environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
     metadata = {"tofu": tofu} | ({"retain_reference": reference} if reference else {})
-    command = [sys.executable, "-m", "lm_eval", "run", "--model", "vllm", "--tasks", TASKS]
+    # Without a batch size lm_eval hands vLLM one request at a time.
+    command = [sys.executable, "-m", "lm_eval", "run", "--model", "vllm", "--batch_size", "auto", "--tasks", TASKS]
     command += ["--model_args", ",".join(f"{key}={value}" for key, value in model_args.items())]
     command += ["--metadata", json.dumps(metadata), "--log_samples", "--output_path", str(folder)]
     command += ["--apply_chat_template"] if chat else []

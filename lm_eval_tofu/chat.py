@@ -8,9 +8,9 @@ with it. Without a template the prompt is `Question: {q}\\nAnswer:` and the span
 """
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from lm_eval_tofu.errors import PromptError
@@ -119,8 +119,8 @@ def encode_answer(tokenizer: Any, question: str, answer: str, prompting: Prompti
         prompting: How to render them.
 
     Raises:
-        PromptError: The answer has no token of its own, the template does not render the prompt as the beginning of the
-            whole, or a beginning-of-sequence token would be double or missing.
+        PromptError: The answer has no token of its own or shares one with the prompt, the template does not render the
+            prompt as the beginning of the whole, or the tokenizer has no end-of-sequence token.
     """
     prompt = render_prompt(tokenizer, question, prompting)
     if prompting.apply_chat_template:
@@ -139,10 +139,16 @@ def encode_answer(tokenizer: Any, question: str, answer: str, prompting: Prompti
     if token_ids(tokenizer, whole, prompting)[-1:] != [tokenizer.eos_token_id]:
         whole += eos
     prompt_ids = token_ids(tokenizer, prompt, prompting)
-    answer_ids = token_ids(tokenizer, whole, prompting)[len(prompt_ids) :]
+    whole_ids = token_ids(tokenizer, whole, prompting)
+    answer_ids = whole_ids[len(prompt_ids) :]
     if not answer_ids or not answer.strip():
         raise PromptError(
             f"the answer {answer!r} to {question!r} has no token of its own: an empty answer has no score"
+        )
+    if whole_ids[: len(prompt_ids)] != prompt_ids:
+        raise PromptError(
+            f"one token holds the prompt's end (…{_tail(prompt)!r}) and the beginning of the answer {answer!r}, so the "
+            "answer's tokens cannot be told apart: strip the answer's white space"
         )
     return EncodedAnswer(prompt, whole[len(prompt) :], prompt_ids, answer_ids)
 
@@ -195,9 +201,14 @@ def check_backend_tokens(tokenizer: Any, encoded: EncodedAnswer, add_bos_token: 
 def dates_itself(tokenizer: Any, prompting: Prompting) -> bool:
     """Whether the rendered prompt holds the day's date, so that tomorrow's run would see another prompt."""
     template = getattr(tokenizer, "chat_template", None)
-    if not prompting.apply_chat_template or not isinstance(template, str) or "date_string" in prompting.template_args:
+    if not prompting.apply_chat_template or "strftime_now" not in str(template):
         return False
-    return re.search(r"\bstrftime_now\b", template) is not None
+    # A variable of that name stands before transformers' own function: the prompt of another day.
+    another_day = {**prompting.template_args, "strftime_now": datetime(2001, 2, 3).strftime}
+    today, then = (
+        render_prompt(tokenizer, "?", asked) for asked in (prompting, replace(prompting, template_args=another_day))
+    )
+    return today != then
 
 
 def _name(tokenizer: Any) -> str:

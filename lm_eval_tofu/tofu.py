@@ -84,7 +84,7 @@ def retain_split(forget_split: str) -> str:
     Raises:
         OptionError: There is no such forget split.
     """
-    if forget_split not in FORGET_SPLITS:
+    if forget_split not in tuple(FORGET_SPLITS):
         raise OptionError(f"forget_split={forget_split!r} is unknown: use one of {', '.join(sorted(FORGET_SPLITS))}")
     return FORGET_SPLITS[forget_split]
 
@@ -104,8 +104,8 @@ def resolve_source(tofu: str | None = None, revision: str | None = None) -> Sour
     name = str(tofu or os.environ.get(SOURCE_VARIABLE) or HUB_ID)
     if name == "mini":
         source = Source("mini", "mini")
-    elif Path(name).expanduser().is_dir():
-        source = Source("local", str(Path(name).expanduser().resolve()))
+    elif (directory := _existing_directory(name)) is not None:
+        source = Source("local", str(directory))
     elif name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return Source("hub", name, revision or "main")
     else:
@@ -172,6 +172,14 @@ def _check_row(row: Any, number: int, config: str, spec: Config, source: Source)
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
             kind = "a list of texts" if column == "perturbed_answer" else "a text"
             raise DataError(f"{where}: the column {column!r} is not {kind} ({row[column]!r}): fetch {HUB_ID} anew")
+
+
+def _existing_directory(name: str) -> Path | None:
+    try:
+        path = Path(name).expanduser()
+        return path.resolve() if path.is_dir() else None
+    except (OSError, RuntimeError):  # too long a name, or the home directory of nobody
+        return None
 
 
 def _directory(source: Source) -> Path:

@@ -57,8 +57,8 @@ def normalised_probability(loss: float, perturbed_losses: Sequence[float], eps: 
 def truth_ratio(loss: float, perturbed_losses: Sequence[float], eps: float = EPS) -> float:
     """R = exp(-mean_j loss(perturbed_j)) / (exp(-loss) + eps), computed as a difference of logarithms.
 
-    The ratio of wrong to right of open-unlearning's `truth_ratio` (the published tables use it); the paper's equation 1
-    has the same quantity. Above 1 the model finds the perturbed answers likelier than the true one.
+    The ratio of wrong to right of open-unlearning's `truth_ratio`, which the published tables use, with a geometric
+    mean over the perturbed answers. Above 1 the model finds the perturbed answers likelier than the true one.
 
     Args:
         loss: Loss of the paraphrased answer (forget and retain rows) or of the gold answer (real authors, world facts).
