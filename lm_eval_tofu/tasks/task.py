@@ -214,7 +214,8 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]
             return {"bypass": None}
         spans = self._spans[_key(doc)]
         loss = {
-            answer: -float(result[0]) / span
+            # An infinite value would turn into a probability of 0, which looks like a number: NaN stays visible.
+            answer: -float(result[0]) / span if math.isfinite(result[0]) else math.nan
             for answer, result, span in zip(self._answers(doc), results, spans, strict=False)
         }
         losses = {
