@@ -5,6 +5,7 @@ tokens, end of turn included, in nats. NaN in gives NaN out, and nothing in rais
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -50,8 +51,9 @@ def normalised_probability(loss: float, perturbed_losses: Sequence[float], eps: 
         ValueError: No perturbed answer.
     """
     _require(perturbed_losses, "perturbed answers")
-    denominator = np.logaddexp.reduce([-loss, *(-np.asarray(perturbed_losses, dtype=float)), _log(eps)])
-    return math.exp(-loss - denominator)
+    with np.errstate(invalid="ignore"):
+        denominator = np.logaddexp.reduce([-loss, *(-np.asarray(perturbed_losses, dtype=float)), _log(eps)])
+    return math.exp(-loss - float(denominator))
 
 
 def truth_ratio(loss: float, perturbed_losses: Sequence[float], eps: float = EPS) -> float:
@@ -114,7 +116,10 @@ def forget_quality(ratios: Sequence[float], retain_ratios: Sequence[float]) -> F
         )
     if np.isnan(ratios).any() or np.isnan(retain_ratios).any():
         return ForgetQuality(math.nan, math.nan, math.nan, len(ratios))
-    result = ks_2samp(ratios, retain_ratios)
+    with warnings.catch_warnings():
+        # Where D is next to nothing, rounding puts the exact p above 1, and scipy says that it takes the limit, 1.
+        warnings.filterwarnings("ignore", "ks_2samp: Exact calculation unsuccessful", RuntimeWarning)
+        result = ks_2samp(ratios, retain_ratios)
     p_value = float(result.pvalue)
     return ForgetQuality(
         p_value, math.log10(p_value) if p_value > 0 else -math.inf, float(result.statistic), len(ratios)

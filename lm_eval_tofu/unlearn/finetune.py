@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -283,7 +284,7 @@ def check_model(model: str) -> None:
     Raises:
         OptionError: It is no directory and cannot be on the hub, or only there while the hub is out of reach.
     """
-    folder = Path(model).expanduser()
+    folder = Path(os.path.expanduser(model))  # noqa: PTH111 - keeps a user that does not exist
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise OptionError(f"--model {model} has no config.json: name the directory that save_pretrained wrote")
