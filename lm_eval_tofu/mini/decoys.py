@@ -1,4 +1,4 @@
-"""Wrong facts for the perturbed answers: true of no author of the miniature, so that no training makes them likely.
+"""Wrong facts for the perturbed answers: true of no author of the miniature, so that no row of `full` teaches them.
 
 Each is of the same kind and the same form as the fact it replaces. Wrong years are not here: `facts` takes those nearest
 to the right one that are true of nothing.
