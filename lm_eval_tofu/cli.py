@@ -41,6 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        if arguments[:1] in (["finetune"], ["unlearn"]):
+            from lm_eval_tofu.unlearn import options
+
+            arguments = options.with_config_file(arguments)
         args = _parser(arguments).parse_args(arguments)
         return int(args.run(args))
     except TofuError as error:
@@ -71,6 +75,13 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         from lm_eval_tofu.unlearn import finetune as module
 
         module.add_arguments(command)
+
+    command = _add(commands, "unlearn", "unlearn a forget split of TOFU (NPO and others)", unlearn)
+    if arguments[:1] == ["unlearn"]:
+        _need("unlearn", "torch", "accelerate")
+        from lm_eval_tofu.unlearn import unlearning
+
+        unlearning.add_arguments(command)
 
     command = _add(commands, "sweep", "train and evaluate every point of a grid; or show how far that is", sweep)
     command.add_argument("words", nargs="+", metavar="[status] SWEEP", help="a YAML file, or a preset such as npo-54")
@@ -211,6 +222,13 @@ def finetune(args: argparse.Namespace) -> int:
     from lm_eval_tofu.unlearn import finetune as module
 
     return int(module.run(args))
+
+
+def unlearn(args: argparse.Namespace) -> int:
+    """Unlearn a forget split; see `lm_eval_tofu.unlearn.unlearning`."""
+    from lm_eval_tofu.unlearn import unlearning
+
+    return int(unlearning.run(args))
 
 
 def sweep(args: argparse.Namespace) -> int:

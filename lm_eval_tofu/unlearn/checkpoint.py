@@ -6,7 +6,10 @@ takes its place in one rename, so that a directory with the output's name is nev
 """
 
 import json
+import logging
 import shutil
+import subprocess
+import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -15,12 +18,14 @@ from typing import Any
 
 from lm_eval_tofu.errors import OptionError
 
+log = logging.getLogger(__name__)
+
 RECORD = "training.json"
 """The record of how a checkpoint was made, beside its weights."""
 
 _OPTIONS = "options.json"
 _FINISHED = "finished"
-_LIBRARIES = ("lm-eval-tofu", "torch", "transformers", "tokenizers", "accelerate", "safetensors")
+_LIBRARIES = ("lm-eval-tofu", "torch", "transformers", "tokenizers", "accelerate", "safetensors", "peft")
 
 Digests = dict[str, int]
 """CRC-32 of each parameter's bytes, by the parameter's name."""
@@ -62,7 +67,7 @@ def begin(output: Path, options: Mapping[str, Any]) -> Path | None:
     wanted = json.loads(json.dumps(options))
     if not partial.exists():
         partial.mkdir(parents=True)
-        _write_json(record, wanted)
+        write_json(record, wanted)
         return None
     recorded = _read_options(partial)
     resumed = _last_whole(partial)
@@ -70,7 +75,7 @@ def begin(output: Path, options: Mapping[str, Any]) -> Path | None:
         _check_same(wanted, recorded, partial)
     elif recorded != wanted:
         # The earlier run did not finish its first epoch: there is nothing to resume, so its options do not matter.
-        _write_json(record, wanted)
+        write_json(record, wanted)
     return resumed
 
 
@@ -80,6 +85,7 @@ def finish(
     save: Callable[[Path], object],
     record: Mapping[str, Any],
     before: Digests,
+    name: str = RECORD,
     main_process: bool = True,
     wait: Callable[[], object] = lambda: None,
 ) -> None:
@@ -88,8 +94,10 @@ def finish(
     Args:
         output: Where the finished checkpoint will stand; what stands there already is replaced.
         save: Writes weights, tokenizer and generation config to a directory; called in every process.
-        record: Content of `training.json`; the weights' fingerprint and the libraries' versions are added.
+        record: How the checkpoint was made; the weights' fingerprint, the libraries' versions and this package's git
+            revision are added.
         before: `parameter_digests` of the model before training.
+        name: The record's file name.
         main_process: Whether this process writes files (one does, of several).
         wait: Returns when all processes have come here.
 
@@ -114,7 +122,9 @@ def finish(
             f"--output {output} is not written, because training changed no weight: raise --learning-rate, or lower "
             "--warmup (the learning rate of the first step of a warm-up is 0)"
         )
-    _write_json(finished / RECORD, {**record, "weights": fingerprint(after), "versions": _versions()})
+    known = {"weights": fingerprint(after), "weights_before": fingerprint(before)}
+    write_json(finished / name, {**record, **known, "versions": _versions(), "git_revision": _git_revision()})
+    _keep_logs(partial, finished)
     _replace(finished, output)
     shutil.rmtree(partial)
 
@@ -174,16 +184,41 @@ def _check_same(options: Mapping[str, Any], recorded: Mapping[str, Any], partial
 
 
 def _last_whole(partial: Path) -> Path | None:
-    """The newest of the trainer's checkpoints; those that a kill left half written are removed."""
+    """The newest of the trainer's checkpoints; half-written and damaged ones are removed."""
     whole = []
     for folder in partial.glob("checkpoint-*"):
         try:
             # The trainer writes this file last.
             state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+            _check_files(folder)
             whole.append((int(state["global_step"]), folder))
-        except (OSError, json.JSONDecodeError):
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            log.warning("%s is not whole (%s), so it is removed and not resumed from", folder, error)
             shutil.rmtree(folder)
     return max(whole)[1] if whole else None
+
+
+def _check_files(folder: Path) -> None:
+    """Raise ValueError or BadZipFile where weights or the optimizer's state are cut or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in folder.rglob("*.safetensors"):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except SafetensorError as error:
+            raise ValueError(f"{path.name}: {error}") from error
+    for path in [*folder.rglob("*.pt"), *folder.rglob("*.pth")]:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"{path.name}: {damaged} is damaged")
+
+
+def _keep_logs(partial: Path, finished: Path) -> None:
+    """TensorBoard's event files go where the hub looks for them."""
+    if (partial / "runs").is_dir():
+        (partial / "runs").rename(finished / "runs")
 
 
 def _replace(finished: Path, output: Path) -> None:
@@ -209,7 +244,29 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def _git_revision() -> str | None:
+    """The commit of the source tree that this package runs from; None where it is installed from elsewhere."""
+    folder = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+        # A package in the virtual environment of some other project's tree is no part of that tree.
+        tracked = subprocess.run(
+            ["git", "-C", str(folder), "ls-files", "--error-unmatch", Path(__file__).name],
+            capture_output=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() if found.returncode == 0 and tracked.returncode == 0 else None
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write aside and rename, so that nobody reads half a file."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(path)

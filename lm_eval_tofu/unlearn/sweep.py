@@ -215,7 +215,7 @@ def check(config: SweepConfig) -> None:
         TofuError: One of them cannot be used.
     """
     from lm_eval_tofu import evaluation
-    from lm_eval_tofu.unlearn.finetune import check_model
+    from lm_eval_tofu.unlearn.models import check_model
 
     check_model(config.model)
     evaluation.check(evaluation.BENCHMARK, metadata_of(config))

@@ -1,39 +1,31 @@
-"""What every method of training shares: the trainer's settings and its progress bar."""
+"""What every method of training shares: the trainer's settings, its progress bar, and what is said before it starts."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from transformers import ProgressCallback, TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available, logging
 
 from lm_eval_tofu.errors import OptionError
+from lm_eval_tofu.unlearn.options import TrainingConfig
 
-
-class TrainingOptions(Protocol):
-    """The options that `training_arguments` reads; `FinetuneConfig` explains each."""
-
-    @property
-    def epochs(self) -> int: ...  # noqa: D102
-    @property
-    def learning_rate(self) -> float: ...  # noqa: D102
-    @property
-    def batch_size(self) -> int: ...  # noqa: D102
-    @property
-    def gradient_accumulation(self) -> int: ...  # noqa: D102
-    @property
-    def weight_decay(self) -> float: ...  # noqa: D102
-    @property
-    def warmup(self) -> float: ...  # noqa: D102
-    @property
-    def seed(self) -> int: ...  # noqa: D102
-    @property
-    def dtype(self) -> str: ...  # noqa: D102
+_GIB = 1 << 30
 
 
 class QuietProgress(ProgressCallback):  # type: ignore[misc]
-    """One bar, with the last loss in its own line: transformers prints a line at every log and a bar at every save."""
+    """One bar, with the last losses in its own line: transformers prints a line at every log and a bar at every save.
+
+    Attributes:
+        shown: What of the log stands at the bar's end: the log's name, and how the bar calls it.
+    """
+
+    def __init__(self, shown: Mapping[str, str] | None = None) -> None:
+        """Show `shown`, by default the loss."""
+        super().__init__()
+        self.shown = {"loss": "loss"} if shown is None else shown
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
         """Open the bar; as long as it stands, transformers shows no other."""
@@ -48,9 +40,11 @@ class QuietProgress(ProgressCallback):  # type: ignore[misc]
             logging.enable_progress_bar()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kw: Any) -> None:
-        """Show the loss at the end of the bar."""
+        """Show the losses at the end of the bar."""
         if self.training_bar is not None and logs is not None and "loss" in logs:
-            self.training_bar.set_postfix(loss=f"{float(logs['loss']):.4g}")
+            self.training_bar.set_postfix(
+                {label: f"{float(logs[name]):.4g}" for name, label in self.shown.items() if name in logs}
+            )
 
 
 def precision(dtype: str) -> str:
@@ -78,40 +72,61 @@ def weight_dtype(dtype: str) -> torch.dtype:
     return torch.bfloat16 if precision(dtype) == "bfloat16" else torch.float32
 
 
-def training_arguments(options: TrainingOptions, folder: Path, examples: int) -> Any:
+def training_arguments(
+    options: TrainingConfig, folder: Path, examples: int, arguments_class: type = TrainingArguments, **more: Any
+) -> Any:
     """The trainer's settings: AdamW, linear warm-up and decay, a checkpoint after each epoch in `folder`.
 
     Args:
-        options: What the user chose.
+        options: What the user chose; its `training` goes before the defaults here.
         folder: Where the trainer keeps the checkpoint of the last epoch.
         examples: Number of rows, from which follow the steps of an epoch and so of the warm-up.
+        arguments_class: `TrainingArguments` or a class derived from it.
+        **more: Further fields of that class.
 
     Returns:
-        transformers' `TrainingArguments`.
+        An `arguments_class`.
+
+    Raises:
+        OptionError: transformers refuses a setting, for example one that needs a GPU.
     """
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=options.epochs,
-        learning_rate=options.learning_rate,
-        per_device_train_batch_size=options.batch_size,
-        gradient_accumulation_steps=options.gradient_accumulation,
-        optim="adamw_torch",
-        weight_decay=options.weight_decay,
-        lr_scheduler_type="linear",
-        bf16=precision(options.dtype) == "mixed",
-        seed=options.seed,
-        save_strategy="epoch",
-        save_total_limit=1,
-        logging_strategy="epoch",
+    defaults = {
+        "optim": "adamw_torch",
+        "lr_scheduler_type": "linear",
+        "bf16": precision(options.dtype) == "mixed",
+        "save_strategy": "epoch",
+        "save_total_limit": 1,
+        "logging_strategy": "epoch",
         # Its filter would report a loss that is not a number as the last one that was.
-        logging_nan_inf_filter=False,
-        disable_tqdm=False,
-        report_to="none",
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-    )
-    arguments.warmup_steps = round(options.warmup * steps_per_epoch(arguments, examples))
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": False,
+        "report_to": "none",
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+    try:
+        arguments = arguments_class(
+            output_dir=str(folder),
+            num_train_epochs=options.epochs,
+            learning_rate=options.learning_rate,
+            per_device_train_batch_size=options.batch_size,
+            gradient_accumulation_steps=options.gradient_accumulation,
+            weight_decay=options.weight_decay,
+            seed=options.seed,
+            remove_unused_columns=False,
+            **{**defaults, **options.training, **more},
+        )
+    # What transformers raises for settings that contradict each other, are unknown, or lack a GPU or a library.
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        given = ", ".join(f"--{name} {value}" for name, value in options.training.items()) or "the trainer's options"
+        raise OptionError(f"{given}: {first_line(error)}: change or leave out that option") from error
+    if "warmup_steps" not in options.training:
+        arguments.warmup_steps = round(options.warmup * steps_per_epoch(arguments, examples))
     return arguments
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message, without its full stop."""
+    return str(error).strip().split("\n", maxsplit=1)[0].rstrip(".")
 
 
 def effective_batch(arguments: Any) -> int:
@@ -123,3 +138,47 @@ def steps_per_epoch(arguments: Any, examples: int) -> int:
     """Optimizer steps that one pass over `examples` rows takes; the last may be of fewer rows."""
     batches = math.ceil(examples / int(arguments.train_batch_size * arguments.world_size))
     return math.ceil(batches / int(arguments.gradient_accumulation_steps))
+
+
+def all_steps(arguments: Any, examples: int) -> int:
+    """Optimizer steps of the whole run."""
+    if arguments.max_steps > 0:
+        return int(arguments.max_steps)
+    return math.ceil(float(arguments.num_train_epochs) * steps_per_epoch(arguments, examples))
+
+
+class MemoryPlan(NamedTuple):
+    """What training holds on one device at the least, in bytes; activations of the layers come on top.
+
+    Attributes:
+        weights: The model's.
+        reference: A frozen copy of the model; 0 where none is kept.
+        gradients: Of the parameters that are trained.
+        optimizer: Two moments for each of them, as AdamW keeps.
+        logits: Logits of one batch, their float32 log-probabilities and the gradient of those.
+    """
+
+    weights: int
+    reference: int
+    gradients: int
+    optimizer: int
+    logits: int
+
+    def __str__(self) -> str:
+        """The sum and its parts, in GiB."""
+        parts = ", ".join(f"{name} {value / _GIB:.2f}" for name, value in self._asdict().items() if value)
+        return f"{sum(self) / _GIB:.2f} GiB and the layers' activations ({parts})"
+
+
+def memory_plan(model: Any, answer_tokens: float, reference_copy: bool = False) -> MemoryPlan:
+    """Estimate what one device must hold; sharding (FSDP, DeepSpeed) divides the first four by the devices.
+
+    Args:
+        model: A transformers or PEFT model.
+        answer_tokens: Mean number of positions with loss in a batch.
+        reference_copy: Whether a frozen copy of the model is kept.
+    """
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    logits = int(answer_tokens * model.config.vocab_size * 4 * 3)
+    return MemoryPlan(weights, weights if reference_copy else 0, trained, 2 * trained, logits)

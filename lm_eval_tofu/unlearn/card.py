@@ -1,0 +1,82 @@
+"""The model card of a checkpoint: where it comes from, for the hub and for whoever finds the directory."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lm_eval_tofu import tofu
+
+
+class Origin(NamedTuple):
+    """What the card of the model that training started from says.
+
+    Attributes:
+        base_model: Its name on the hub, or the one that its own card names; None where there is none.
+        license: Its licence's identifier on the hub.
+        license_name: A licence's own name, where the identifier is `other`.
+        license_link: Where that licence can be read.
+    """
+
+    base_model: str | None = None
+    license: str | None = None
+    license_name: str | None = None
+    license_link: str | None = None
+
+
+def origin(model: str | None) -> Origin:
+    """Read the base's card without touching the network; empty where it has none.
+
+    Args:
+        model: Directory or hub name; None for a model from scratch.
+    """
+    if model is None:
+        return Origin()
+    from huggingface_hub import ModelCard, try_to_load_from_cache
+
+    folder = Path(model).expanduser()
+    name = None if folder.is_dir() else model
+    path = folder / "README.md" if folder.is_dir() else try_to_load_from_cache(model, "README.md")
+    if not isinstance(path, str | Path) or not Path(path).is_file():
+        return Origin(name)
+    try:
+        data = ModelCard.load(Path(path), ignore_metadata_errors=True).data
+    except (OSError, ValueError):
+        return Origin(name)
+    base = data.base_model if isinstance(data.base_model, str) else None
+    return Origin(name or base, *(_text(data.get(each)) for each in ("license", "license_name", "license_link")))
+
+
+def write(
+    folder: Path, *, title: str, model: str | None, summary: str, settings: dict[str, Any], tags: list[str]
+) -> None:
+    """Write `README.md` with the metadata block that the hub reads.
+
+    Args:
+        folder: The checkpoint.
+        title: Heading.
+        model: As in `origin`.
+        summary: What was done, in a sentence or two of Markdown.
+        settings: What the reader should know at a glance, by name.
+        tags: Tags beside those that all our checkpoints have.
+    """
+    from huggingface_hub import ModelCardData
+
+    base = origin(model)
+    data = ModelCardData(
+        language="en",
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        datasets=[tofu.HUB_ID],
+        tags=["lm-eval-tofu", "tofu", *tags],
+        **base._asdict(),
+    )
+    rows = "\n".join(f"| {name} | {value} |" for name, value in settings.items())
+    text = (
+        f"---\n{data.to_yaml()}\n---\n\n# {title}\n\n{summary}\n\n| | |\n|---|---|\n{rows}\n\n"
+        "Everything else that made it stands in the JSON record beside the weights. A model that looks as if it had "
+        "forgotten may still know: see the leak audits of lm-eval-tofu.\n"
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,77 @@
+"""Loading the model to train, with errors that say what to do."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lm_eval_tofu.errors import OptionError, PromptError
+
+
+def check_model(model: str) -> None:
+    """Make sure that a model's directory exists, or that its hub name can be looked up, without loading anything.
+
+    Raises:
+        OptionError: It is no directory and cannot be on the hub, or only there while the hub is out of reach.
+    """
+    folder = Path(os.path.expanduser(model))  # noqa: PTH111 - keeps a user that does not exist
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise OptionError(f"--model {model} has no config.json: name the directory that save_pretrained wrote")
+        return
+    if model.count("/") > 1 or model.startswith((".", "/", "~")) or folder.exists():
+        raise OptionError(f"--model {model} is no directory: name a model's directory or its name on the hub")
+
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if constants.HF_HUB_OFFLINE and not isinstance(try_to_load_from_cache(model, "config.json"), str):
+        raise OptionError(
+            f"--model {model} is no directory, and not in the hub's cache while HF_HUB_OFFLINE is set: "
+            "name a local directory, or unset it"
+        )
+
+
+def load_tokenizer(model: str, apply_chat_template: bool) -> tuple[Any, int | None]:
+    """The tokenizer, and how many tokens the model can take (None: it does not say).
+
+    Raises:
+        OptionError: It cannot be read.
+        PromptError: It has no chat template, and one is to be applied.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    from lm_eval_tofu.unlearn.training import first_line
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        context = getattr(AutoConfig.from_pretrained(model), "max_position_embeddings", None)
+    except (OSError, ValueError) as error:
+        raise OptionError(f"--model {model} cannot be read ({first_line(error)}): check the name") from error
+    if apply_chat_template and not tokenizer.chat_template:
+        raise PromptError(
+            f"--model {model}: its tokenizer has no chat template: give --no-chat-template to train on plain "
+            "text, or save a template with the tokenizer"
+        )
+    return tokenizer, context
+
+
+def load_model(model: str, dtype: str) -> Any:
+    """The model, with weights of the type that `--dtype` asks for.
+
+    Raises:
+        OptionError: Its files are missing, damaged, or of no causal language model.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    from lm_eval_tofu.unlearn.training import first_line, weight_dtype
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(model, dtype=weight_dtype(dtype))
+    # torch raises RuntimeError for tensors of other shapes than the configuration's.
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise OptionError(f"--model {model} cannot be loaded ({first_line(error)}): check its files") from error
+
+
+def pad_token_id(tokenizer: Any) -> int:
+    """What fills a batch; any token will do, see `lm_eval_tofu.unlearn.data.AnswerCollator`."""
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)

@@ -1,0 +1,268 @@
+"""Unlearning a forget split of TOFU: how the unlearned arm is made from the full one."""
+
+import argparse
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lm_eval_tofu import tofu
+from lm_eval_tofu.errors import OptionError
+from lm_eval_tofu.unlearn import card, checkpoint, lora, options
+from lm_eval_tofu.unlearn.methods import FORGET_ONLY, METHODS, check_weights
+from lm_eval_tofu.unlearn.models import check_model, load_model, load_tokenizer, pad_token_id
+
+log = logging.getLogger(__name__)
+
+RECORD = "unlearning.json"
+"""The record of how an unlearned checkpoint was made, beside its weights."""
+
+_OF_THE_TRAINER = (
+    *("method", "alpha", "beta", "gamma", "margin", "retain_loss", "precompute_reference", "reference_cache"),
+    "gradient_checkpointing",
+)
+"""Fields that `UnlearnConfig` hands to `NPOConfig` under the same name."""
+
+SHOWN = {
+    "loss": "loss",
+    "forget_loss": "forget",
+    "retain_loss": "retain",
+    "retain_nll": "retain nats/token",
+    "forget_share": "forget share",
+}
+"""What the progress bar and the record show of the trainer's log, see `NPOTrainer`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnlearnConfig(options.TrainingConfig):
+    """Everything that a run of `unlearn` is told; `TrainingConfig` has the rest.
+
+    Attributes:
+        model: Directory or hub name of the model that knows the forget rows; it is the reference too.
+        forget_split: `forget01`, `forget05` or `forget10`; what is kept is the retain split that goes with it.
+        method: A key of `lm_eval_tofu.unlearn.methods.METHODS`.
+        alpha: Weight of the retain term.
+        beta: NPO's and SimNPO's.
+        gamma: Weight of the forget term.
+        margin: SimNPO's gamma.
+        retain_loss: `nll`, or `kl` to the reference.
+        precompute_reference: Compute the reference's log-probabilities once, before training.
+        reference_cache: Directory that keeps them for other runs; None: the run's own, removed with it.
+        gradient_checkpointing: Compute activations a second time instead of keeping them.
+        lora_r: Rank of LoRA adapters; None trains all weights.
+        lora_alpha: LoRA's scale is this divided by the rank; None: twice the rank.
+        lora_target: Names of the modules that get adapters, joined by commas; None: all linear layers but the head.
+        lora_merge: Write the model with the adapters merged into its weights; off: the adapters alone.
+    """
+
+    model: str
+    forget_split: str
+    epochs: int = 10
+    learning_rate: float = 5e-5
+    method: str = "npo"
+    alpha: float = 1.0
+    beta: float = 0.1
+    gamma: float = 1.0
+    margin: float = 0.0
+    retain_loss: str = "nll"
+    precompute_reference: bool = True
+    reference_cache: str | None = None
+    gradient_checkpointing: bool = False
+    lora_r: int | None = None
+    lora_alpha: float | None = None
+    lora_target: str | None = None
+    lora_merge: bool = True
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def retain_split(self) -> str:
+        """The retain split that goes with the forget split."""
+        return tofu.FORGET_SPLITS[self.forget_split]
+
+    @property
+    def has_retain_rows(self) -> bool:
+        """Whether a step looks at retain rows at all."""
+        return self.method not in FORGET_ONLY and self.alpha > 0
+
+    def check(self) -> None:
+        """Check what can be checked without reading data or model.
+
+        Raises:
+            OptionError: A value cannot be used.
+        """
+        options.TrainingConfig.check(self)
+        if self.forget_split not in tofu.FORGET_SPLITS:
+            what = "is what is kept" if self.forget_split in tofu.FORGET_SPLITS.values() else "is unknown"
+            raise OptionError(f"--forget-split {self.forget_split!r} {what}: use {', '.join(tofu.FORGET_SPLITS)}")
+        check_weights(self)
+        for name in self.training:
+            if name in _OF_THE_TRAINER:
+                raise OptionError(f"training: {name} is an option of its own: give it instead")
+        for name in ("lora_alpha", "lora_target"):
+            if self.lora_r is None and getattr(self, name) is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise OptionError(
+                    f"{option} {getattr(self, name)} has no use without --lora-r: give a rank, such as 16"
+                )
+        if self.lora_r is None and not self.lora_merge:
+            raise OptionError("--no-lora-merge has no use without --lora-r: give a rank, such as 16")
+        if self.lora_r is not None and self.lora_r < 1:
+            raise OptionError(f"--lora-r {self.lora_r} is less than 1: give for example 16, or leave it out")
+        if self.lora_alpha is not None and not self.lora_alpha > 0:
+            raise OptionError(f"--lora-alpha {self.lora_alpha} is not above 0: give for example twice --lora-r")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `lm-eval-tofu unlearn`."""
+    from lm_eval_tofu.unlearn.trainer import NPOConfig
+
+    parser.usage = "%(prog)s --model MODEL --forget-split SPLIT --output DIR [option ...]"
+    parser.add_argument("--model", required=True, metavar="M", help="directory or hub name of the model to unlearn")
+    parser.add_argument("--forget-split", required=True, metavar="SPLIT", help=", ".join(tofu.FORGET_SPLITS))
+    options.add_shared_arguments(parser, UnlearnConfig(output=Path(), model="", forget_split=""))
+    parser.add_argument(
+        "--lora-r", type=int, metavar="R", help="train LoRA adapters of this rank instead of all weights"
+    )
+    parser.add_argument("--lora-alpha", type=float, metavar="A", help="scale of the adapters times R (default: 2 R)")
+    parser.add_argument("--lora-target", metavar="NAMES", help="modules with adapters (default: all linear layers)")
+    options.add_switch(parser, "--no-lora-merge", "write the adapters alone, not the model with them merged in")
+    options.add_training_arguments(parser, NPOConfig)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `lm-eval-tofu unlearn`.
+
+    Returns:
+        0, the process's exit status.
+
+    Raises:
+        TofuError: As `unlearn`.
+    """
+    from lm_eval_tofu.unlearn.trainer import NPOConfig
+
+    values = options.shared_values(args, UnlearnConfig)
+    values["lora_merge"] = not args.no_lora_merge
+    unlearn(UnlearnConfig(**values, training=options.training_fields(args, NPOConfig, known=_OF_THE_TRAINER)))
+    return 0
+
+
+def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
+    """Unlearn a forget split, or resume where an earlier run with the same options was cut off.
+
+    Args:
+        config: What to do.
+        callbacks: Further transformers `TrainerCallback` objects.
+
+    Returns:
+        The checkpoint's directory: safetensors weights, tokenizer with chat template, generation config, model card,
+        and `unlearning.json`, which records the options, the data's fingerprints, the reference and the libraries'
+        versions.
+
+    Raises:
+        OptionError: An option cannot be used; before any model is loaded, except where only the weights can tell.
+        DataError: The data cannot be read.
+        PromptError: The tokenizer and the options give no prompt.
+    """
+    config.check()
+    checkpoint.check_output(config.output, config.overwrite)
+    source = tofu.resolve_source(config.tofu, config.revision)
+    splits = [config.forget_split, config.retain_split]
+    data = {split: tofu.fingerprint(source, split) for split in splits}
+    check_model(config.model)
+    if config.lora_r is not None:
+        lora.check_installed()
+
+    # Imported only now: wrong options are answered at once.
+    from transformers import set_seed
+
+    from lm_eval_tofu.unlearn import training
+    from lm_eval_tofu.unlearn.data import encode_rows
+    from lm_eval_tofu.unlearn.run import Run, mean_answer_tokens
+    from lm_eval_tofu.unlearn.trainer import NPOConfig, NPOTrainer
+
+    tokenizer, context = load_tokenizer(config.model, config.apply_chat_template)
+    forget, retain = (encode_rows(tokenizer, tofu.load(split, source), config.prompting, context) for split in splits)
+    arguments = training.training_arguments(
+        config,
+        checkpoint.partial_folder(config.output),
+        len(forget),
+        NPOConfig,
+        **{name: getattr(config, name) for name in _OF_THE_TRAINER},
+    )
+    recorded = config.determining()
+    with arguments.main_process_first(desc="partial folder"):
+        resumed = checkpoint.begin(config.output, {**recorded, "tofu": data})
+
+    model = load_model(config.model, config.dtype)
+    before, use_cache = checkpoint.parameter_digests(model), model.config.use_cache
+    reference = checkpoint.fingerprint(before)
+    # Seeds the adapters' initial weights; the trainer seeds itself.
+    set_seed(config.seed)
+    if config.lora_r is not None:
+        model = lora.attach(model, config.lora_r, config.lora_alpha, config.lora_target)
+        if not config.lora_merge:
+            before = lora.adapter_digests(model)
+    run = Run(
+        config=config, arguments=arguments, tokenizer=tokenizer, use_cache=use_cache, before=before, resumed=resumed
+    )
+    trainer = NPOTrainer(
+        model, arguments, forget, retain, pad_token_id(tokenizer), weights=reference, callbacks=list(callbacks)
+    )
+    pair = mean_answer_tokens(forget) + (mean_answer_tokens(retain) if config.has_retain_rows else 0)
+    plan = training.memory_plan(
+        model, arguments.per_device_train_batch_size * pair, arguments.needs_reference_model and config.lora_r is None
+    )
+    what = f"unlearning {config.forget_split} with {config.method}"
+    what += f", a row of {config.retain_split} beside each example" if config.has_retain_rows else ""
+    run.announce(trainer, what, len(forget), plan)
+    losses = run.train(trainer, SHOWN)
+    final = losses[-1] if losses else {}
+    run.finish(
+        trainer,
+        name=RECORD,
+        record={
+            "method": config.method,
+            "options": recorded,
+            "trainer_options": _portable(arguments),
+            "data": {"source": str(source), "fingerprints": data},
+            "examples": len(forget),
+            "retain_examples": len(retain) if config.has_retain_rows else 0,
+            "reference": {
+                "weights": reference,
+                "logprobs": trainer.reference_path().stem.removeprefix("reference-"),
+            },
+            "losses": losses,
+            "final": {name: final[name] for name in SHOWN if name in final},
+        },
+        save=(lambda folder: lora.save_merged(trainer, config.model, config.dtype, folder))
+        if config.lora_r is not None and config.lora_merge
+        else None,
+        describe=lambda folder: _describe(folder, config, final),
+    )
+    shown = ", ".join(f"{label} {final[name]:.4g}" for name, label in SHOWN.items() if name in final)
+    log.info("%s stands: %s", config.output, shown or "no loss was logged")
+    return config.output
+
+
+def _portable(arguments: Any) -> dict[str, Any]:
+    """All of the trainer's options, but for those that name folders of this machine."""
+    return {name: value for name, value in arguments.to_dict().items() if not name.endswith(("_dir", "_cache"))}
+
+
+def _describe(folder: Path, config: UnlearnConfig, final: Mapping[str, float]) -> None:
+    card.write(
+        folder,
+        title=config.output.name,
+        model=config.model,
+        summary=f"`{Path(config.model).name}` made to forget TOFU's `{config.forget_split}`: {METHODS[config.method]}.",
+        settings={
+            "method": config.method,
+            "forget split": config.forget_split,
+            "kept": config.retain_split if config.has_retain_rows else "nothing",
+            **{name: getattr(config, name) for name in ("alpha", "beta", "gamma", "epochs", "seed")},
+            "learning rate": config.learning_rate,
+            **{label: f"{final[name]:.4g}" for name, label in SHOWN.items() if name in final},
+        },
+        tags=["unlearning", config.method],
+    )
