@@ -15,7 +15,13 @@ from typing import Any
 from lm_eval_tofu import __version__
 from lm_eval_tofu.errors import OptionError, TofuError
 
-PRESETS_DIR = Path(__file__).parent / "presets" / "lm_eval"
+PRESETS_DIR = Path(__file__).parent / "presets"
+PRESET_KINDS = {
+    "lm_eval": "lm_eval run --config FILE",
+    "accelerate": "accelerate launch --config_file FILE -m lm_eval_tofu.cli unlearn ...",
+    "sweeps": "lm-eval-tofu sweep NAME",
+}
+"""Directories of presets that are handed out, and what takes them."""
 
 _KV_CACHE_ON_CPU = 2 << 30
 _ONLY_VLLM = (
@@ -125,16 +131,24 @@ def tasks_path(_: argparse.Namespace) -> int:
 
 
 def presets(args: argparse.Namespace) -> int:
-    """List the run configs, print the path of one, or write a copy that is filled in."""
-    paths = {path.stem: path for path in sorted(PRESETS_DIR.glob("*.yaml"), key=lambda path: path.stem)}
+    """List the presets, print the path of one, or write a copy of a run config that is filled in."""
+    kinds = {kind: sorted((PRESETS_DIR / kind).glob("*.yaml"), key=lambda path: path.stem) for kind in PRESET_KINDS}
+    paths = {path.stem: path for found in kinds.values() for path in found}
     changes = [f"--{name}" for name in ("pretrained", "backend", "output") if getattr(args, name) is not None]
     if args.name is None:
         if changes:
             raise OptionError(f"presets {changes[0]} needs a preset's NAME: use one of {', '.join(paths)}")
-        for name, path in paths.items():
-            print(f"{name:24} {_first_comment(path)}")
+        for kind, found in kinds.items():
+            print(f"{PRESET_KINDS[kind]}")
+            for path in found:
+                print(f"  {path.stem:24} {_first_comment(path)}")
     elif args.name not in paths:
         raise OptionError(f"preset {args.name!r} is unknown: use one of {', '.join(paths)}")
+    elif changes and paths[args.name] not in kinds["lm_eval"]:
+        raise OptionError(
+            f"presets {changes[0]} fills in run configs of lm_eval, and {args.name} is none: leave it out, or use one "
+            f"of {', '.join(path.stem for path in kinds['lm_eval'])}"
+        )
     else:
         print(_filled_in(paths[args.name], args) if changes else paths[args.name])
     return 0
