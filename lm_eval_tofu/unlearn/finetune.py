@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s (--model MODEL | --from-scratch nano) --split SPLIT --output DIR [option ...]"
     start = parser.add_mutually_exclusive_group(required=True)
     start.add_argument("--model", metavar="M", help="directory or hub name of the model to start from")
-    start.add_argument("--from-scratch", metavar="NAME", help="train a new model: nano")
+    options.add_option(start, "--from-scratch", metavar="NAME", help="train a new model: nano")
     parser.add_argument("--split", required=True, help=f"{', '.join(SPLITS)}, or several joined by '+'")
     options.add_shared_arguments(parser, FinetuneConfig(output=Path(), split=""))
     options.add_training_arguments(parser, TrainingArguments)
@@ -139,13 +139,14 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[Any] = ()) -> Path:
         before=checkpoint.parameter_digests(model),
         resumed=resumed,
     )
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        data_collator=AnswerCollator(pad_token_id(tokenizer)),
-        train_dataset=examples,
-        callbacks=list(callbacks),
-    )
+    with training.translated_refusals(config, ValueError, ImportError, RuntimeError):
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            data_collator=AnswerCollator(pad_token_id(tokenizer)),
+            train_dataset=examples,
+            callbacks=list(callbacks),
+        )
     plan = training.memory_plan(model, arguments.per_device_train_batch_size * mean_answer_tokens(examples))
     run.announce(trainer, f"fine-tuning on {config.split}", len(examples), plan)
     losses = [entry["loss"] for entry in run.train(trainer)]

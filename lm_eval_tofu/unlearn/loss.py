@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
@@ -109,10 +110,10 @@ def answer_logprobs(logits: Tensor, tokens: AnswerTokens) -> Tensor:
         tokens: From `answer_tokens`.
 
     Returns:
-        Shape (B,), float32, nats; 0 for a row without answer tokens.
+        Shape (B,), float32 (float64 for logits in float64), nats; 0 for a row without answer tokens.
     """
     # In float32: in bfloat16 a single token's log-probability is off by up to 0.03, and an answer has dozens.
-    each = -F.cross_entropy(logits.float(), tokens.targets.to(logits.device), reduction="none")
+    each = -F.cross_entropy(_at_least_float32(logits), tokens.targets.to(logits.device), reduction="none")
     return _per_row(each, tokens)
 
 
@@ -185,8 +186,12 @@ def retain_kl(logits: Tensor, reference_logits: Tensor, tokens: AnswerTokens) ->
     Returns:
         Shape (B,), float32, nats.
     """
-    ours, reference = (F.log_softmax(each.float(), dim=-1) for each in (logits, reference_logits))
+    ours, reference = (F.log_softmax(_at_least_float32(each), dim=-1) for each in (logits, reference_logits))
     return _per_row(F.kl_div(ours, reference, reduction="none", log_target=True).sum(dim=-1), tokens)
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _per_row(values: Tensor, tokens: AnswerTokens) -> Tensor:

@@ -120,27 +120,27 @@ class TrainingConfig:
 def add_shared_arguments(parser: argparse.ArgumentParser, default: TrainingConfig) -> None:
     """Declare the options of `TrainingConfig`, with the defaults of `default`."""
     parser.add_argument("--config", metavar="FILE", help="YAML file of options; those on the command line go first")
-    parser.add_argument("--output", "--output_dir", required=True, type=Path, metavar="DIR", help="the checkpoint")
+    add_option(parser, "--output", "--output-dir", required=True, type=Path, metavar="DIR", help="the checkpoint")
     parser.add_argument(
         "--tofu", help="data: mini, a directory, or a hub id (default: LM_EVAL_TOFU_DATA, else the hub)"
     )
     parser.add_argument("--revision", help="the data's revision on the hub")
     for flags, kind, what in (
-        (("--epochs", "--num_train_epochs"), int, "passes over the rows"),
-        (("--learning-rate", "--learning_rate", "--lr"), float, "peak learning rate"),
-        (("--batch-size", "--per_device_train_batch_size"), int, "rows on one device at a time"),
-        (("--gradient-accumulation", "--gradient_accumulation_steps"), int, "batches a step"),
-        (("--weight-decay", "--weight_decay"), float, "AdamW's weight decay"),
+        (("--epochs", "--num-train-epochs"), int, "passes over the rows"),
+        (("--learning-rate", "--lr"), float, "peak learning rate"),
+        (("--batch-size", "--per-device-train-batch-size"), int, "rows on one device at a time"),
+        (("--gradient-accumulation", "--gradient-accumulation-steps"), int, "batches a step"),
+        (("--weight-decay",), float, "AdamW's weight decay"),
         (("--warmup",), float, "linear warm-up, in epochs"),
-        (("--seed",), int, "of initial weights and the rows' order"),
+        (("--seed",), int, "of initial weights, the rows' order and the adapters"),
         (("--dtype",), str, f"one of {', '.join(DTYPES)}; auto: mixed where the device has bfloat16, else float32"),
     ):
-        name = flags[0].lstrip("-").replace("-", "_")
-        value = getattr(default, name)
-        parser.add_argument(*flags, dest=name, type=kind, default=value, help=f"{what} (default: {value})")
+        value = getattr(default, flags[0].lstrip("-").replace("-", "_"))
+        add_option(parser, *flags, type=kind, default=value, help=f"{what} (default: {value})")
     add_switch(parser, "--no-chat-template", "train on 'Question: ...\\nAnswer: ...' as plain text")
-    parser.add_argument("--system-prompt", metavar="TEXT", help="content of the system turn")
-    parser.add_argument(
+    add_option(parser, "--system-prompt", metavar="TEXT", help="content of the system turn")
+    add_option(
+        parser,
         "--template-args",
         metavar="JSON",
         help='variables for the chat template, e.g. \'{"date_string": "10 Apr 2025"}\'',
@@ -148,9 +148,15 @@ def add_shared_arguments(parser: argparse.ArgumentParser, default: TrainingConfi
     add_switch(parser, "--overwrite", "replace an existing output")
 
 
+def add_option(parser: Any, *flags: str, **settings: Any) -> None:
+    """Declare an option that can be written with dashes and, as in transformers' names, with underscores."""
+    both = [written for flag in flags for written in (flag, "--" + flag[2:].replace("-", "_"))]
+    parser.add_argument(*dict.fromkeys(both), **settings)
+
+
 def add_switch(parser: argparse.ArgumentParser, flag: str, what: str) -> None:
     """Declare an option that is off unless named; a YAML file may also say `false`."""
-    parser.add_argument(flag, nargs="?", const=True, default=False, type=_truth, metavar="BOOL", help=what)
+    add_option(parser, flag, nargs="?", const=True, default=False, type=_truth, metavar="BOOL", help=what)
 
 
 def _truth(text: str) -> bool:

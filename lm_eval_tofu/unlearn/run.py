@@ -16,7 +16,7 @@ from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.unlearn import checkpoint
 from lm_eval_tofu.unlearn.data import IGNORED, Example
 from lm_eval_tofu.unlearn.options import TrainingConfig
-from lm_eval_tofu.unlearn.training import QuietProgress, all_steps, effective_batch, first_line
+from lm_eval_tofu.unlearn.training import QuietProgress, all_steps, effective_batch, first_line, translated_refusals
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Run:
         """
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(QuietProgress(shown))
-        with self.writing():
+        with translated_refusals(self.config, ImportError), self.writing():
             result = trainer.train(resume_from_checkpoint=str(self.resumed) if self.resumed else None)
         losses = [entry for entry in trainer.state.log_history if "loss" in entry]
         broken = [entry["epoch"] for entry in losses if not math.isfinite(entry["loss"])]

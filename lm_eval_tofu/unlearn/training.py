@@ -1,7 +1,8 @@
 """What every method of training shares: the trainer's settings, its progress bar, and what is said before it starts."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +12,6 @@ from transformers.utils import is_torch_bf16_gpu_available, logging
 
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.unlearn.options import TrainingConfig
-
-_GIB = 1 << 30
 
 
 class QuietProgress(ProgressCallback):  # type: ignore[misc]
@@ -90,6 +89,9 @@ def training_arguments(
     Raises:
         OptionError: transformers refuses a setting, for example one that needs a GPU.
     """
+    for name in ("bf16", "fp16", "tf32"):
+        if options.training.get(name) and not options.training.get("use_cpu") and not torch.accelerator.is_available():
+            raise OptionError(f"--{name} needs a GPU and there is none: leave it out to train in float32")
     defaults = {
         "optim": "adamw_torch",
         "lr_scheduler_type": "linear",
@@ -103,7 +105,7 @@ def training_arguments(
         "report_to": "none",
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
-    try:
+    with translated_refusals(options, ValueError, TypeError, ImportError, RuntimeError):
         arguments = arguments_class(
             output_dir=str(folder),
             num_train_epochs=options.epochs,
@@ -115,13 +117,31 @@ def training_arguments(
             remove_unused_columns=False,
             **{**defaults, **options.training, **more},
         )
-    # What transformers raises for settings that contradict each other, are unknown, or lack a GPU or a library.
-    except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        given = ", ".join(f"--{name} {value}" for name, value in options.training.items()) or "the trainer's options"
-        raise OptionError(f"{given}: {first_line(error)}: change or leave out that option") from error
     if "warmup_steps" not in options.training:
         arguments.warmup_steps = round(options.warmup * steps_per_epoch(arguments, examples))
     return arguments
+
+
+@contextmanager
+def translated_refusals(options: TrainingConfig, *kinds: type[Exception]) -> Iterator[None]:
+    """Name the options where transformers refuses them: they contradict each other, or a library is missing.
+
+    Args:
+        options: What the user chose.
+        *kinds: What transformers raises then; anything else is a fault of the program and passes.
+
+    Raises:
+        OptionError: Instead of what transformers raised.
+    """
+    try:
+        yield
+    except OptionError:
+        raise
+    except kinds as error:
+        given = ", ".join(f"--{name} {value}" for name, value in options.training.items())
+        raise OptionError(
+            f"{given or 'the options'}: the trainer refuses: {first_line(error)}: change or leave out that option"
+        ) from error
 
 
 def first_line(error: BaseException) -> str:
@@ -165,9 +185,10 @@ class MemoryPlan(NamedTuple):
     logits: int
 
     def __str__(self) -> str:
-        """The sum and its parts, in GiB."""
-        parts = ", ".join(f"{name} {value / _GIB:.2f}" for name, value in self._asdict().items() if value)
-        return f"{sum(self) / _GIB:.2f} GiB and the layers' activations ({parts})"
+        """The sum and its parts, in GiB or MiB."""
+        size, unit = (1 << 30, "GiB") if sum(self) >= 1 << 30 else (1 << 20, "MiB")
+        parts = ", ".join(f"{name} {value / size:.1f}" for name, value in self._asdict().items() if value)
+        return f"{sum(self) / size:.1f} {unit} and the layers' activations ({parts})"
 
 
 def memory_plan(model: Any, answer_tokens: float, reference_copy: bool = False) -> MemoryPlan:

@@ -119,13 +119,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.usage = "%(prog)s --model MODEL --forget-split SPLIT --output DIR [option ...]"
     parser.add_argument("--model", required=True, metavar="M", help="directory or hub name of the model to unlearn")
-    parser.add_argument("--forget-split", required=True, metavar="SPLIT", help=", ".join(tofu.FORGET_SPLITS))
+    options.add_option(parser, "--forget-split", required=True, metavar="SPLIT", help=", ".join(tofu.FORGET_SPLITS))
     options.add_shared_arguments(parser, UnlearnConfig(output=Path(), model="", forget_split=""))
-    parser.add_argument(
-        "--lora-r", type=int, metavar="R", help="train LoRA adapters of this rank instead of all weights"
+    options.add_option(
+        parser, "--lora-r", type=int, metavar="R", help="train LoRA adapters of this rank instead of all weights"
     )
-    parser.add_argument("--lora-alpha", type=float, metavar="A", help="scale of the adapters times R (default: 2 R)")
-    parser.add_argument("--lora-target", metavar="NAMES", help="modules with adapters (default: all linear layers)")
+    options.add_option(
+        parser, "--lora-alpha", type=float, metavar="A", help="scale of the adapters times R (default: 2 R)"
+    )
+    options.add_option(
+        parser, "--lora-target", metavar="NAMES", help="modules with adapters (default: all linear layers)"
+    )
     options.add_switch(parser, "--no-lora-merge", "write the adapters alone, not the model with them merged in")
     options.add_training_arguments(parser, NPOConfig)
 
@@ -206,9 +210,10 @@ def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
     run = Run(
         config=config, arguments=arguments, tokenizer=tokenizer, use_cache=use_cache, before=before, resumed=resumed
     )
-    trainer = NPOTrainer(
-        model, arguments, forget, retain, pad_token_id(tokenizer), weights=reference, callbacks=list(callbacks)
-    )
+    with training.translated_refusals(config, ValueError, ImportError, RuntimeError):
+        trainer = NPOTrainer(
+            model, arguments, forget, retain, pad_token_id(tokenizer), weights=reference, callbacks=list(callbacks)
+        )
     pair = mean_answer_tokens(forget) + (mean_answer_tokens(retain) if config.has_retain_rows else 0)
     plan = training.memory_plan(
         model, arguments.per_device_train_batch_size * pair, arguments.needs_reference_model and config.lora_r is None
