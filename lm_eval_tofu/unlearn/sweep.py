@@ -157,7 +157,7 @@ def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
         return _checked(content | {k: v for k, v in (overrides or {}).items() if v is not None}, str(file))
     if not file.is_file():
         raise OptionError(
-            f"the sweep {str(path)!r} is no file, no directory of a sweep and no preset ({', '.join(presets)}): name one"
+            f"the sweep {str(path)!r} is no file, no sweep's directory and no preset ({', '.join(presets)}): name one"
         )
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
