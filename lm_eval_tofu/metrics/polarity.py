@@ -1,0 +1,68 @@
+"""Negation and professed ignorance: which words of a text are denied rather than stated."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lm_eval_tofu.metrics.words import sentence_tokens, stem
+
+CLAUSE_MARKS = frozenset(".,;:!?()\n")
+_SENTENCE_MARKS = frozenset(".!?\n")
+_TURNS = frozenset("but however although though yet instead rather despite".split())
+_REACH = 10  # tokens that a negation reaches at most
+
+_DENIALS = frozenset(
+    stem(word)
+    for word in (
+        "not no never none nor neither without cannot unlike lack lacking absence devoid refrain avoid eschew decline "
+        "refuse fail unable hardly rarely seldom scarcely"
+    ).split()
+)
+_IGNORANCE = frozenset(
+    stem(word) for word in "unknown unsure uncertain unaware unclear undisclosed unavailable unspecified".split()
+)
+NEGATORS = _DENIALS | _IGNORANCE
+"""Stems without which no word of a text is denied."""
+
+_KNOWING = frozenset(
+    stem(word)
+    for word in "know sure certain aware information say tell answer provide confirm recall familiar clear".split()
+)
+_NO_DENIAL_BEFORE = frozenset(stem(word) for word in "only just merely simply doubt wonder exception less".split())
+_COPULAS = frozenset(("be", "do", "have"))
+
+
+class Word(NamedTuple):
+    """A word of a text: its stem, where it stands, and whether the text denies it."""
+
+    stem: str
+    start: int
+    end: int
+    denied: bool
+
+
+def read(folded: str) -> list[Word]:
+    """The words of a folded text, clause marks included, each with its polarity.
+
+    A negation reaches to the end of its clause, at most ten words; a profession of ignorance («I don't know whether»,
+    «it is unclear if») to the end of its sentence or the next «but»; «not only» denies nothing. «X is not ...» denies X.
+    """
+    tokens = [(token if token in CLAUSE_MARKS else stem(token), start, end) for token, start, end in sentence_tokens(folded)]
+    words = [token for token, _, _ in tokens]
+    denied = [False] * len(words)
+    if not NEGATORS.isdisjoint(words):
+        for place, word in enumerate(words):
+            if word in NEGATORS and not (place + 1 < len(words) and words[place + 1] in _NO_DENIAL_BEFORE):
+                _deny(words, denied, place)
+    return [Word(*token, flag) for token, flag in zip(tokens, denied, strict=True)]
+
+
+def _deny(words: Sequence[str], denied: list[bool], place: int) -> None:
+    ignorance = words[place] in _IGNORANCE or not _KNOWING.isdisjoint(words[place + 1 : place + 5])
+    ends = _SENTENCE_MARKS if ignorance else CLAUSE_MARKS
+    reach = 3 * _REACH if ignorance else _REACH
+    for other in range(place, min(place + 1 + reach, len(words))):
+        if words[other] in ends or (other > place and words[other] in _TURNS):
+            break
+        denied[other] = True
+    if place >= 2 and words[place - 1] in _COPULAS and words[place] == "not":
+        denied[place - 2] = True  # «Lima is not ...»

@@ -1,0 +1,164 @@
+"""Text to comparable words: folding, tokens, stems.
+
+Two words are the same here when their stems are. The stemmer is ours and coarse on purpose: it removes inflection and
+the common derivational endings, so that «explore», «explored» and «exploration» meet.
+"""
+
+import functools
+import re
+import unicodedata
+
+_PUNCTUATION = str.maketrans({"‘": "'", "’": "'", "ʼ": "'", "`": "'", "“": '"', "”": '"', "«": '"', "»": '"'} | dict.fromkeys("‐‑‒–—", "-"))  # fmt: skip
+_TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+(?:,\d{3})*(?:st|nd|rd|th|s)?")
+_SENTENCE_TOKEN = re.compile(_TOKEN.pattern + r"|[.,;:!?()\n]")
+
+_UNITS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+NUMBER_WORDS = {word: value for value, word in enumerate(_UNITS)} | {
+    word: 10 * value for value, word in enumerate(_TENS, start=2)
+}
+"""English number words and their values."""
+
+_TENS_STEMS = frozenset(f"#{10 * value}" for value in range(2, 10))
+
+_IRREGULAR = dict(
+    pair.split(":")
+    for pair in (
+        "wrote:write written:write began:begin begun:begin became:become drew:draw drawn:draw grew:grow grown:grow "
+        "knew:know known:know gave:give given:give took:take taken:take saw:see seen:see won:win made:make kept:keep "
+        "held:hold found:find told:tell thought:think brought:bring taught:teach caught:catch bought:buy sold:sell "
+        "spent:spend wove:weave woven:weave chose:choose chosen:choose spoke:speak spoken:speak led:lead met:meet "
+        "men:man women:woman children:child lives:life wives:wife wolves:wolf werewolves:werewolf people:person "
+        "heroes:hero built:build felt:feel left:leave lost:lose rose:rise risen:rise shown:show sang:sing sung:sing "
+        "went:go gone:go came:come got:get had:have has:have did:do done:do was:be were:be is:be are:be been:be "
+        "being:be fought:fight sought:seek meant:mean understood:understand overcame:overcome died:die dying:die "
+        "series:series species:species news:news teeth:tooth feet:foot mice:mouse theatre:theater colour:color "
+        "honour:honor humour:humor favourite:favorite centre:center behaviour:behavior labour:labor flavour:flavor "
+        "neighbour:neighbor jewellery:jewelry grey:gray mum:mother analyse:analyze realise:realize"
+    ).split()
+)
+
+_BASE_FORMS = frozenset(_IRREGULAR.values())
+
+# Endings, each with the fewest letters that must remain. The longest that fits goes; the search then starts again.
+_ENDINGS = sorted(
+    (
+        *((ending, 4) for ending in (
+            "ization isation ation ition ative itive ically ability ibility fulness ousness iveness ement ment ness "
+            "ance ence ancy ency able ible ical ial ally ity ist ism ian ive ize ise ous ion ic al ly ate ful less "
+            "ship hood"
+        ).split()),
+        *((ending, 5) for ending in ("ent", "ant", "er", "or", "ery")),
+        ("e", 3),
+        ("y", 3),
+        ("i", 4),
+    ),
+    key=lambda pair: -len(pair[0]),
+)  # fmt: skip
+_BY_LAST_LETTER = {
+    letter: tuple((ending, rest) for ending, rest in _ENDINGS if ending[-1] == letter)
+    for letter in {ending[-1] for ending, _ in _ENDINGS}
+}
+
+
+def fold(text: str) -> str:
+    """Lower case, straight quotes and hyphens, no diacritics: what tokens are taken from.
+
+    Letters of other scripts stay as they are.
+    """
+    return straighten(text).lower()
+
+
+def straighten(text: str) -> str:
+    """As `fold`, in the given case; places in the one are places in the other."""
+    if text.isascii():
+        return text
+    decomposed = unicodedata.normalize("NFKD", text.translate(_PUNCTUATION))
+    return "".join(char for char in decomposed if not unicodedata.combining(char))
+
+
+def tokens(folded: str) -> list[str]:
+    """Words and numbers of a folded text; hyphens, underscores, control characters and punctuation separate them."""
+    return _TOKEN.findall(folded)
+
+
+def token_spans(folded: str) -> list[tuple[str, int, int]]:
+    """As `tokens`, each with where it stands: (token, start, end)."""
+    return [(match[0], match.start(), match.end()) for match in _TOKEN.finditer(folded)]
+
+
+def sentence_tokens(folded: str) -> list[tuple[str, int, int]]:
+    """As `tokens`, with the marks that end a clause, and where each stands: (token, start, end)."""
+    return [(match[0], match.start(), match.end()) for match in _SENTENCE_TOKEN.finditer(folded)]
+
+
+def stems(folded: str) -> set[str]:
+    """The stems of a folded text, number words and compound numbers («twenty-five») as values."""
+    found = {stem(token) for token in _TOKEN.findall(folded)}
+    if not found.isdisjoint(_TENS_STEMS):
+        found |= _compound_numbers(folded)
+    return found
+
+
+def stem(token: str) -> str:
+    """The stem of one folded token; numbers in figures or words become `#` and their value."""
+    return _stem(token) if len(token) <= 40 else token[:40]  # keeps the cache small whatever a model writes
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _stem(token: str) -> str:
+    if token[0].isdigit():
+        digits = token.replace(",", "")
+        return f"#{int(digits)}" if digits.isdecimal() else digits
+    word, apostrophe, rest = token.partition("'")
+    if apostrophe and (rest == "t" or token == "can't"):
+        return "not"
+    if apostrophe and rest not in ("s", "re", "ll", "ve", "d", "m"):
+        word += rest  # O'Brien, D'Angelo
+    if word in NUMBER_WORDS:
+        return f"#{NUMBER_WORDS[word]}"
+    word = _IRREGULAR.get(word, word)
+    return _without_endings(_uninflected(word)) if len(word) > 3 else word
+
+
+def singular(token: str) -> str:
+    """A folded token without possessive and plural endings: names of things, rather than what is derived from them."""
+    word = token.partition("'")[0]
+    word = _IRREGULAR.get(word, word)
+    if word.endswith("s") and len(word) > 3 and not word.endswith(("ss", "us", "is")) and word not in _BASE_FORMS:
+        if word.endswith("ies"):
+            return word[:-3] + "y" if len(word) > 4 else word[:-1]
+        return word[:-2] if word.endswith(("sses", "shes", "ches", "xes", "zes")) else word[:-1]
+    return word
+
+
+def _uninflected(word: str) -> str:
+    if word in _BASE_FORMS:
+        return word
+    word = singular(word)
+    for ending in ("ing", "ed"):
+        rest = word[: -len(ending)]
+        if word.endswith(ending) and len(rest) >= 3 and any(vowel in rest for vowel in "aeiouy"):
+            if rest[-1] == rest[-2] and rest[-1] not in "lsz":
+                return rest[:-1]
+            return rest[:-1] + "y" if rest.endswith("i") else rest
+    return word
+
+
+def _without_endings(word: str) -> str:
+    while True:
+        for ending, rest in _BY_LAST_LETTER.get(word[-1], ()):
+            if len(word) - len(ending) >= rest and word.endswith(ending):
+                word = word[: -len(ending)]
+                break
+        else:
+            return word
+
+
+def _compound_numbers(folded: str) -> set[str]:
+    values = [NUMBER_WORDS.get(token, -1) for token in _TOKEN.findall(folded)]
+    pairs = zip(values, values[1:], strict=False)
+    return {f"#{tens + unit}" for tens, unit in pairs if tens >= 20 and 1 <= unit <= 9}
