@@ -80,11 +80,12 @@ def find_dates(folded: str) -> list[Mention]:
 def agreement(sought: Date, said: Date) -> float:
     """How far a date that was said is the one that is sought, in [0, 1].
 
-    1 if all parts of `sought` are there; less where `said` leaves some out; 0 as soon as one part differs.
+    1 if all parts of `sought` are there; less where `said` leaves some out; 0 as soon as one part differs, but for a
+    wrong day of the right month and year, which no guess would hit.
     """
     asked = [(a, b) for a, b in zip(sought, said, strict=True) if a]
     if any(b and a != b for a, b in asked):
-        return 0.0
+        return 0.5 if sought.year and sought.month and sought[:2] == said[:2] else 0.0
     share = {0: 0.0, 1: 0.55, 2: 0.85, 3: 1.0}
     return 1.0 if all(b for _, b in asked) else share[sum(1 for _, b in asked if b)]
 

@@ -48,11 +48,11 @@ BASE_WEIGHTS: Mapping[Kind, float] = {
     Kind.PLACE: 0.8,
     Kind.GENRE: 0.8,
     Kind.NUMBER: 0.6,
-    Kind.CONTENT: 1.0,
+    Kind.CONTENT: 0.2,
 }
 SPECIFIC_WEIGHT = 0.5
 """A row is specific if one of its facts, content apart, weighs at least this."""
-GIST_WEIGHT = 1.5
+GIST_WEIGHT = 0.8
 """A row is gist if its content weighs at least this in all."""
 # Common words can name something rare («historical romance»); but not every «writer» is a fact.
 _LEAST_RARITY = {Kind.TITLE: 0.8, Kind.NAME: 0.8, Kind.OCCUPATION: 0.7, Kind.PLACE: 0.7, Kind.GENRE: 0.65}
@@ -141,6 +141,11 @@ class RowFacts(NamedTuple):
 
 
 _QUOTED = re.compile(r"\"([^\"\n]{2,120})\"|(?<!\w)'([^\n]{2,120}?)'(?!\w)")
+_HOW_MANY = frozenset(stem(word) for word in "many number count old".split())
+_GENRE_WORDS = frozenset("genre realm category".split())
+_WRITINGS = _GENRE_WORDS | frozenset(
+    "novel book story tale fiction literature writing writer author narrative work collection literary".split()
+)
 _JOINS_NAME = frozenset("of for the de del la le van von der den al bin ibn in".split())
 
 
@@ -220,8 +225,7 @@ class _Reader:
                 kind, aliases = tail
                 self._add_words(kind, run, aliases)
             else:
-                known = {self.words[place].stem for place in run} & self.shown
-                completes = bool(known & self.lone_names)
+                completes = self.words[run[-1]].stem in self.lone_names
                 self._add_words(Kind.NAME, run, factor=_COMPLETED_NAME if completes else 1.0)
 
     def _capitalised_runs(self) -> list[list[int]]:
@@ -232,6 +236,9 @@ class _Reader:
                 raw = self.text[word.start : word.end]
                 if raw[0].isupper() and (len(raw) > 1 or run) and not self._is_small(word.stem):
                     run.append(place)
+                    if raw.endswith("'s"):  # the possessor's name ends here
+                        self._close(run, runs)
+                        run = []
                     continue
                 if run and raw in _JOINS_NAME and self._joins(place):
                     run.append(place)
@@ -246,6 +253,11 @@ class _Reader:
             run.pop()
         first = run[0]
         starts_sentence = first == 0 or self.words[first - 1].stem in ".!?\n"
+        if len(run) > 1 and starts_sentence and self._is_common(self.words[first].stem):
+            run, starts_sentence = run[1:], False  # «Winning the Booker Prize»
+            while self.text[self.words[run[0]].start].islower():
+                run = run[1:]
+            first = run[0]
         if len(run) > 1 or not starts_sentence or (self.singulars[first],) in self.lexicon.places:
             runs.append(run)
 
@@ -279,12 +291,18 @@ class _Reader:
                     continue
                 phrase = tuple(self.singulars[start : start + size])
                 for kind, table in self.tables:
-                    if phrase in table:
+                    if phrase in table and (kind is not Kind.GENRE or size > 1 or self._speaks_of_genre(start)):
                         aliases = table[phrase]
                         self._take_places(places)
                         if not any(self.shown.issuperset(alias) for alias in aliases):
                             self._add_words(kind, places, aliases)
                         break
+
+    def _speaks_of_genre(self, place: int) -> bool:
+        """Whether a word that can name a genre does: «horror stories», «the genre of horror», but no «horror of war»."""
+        after = self.singulars[place + 1 : place + 3]
+        before = self.singulars[max(0, place - 3) : place]
+        return not _WRITINGS.isdisjoint(after) or not _GENRE_WORDS.isdisjoint(before)
 
     def _numbers(self) -> None:
         for place, word in enumerate(self.words):
@@ -293,20 +311,26 @@ class _Reader:
                 value = word.stem.lstrip("#")
                 if word.stem in self.shown or value in ("0", "1"):
                     continue
-                weight = BASE_WEIGHTS[Kind.NUMBER] * (0.5 if value.isdecimal() and int(value) <= 10 else 1.0)
+                small = value.isdecimal() and int(value) <= 10 and self.shown.isdisjoint(_HOW_MANY)
+                weight = BASE_WEIGHTS[Kind.NUMBER] * (0.5 if small else 1.0)
                 self._add(Kind.NUMBER, [place], weight, parts=((word.stem, 1.0),))
 
     def _content(self) -> None:
         for place, word in enumerate(self.words):
             if self.taken[place] or self._is_small(word.stem) or not self._is_novel(word.stem):
                 continue
-            weight = self.background.weight(word.stem)
+            weight = BASE_WEIGHTS[Kind.CONTENT] * (0.3 + 0.7 * self.background.weight(word.stem))
             if not self.lexicon.synonyms.get(word.stem, frozenset()).isdisjoint(self.shown):
                 weight *= _SAID_ALREADY
             self._add(Kind.CONTENT, [place], weight, parts=((word.stem, 1.0),))
 
     def _is_small(self, word: str) -> bool:
         return word in self.lexicon.stop or word in self.lexicon.closed
+
+    def _is_common(self, word: str) -> bool:
+        """Whether a word has a life outside names."""
+        words = self.lexicon
+        return word in words.frame or word in words.boilerplate or word in words.synonyms
 
     def _is_novel(self, word: str) -> bool:
         return word not in self.shown and word not in CLAUSE_MARKS
@@ -327,12 +351,15 @@ class _Reader:
             word = self.words[place].stem
             if self._is_novel(word) and not self._is_small(word):
                 rarity = self.background.weight(word)
-                novel[word] = (1 + rarity) / 2 if kind in (Kind.NAME, Kind.TITLE) else rarity
+                novel[word] = rarity
+        whole = len(places) > 1
+        if whole and kind in (Kind.NAME, Kind.TITLE):
+            novel = {word: (1 + rarity) / 2 for word, rarity in novel.items()}  # together even common words are rare
         if not novel:
             return
         # One rare word makes a fact rare, and so do several common ones together.
         rarity = min(1.0, max(novel.values()) + 0.3 * (sum(novel.values()) - max(novel.values())))
-        if len(novel) > 1 or (kind is not Kind.NAME and rarity > 0.15):
+        if whole or (kind is not Kind.NAME and self.lexicon.frame.isdisjoint(novel)):
             rarity = max(rarity, _LEAST_RARITY.get(kind, 0.0))
         self._add(kind, places, BASE_WEIGHTS[kind] * rarity * factor, parts=tuple(novel.items()), aliases=aliases)
 

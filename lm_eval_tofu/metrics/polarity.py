@@ -1,5 +1,6 @@
 """Negation and professed ignorance: which words of a text are denied rather than stated."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,20 +15,21 @@ _DENIALS = frozenset(
     stem(word)
     for word in (
         "not no never none nor neither without cannot unlike lack lacking absence devoid refrain avoid eschew decline "
-        "refuse fail unable hardly rarely seldom scarcely"
+        "refuse unable"
     ).split()
 )
 _IGNORANCE = frozenset(
     stem(word) for word in "unknown unsure uncertain unaware unclear undisclosed unavailable unspecified".split()
 )
 NEGATORS = _DENIALS | _IGNORANCE
+SIGNS = NEGATORS | {"yet"}  # «has yet to»
 """Stems without which no word of a text is denied."""
 
 _KNOWING = frozenset(
     stem(word)
-    for word in "know sure certain aware information say tell answer provide confirm recall familiar clear".split()
+    for word in "know sure certain aware information say tell answer provide confirm recall familiar clear data".split()
 )
-_NO_DENIAL_BEFORE = frozenset(stem(word) for word in "only just merely simply doubt wonder exception less".split())
+_NO_DENIAL_BEFORE = frozenset(stem(word) for word in "only just merely simply doubt wonder exception less other solely".split())
 _COPULAS = frozenset(("be", "do", "have"))
 
 
@@ -49,15 +51,17 @@ def read(folded: str) -> list[Word]:
     tokens = [(token if token in CLAUSE_MARKS else stem(token), start, end) for token, start, end in sentence_tokens(folded)]
     words = [token for token, _, _ in tokens]
     denied = [False] * len(words)
-    if not NEGATORS.isdisjoint(words):
+    if not SIGNS.isdisjoint(words):
         for place, word in enumerate(words):
-            if word in NEGATORS and not (place + 1 < len(words) and words[place + 1] in _NO_DENIAL_BEFORE):
+            after = words[place + 1] if place + 1 < len(words) else ""
+            if (word in NEGATORS and after not in _NO_DENIAL_BEFORE) or (word == "yet" and after == "to"):
                 _deny(words, denied, place)
     return [Word(*token, flag) for token, flag in zip(tokens, denied, strict=True)]
 
 
 def _deny(words: Sequence[str], denied: list[bool], place: int) -> None:
-    ignorance = words[place] in _IGNORANCE or not _KNOWING.isdisjoint(words[place + 1 : place + 5])
+    ahead = itertools.takewhile(lambda word: word not in CLAUSE_MARKS, words[place + 1 : place + 4])
+    ignorance = words[place] in _IGNORANCE or not _KNOWING.isdisjoint(ahead)
     ends = _SENTENCE_MARKS if ignorance else CLAUSE_MARKS
     reach = 3 * _REACH if ignorance else _REACH
     for other in range(place, min(place + 1 + reach, len(words))):

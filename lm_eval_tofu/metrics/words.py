@@ -22,6 +22,9 @@ NUMBER_WORDS = {word: value for value, word in enumerate(_UNITS)} | {
 }
 """English number words and their values."""
 
+NEGATIONS = frozenset("not no non never none nor neither without cannot".split())
+"""Words that negate; no other word has one of them for its stem."""
+
 _TENS_STEMS = frozenset(f"#{10 * value}" for value in range(2, 10))
 
 _IRREGULAR = dict(
@@ -37,19 +40,20 @@ _IRREGULAR = dict(
         "being:be fought:fight sought:seek meant:mean understood:understand overcame:overcome died:die dying:die "
         "series:series species:species news:news teeth:tooth feet:foot mice:mouse theatre:theater colour:color "
         "honour:honor humour:humor favourite:favorite centre:center behaviour:behavior labour:labor flavour:flavor "
-        "neighbour:neighbor jewellery:jewelry grey:gray mum:mother analyse:analyze realise:realize"
+        "neighbour:neighbor jewellery:jewelry grey:gray mum:mother analyse:analyze realise:realize used:use using:use evolution:evolve travelled:travel "
+        "travelling:travel"
     ).split()
 )
 
 _BASE_FORMS = frozenset(_IRREGULAR.values())
 
-# Endings, each with the fewest letters that must remain. The longest that fits goes; the search then starts again.
+# Endings, each with the fewest letters that must remain, without the silent `e` («receive», «receiving»). The longest
+# that fits goes; the search then starts again.
 _ENDINGS = sorted(
     (
         *((ending, 4) for ending in (
-            "ization isation ation ition ative itive ically ability ibility fulness ousness iveness ement ment ness "
-            "ance ence ancy ency able ible ical ial ally ity ist ism ian ive ize ise ous ion ic al ly ate ful less "
-            "ship hood"
+            "ization isation ation ition ativ itiv atory ator ically ability ibility fulness ousness iveness ement ment "
+            "ness anc enc ancy ency abl ibl ify if ical ial ally ity ist ism ian iv iz is ous ion ic al ly at ful less ship hood"
         ).split()),
         *((ending, 5) for ending in ("ent", "ant", "er", "or", "ery")),
         ("e", 3),
@@ -120,8 +124,10 @@ def _stem(token: str) -> str:
         word += rest  # O'Brien, D'Angelo
     if word in NUMBER_WORDS:
         return f"#{NUMBER_WORDS[word]}"
-    word = _IRREGULAR.get(word, word)
-    return _without_endings(_uninflected(word)) if len(word) > 3 else word
+    if word in NEGATIONS or len(word) <= 3:
+        return _IRREGULAR.get(word, word)
+    shorter = _without_endings(_uninflected(_IRREGULAR.get(word, word)))
+    return word if shorter in NEGATIONS else shorter  # «noted» is not «not»
 
 
 def singular(token: str) -> str:
