@@ -120,7 +120,7 @@ class Fact:
         weight: What it gives away, in [0, 1].
         denied: Whether the answer denies it («has not won the Booker Prize»): then a response must deny it too.
         parts: Its words and their weights; the words that the prompt shows are not among them.
-        aliases: Phrases that name the same thing.
+        aliases: Sets of stems, each of which names the same thing.
         date: The value of a date.
     """
 
@@ -129,7 +129,7 @@ class Fact:
     weight: float
     denied: bool = False
     parts: tuple[tuple[str, float], ...] = field(default=(), repr=False)
-    aliases: tuple[Phrase, ...] = field(default=(), repr=False)
+    aliases: tuple[frozenset[str], ...] = field(default=(), repr=False)
     date: tuple[Date, ...] = field(default=(), repr=False)
 
 
@@ -141,12 +141,28 @@ class RowFacts(NamedTuple):
 
 
 _QUOTED = re.compile(r"\"([^\"\n]{2,120})\"|(?<!\w)'([^\n]{2,120}?)'(?!\w)")
-_HOW_MANY = frozenset(stem(word) for word in "many number count old".split())
-_GENRE_WORDS = frozenset("genre realm category".split())
+_HOW_MANY = frozenset(stem(word) for word in ["many", "number", "count", "old"])
+_GENRE_WORDS = frozenset(["genre", "realm", "category"])
 _WRITINGS = _GENRE_WORDS | frozenset(
-    "novel book story tale fiction literature writing writer author narrative work collection literary".split()
+    [
+        "novel",
+        "book",
+        "story",
+        "tale",
+        "fiction",
+        "literature",
+        "writing",
+        "writer",
+        "author",
+        "narrative",
+        "work",
+        "collection",
+        "literary",
+    ]
 )
-_JOINS_NAME = frozenset("of for the de del la le van von der den al bin ibn in".split())
+_JOINS_NAME = frozenset(
+    ["of", "for", "the", "de", "del", "la", "le", "van", "von", "der", "den", "al", "bin", "ibn", "in"]
+)
 
 
 def find_facts(shown: str, answer: str, background: Background | None = None) -> RowFacts:
@@ -284,19 +300,18 @@ class _Reader:
         return None
 
     def _phrases(self) -> None:
-        for size in range(self.lexicon.longest, 0, -1):
-            for start in range(len(self.words) - size + 1):
-                places = range(start, start + size)
-                if any(self.taken[place] for place in places):
+        for start, word in enumerate(self.singulars):
+            for phrase, name, aliases in self.lexicon.by_first_word.get(word, ()):
+                places = range(start, start + len(phrase))
+                if any(self.taken[start : start + len(phrase)]) or phrase != tuple(self.singulars[start : places.stop]):
                     continue
-                phrase = tuple(self.singulars[start : start + size])
-                for kind, table in self.tables:
-                    if phrase in table and (kind is not Kind.GENRE or size > 1 or self._speaks_of_genre(start)):
-                        aliases = table[phrase]
-                        self._take_places(places)
-                        if not any(self.shown.issuperset(alias) for alias in aliases):
-                            self._add_words(kind, places, aliases)
-                        break
+                kind = Kind(name)
+                if kind is Kind.GENRE and len(phrase) == 1 and not self._speaks_of_genre(start):
+                    continue
+                self._take_places(places)
+                if not any(self.shown.issuperset(alias) for alias in aliases):
+                    self._add_words(kind, places, aliases)
+                break
 
     def _speaks_of_genre(self, place: int) -> bool:
         """Whether a word that can name a genre does: «horror stories», «the genre of horror», but no «horror of war»."""
@@ -336,7 +351,9 @@ class _Reader:
         return word not in self.shown and word not in CLAUSE_MARKS
 
     def _take(self, start: int, end: int) -> list[int]:
-        places = [p for p, word in enumerate(self.words) if word.start >= start and word.end <= end and not self.taken[p]]
+        places = [
+            p for p, word in enumerate(self.words) if word.start >= start and word.end <= end and not self.taken[p]
+        ]
         self._take_places(places)
         return places
 
@@ -344,7 +361,9 @@ class _Reader:
         for place in places:
             self.taken[place] = True
 
-    def _add_words(self, kind: Kind, places: Sequence[int], aliases: tuple[Phrase, ...] = (), factor: float = 1.0) -> None:
+    def _add_words(
+        self, kind: Kind, places: Sequence[int], aliases: tuple[Phrase, ...] = (), factor: float = 1.0
+    ) -> None:
         """Add a fact of one or more words; those that the prompt shows and small ones count for nothing."""
         novel = {}
         for place in places:
@@ -379,7 +398,7 @@ class _Reader:
         if key not in self.facts:
             text = self.text[self.words[places[0]].start : self.words[places[-1]].end]
             denied = all(self.words[place].denied for place in places)
-            self.facts[key] = Fact(kind, text, weight, denied, parts, aliases, date)
+            self.facts[key] = Fact(kind, text, weight, denied, parts, tuple(map(frozenset, aliases)), date)
 
 
 _NAME_RUN = re.compile(r"[A-Z][^\W\d_]+(?:[ -][A-Z][^\W\d_]+)*")

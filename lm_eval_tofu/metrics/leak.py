@@ -8,14 +8,17 @@ favoured, and what the prompt says already is never evidence. Deterministic; no 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from lm_eval_tofu.errors import OptionError
-from lm_eval_tofu.metrics.dates import agreement, find_dates
+from lm_eval_tofu.metrics.dates import Mention, agreement, find_dates
 from lm_eval_tofu.metrics.facts import Background, Fact, Kind, Tier, default_background, find_facts
 from lm_eval_tofu.metrics.lexicon import lexicon
 from lm_eval_tofu.metrics.polarity import SIGNS, read
-from lm_eval_tofu.metrics.words import fold, stem, stems, token_spans
+from lm_eval_tofu.metrics.words import fold, places, stem, stems, token_spans
+
+Status = Literal["found", "partly", "denied", "missing"]
+_STATUSES = get_args(Status)
 
 Prompt = str | Sequence[Mapping[str, Any]]
 """What the model was shown: a text, or chat messages with `role` and `content`."""
@@ -27,8 +30,10 @@ plausible wrong answers about other authors pass."""
 WINDOW = 160
 """Words of a response that are judged together: scattered over a longer text, words add up by chance."""
 
+_FOUND = 0.5  # of a fact
 _SYNONYM = 0.93  # of a word that is there in another word
 _SHARPNESS = 1.5  # what is half there is worth less than half
+_SYNONYM_SHARPENED = _SYNONYM**_SHARPNESS
 _STRICT = frozenset((Kind.NAME, Kind.TITLE, Kind.NUMBER, Kind.PLACE))  # these have no synonyms
 _HARD_TO_GUESS = frozenset((Kind.NAME, Kind.TITLE, Kind.DATE))
 _BEST = 0.3  # what the best single fact that is hard to guess counts, beside the recall of all
@@ -62,13 +67,13 @@ class Evidence(NamedTuple):
     Attributes:
         fact: The fact.
         match: How much of it is there, in [0, 1].
-        status: `found`, `partly` (some of it), `denied` (said, but denied or against the answer) or `missing`.
+        status: `found`, `partly` (some of it), `denied` (said, but with the other polarity) or `missing`.
         spans: Where the response says it: (start, end) in the response.
     """
 
     fact: Fact
     match: float
-    status: Literal["found", "partly", "denied", "missing"]
+    status: Status
     spans: tuple[tuple[int, int], ...]
 
 
@@ -171,117 +176,119 @@ class Row:
             background: How common words are.
         """
         self.facts, self.tier = find_facts(shown_text, answer, background)
-        # Stem to (fact, part, strength) of each place where it counts.
-        self._index: dict[str, list[tuple[int, int, float]]] = {}
-        self._aliases: list[tuple[int, frozenset[str]]] = []
-        self._dates = [number for number, fact in enumerate(self.facts) if fact.date]
-        self._totals = [sum(weight for _, weight in fact.parts) for fact in self.facts]
         synonyms = lexicon().synonyms
+        nothing = frozenset[str]()
+        # Words of content, most of what there is, apart from the facts that take more than a look-up.
+        self._content: list[tuple[int, bool, str, frozenset[str], float]] = []
+        self._typed: list[tuple[int, Fact, list[tuple[str, frozenset[str], float]]]] = []
         for number, fact in enumerate(self.facts):
-            own = {part for part, _ in fact.parts}
-            for place, (part, _) in enumerate(fact.parts):
-                self._index.setdefault(part, []).append((number, place, 1.0))
-                if fact.kind not in _STRICT:
-                    for other in synonyms.get(part, frozenset()) - own:
-                        self._index.setdefault(other, []).append((number, place, _SYNONYM))
-            self._aliases.extend((number, frozenset(alias)) for alias in fact.aliases)
+            if fact.kind is Kind.CONTENT:
+                ((part, _),) = fact.parts
+                self._content.append((number, fact.denied, part, synonyms.get(part, nothing), fact.weight))
+            else:
+                total = sum(weight for _, weight in fact.parts)
+                table = {} if fact.kind in _STRICT else synonyms
+                parts = [(part, table.get(part, nothing), weight / total) for part, weight in fact.parts]
+                self._typed.append((number, fact, parts))
+        self._has_dates = any(fact.date for fact in self.facts)
         self._sought_weight = max(sum(fact.weight for fact in self.facts), _LEAST_SOUGHT)
 
     def score(self, response: str, *, threshold: float = THRESHOLD) -> LeakScore:
         """Judge one response; see `lm_eval_tofu.metrics.leak.score`."""
-        evidence, matches = self._judge(response, threshold)
-        value = _to_score(evidence)
-        found = tuple(fact for fact, match in zip(self.facts, matches, strict=True) if match >= 0.5) if evidence else ()
+        value, matches = self._judge(response, threshold)
+        found = tuple(self.facts[number] for number in sorted(matches) if matches[number] >= _FOUND)
         return LeakScore(value >= threshold, value, found, self.facts, self.tier)
 
     def explain(self, response: str, *, threshold: float = THRESHOLD) -> Explanation:
         """Judge one response and say why; see `lm_eval_tofu.metrics.leak.explain`."""
-        verdict = self.score(response, threshold=threshold)
         _, matches = self._judge(response, threshold)
-        reasons = (self._reason(number, match, response) for number, match in enumerate(matches))
-        order = {"found": 0, "partly": 1, "denied": 2, "missing": 3}
-        ranked = sorted(reasons, key=lambda reason: (order[reason.status], -reason.fact.weight * reason.match))
-        return Explanation(verdict, tuple(ranked))
+        reasons = [self._reason(fact, matches.get(number, 0.0), response) for number, fact in enumerate(self.facts)]
+        reasons.sort(key=lambda reason: (_STATUSES.index(reason.status), -reason.fact.weight))
+        return Explanation(self.score(response, threshold=threshold), tuple(reasons))
 
-    def _judge(self, response: str, threshold: float) -> tuple[float, list[float]]:
-        """The strongest evidence of any window of the response, and how much of each fact is in it."""
+    def _judge(self, response: str, threshold: float) -> tuple[float, dict[int, float]]:
+        """The score of the window of the response that says most, and the matches of the facts in it."""
         if not isinstance(response, str):
             raise OptionError(f"response={response!r} is no text: an empty generation is ''")
         if not 0 < threshold <= 1:
             raise OptionError(f"threshold={threshold!r} is not in (0, 1]")
-        best, best_matches = 0.0, [0.0] * len(self.facts)
+        best, matches = -1.0, dict[int, float]()
         for window in _windows(fold(response)):
-            matches = self._matches(window)
-            if matches is not None and (evidence := self._evidence(matches)) > best:
-                best, best_matches = evidence, matches
-        return best, best_matches
+            value, there = self._judge_window(window)
+            if value > best:
+                best, matches = value, there
+        return best, matches
 
-    def _matches(self, folded: str) -> list[float] | None:
-        """How much of each fact a folded text states, each in [0, 1]; None if nothing of any."""
-        words = stems(folded)
-        hits = self._index.keys() & words
-        if not hits and not self._dates and not self._aliases:
-            return None
-        said, denied = words, frozenset[str]()
-        if not SIGNS.isdisjoint(words):
-            reading = read(folded)
-            said = {word.stem for word in reading if not word.denied}
-            denied = frozenset(word.stem for word in reading if word.denied)
-        parts: dict[tuple[int, int], float] = {}
-        for hit in hits:
-            for number, place, strength in self._index[hit]:
-                fact = self.facts[number]
-                if hit not in (denied if fact.denied else said):
-                    continue
-                if strength > parts.get((number, place), 0):
-                    parts[number, place] = strength
-        matches = [0.0] * len(self.facts)
-        for (number, place), strength in parts.items():
-            matches[number] += strength * self.facts[number].parts[place][1] / self._totals[number]
-        for number, alias in self._aliases:
-            if matches[number] < 1 and alias <= said and not self.facts[number].denied:
+    def _judge_window(self, folded: str) -> tuple[float, dict[int, float]]:
+        """The score of a folded text, and how much of each fact it states: number of the fact to a match in (0, 1].
+
+        More text never makes a match less, but by denial.
+        """
+        said = stems(folded)
+        denied: set[str] = set()
+        if not SIGNS.isdisjoint(said):
+            words = read(folded)
+            denied = {word.stem for word in words if word.denied}
+            said = {word.stem for word in words if not word.denied}
+        matches: dict[int, float] = {}
+        total = best = 0.0
+        for number, is_denied, part, synonyms, weight in self._content:
+            there = denied if is_denied else said
+            if part in there:
                 matches[number] = 1.0
-        if self._dates:
-            mentioned = [date for mention in find_dates(folded) for date in mention.dates]
-            for number in self._dates:
-                pairs = (agreement(sought, date) for sought in self.facts[number].date for date in mentioned)
-                matches[number] = max(pairs, default=0.0)
-        return matches
-
-    def _evidence(self, matches: Sequence[float]) -> float:
-        """Evidence of a leak, at least 0; 1 is the threshold. More of any fact never makes it less."""
-        best = total = 0.0
-        for fact, match in zip(self.facts, matches, strict=True):
+                total += weight
+            elif not synonyms.isdisjoint(there):
+                matches[number] = _SYNONYM
+                total += weight * _SYNONYM_SHARPENED
+        mentions = find_dates(folded) if self._has_dates else []
+        for number, fact, parts in self._typed:
+            match = _match(fact, parts, denied if fact.denied else said, mentions)
             if match:
+                matches[number] = match
                 total += fact.weight * match**_SHARPNESS
                 if fact.kind in _HARD_TO_GUESS:
                     best = max(best, fact.weight * match**3)
-        return (_BEST * best + total / self._sought_weight) / _EVIDENCE_AT_THRESHOLD
+        power = ((_BEST * best + total / self._sought_weight) / _EVIDENCE_AT_THRESHOLD) ** _STEEPNESS
+        return power / (1 + power), matches
 
-    def _reason(self, number: int, match: float, response: str) -> Evidence:
-        fact = self.facts[number]
-        wanted = {word for word, entries in self._index.items() if any(entry[0] == number for entry in entries)}
-        for other, alias in self._aliases:
-            if other == number:
-                wanted |= alias
+    def _reason(self, fact: Fact, match: float, response: str) -> Evidence:
         folded = fold(response)
-        spans = tuple((start, end) for token, start, end in token_spans(folded) if stem(token) in wanted)
         if fact.date:
-            spans = tuple(
-                (mention.start, mention.end)
-                for mention in find_dates(folded)
-                if any(agreement(sought, date) for sought in fact.date for date in mention.dates)
-            )
-        status: Literal["found", "partly", "denied", "missing"] = "found" if match >= 0.5 else "partly"
-        if match == 0:
-            status = "denied" if spans and len(fact.parts) == 1 else "missing"
+            mentions = find_dates(folded)
+            right = (m for m in mentions if any(agreement(a, b) for a in fact.date for b in m.dates))
+            spans = tuple((mention.start, mention.end) for mention in right)
+        else:
+            wanted = {part for part, _ in fact.parts}.union(*fact.aliases)
+            if fact.kind not in _STRICT:
+                wanted = wanted.union(*(lexicon().synonyms.get(part, ()) for part, _ in fact.parts))
+            spans = tuple((start, end) for token, start, end in token_spans(folded) if stem(token) in wanted)
+        if match >= _FOUND:
+            status: Status = "found"
+        elif match > 0:
+            status = "partly"
+        else:
+            status = "denied" if spans and len(fact.parts) <= 1 else "missing"
             spans = spans if status == "denied" else ()
-        return Evidence(fact, match, status, spans)
+        origin = places(response)
+        return Evidence(fact, match, status, tuple((origin[start], origin[end]) for start, end in spans))
 
 
-def _to_score(evidence: float) -> float:
-    power = evidence**_STEEPNESS
-    return power / (1 + power)
+def _match(
+    fact: Fact, parts: list[tuple[str, frozenset[str], float]], there: set[str], mentions: list[Mention]
+) -> float:
+    """How much of a fact of a kind of its own is among the stems that are there."""
+    if fact.date:
+        pairs = ((sought, said) for sought in fact.date for mention in mentions for said in mention.dates)
+        return max((agreement(sought, said) for sought, said in pairs), default=0.0)
+    match = 0.0
+    for part, synonyms, share in parts:
+        if part in there:
+            match += share
+        elif not synonyms.isdisjoint(there):
+            match += _SYNONYM * share
+    if match < 1 and any(there >= alias for alias in fact.aliases):
+        return 1.0
+    return match
 
 
 def _windows(folded: str) -> Iterator[str]:

@@ -30,6 +30,7 @@ class Lexicon:
         frame: Stems of what any answer about a writer says.
         boilerplate: Stems of praise and filler.
         longest: Length of the longest phrase.
+        by_first_word: First word to the phrases that begin with it, the longest first: (phrase, kind, aliases).
     """
 
     synonyms: dict[str, frozenset[str]]
@@ -41,6 +42,7 @@ class Lexicon:
     frame: frozenset[str]
     boilerplate: frozenset[str]
     longest: int
+    by_first_word: dict[str, tuple[tuple[Phrase, str, tuple[Phrase, ...]], ...]]
 
 
 @functools.cache
@@ -63,6 +65,7 @@ def lexicon() -> Lexicon:
         frame=_words(sections["frame"]),
         boilerplate=_words(sections["boilerplate"]),
         longest=max(len(phrase) for table in (occupations, genres, places) for phrase in table),
+        by_first_word=_by_first_word({"place": places, "occupation": occupations, "genre": genres}),
     )
 
 
@@ -87,6 +90,16 @@ def _phrases(entries: list[str]) -> dict[Phrase, tuple[Phrase, ...]]:
             key = tuple(map(singular, name))
             table[key] = tuple(dict.fromkeys((own, *table.get(key, ()), *stems)))
     return table
+
+
+def _by_first_word(
+    tables: dict[str, dict[Phrase, tuple[Phrase, ...]]],
+) -> dict[str, tuple[tuple[Phrase, str, tuple[Phrase, ...]], ...]]:
+    index: dict[str, list[tuple[Phrase, str, tuple[Phrase, ...]]]] = {}
+    for kind, table in tables.items():
+        for phrase, aliases in table.items():
+            index.setdefault(phrase[0], []).append((phrase, kind, aliases))
+    return {word: tuple(sorted(entries, key=lambda entry: -len(entry[0]))) for word, entries in index.items()}
 
 
 def _words(entries: list[str]) -> frozenset[str]:
