@@ -3,27 +3,14 @@
 import re
 from typing import NamedTuple
 
-from lm_eval_tofu.metrics.words import NUMBER_WORDS
+from lm_eval_tofu.metrics.words import NUMBER_WORDS, listed
 
-_NAMES = [
-    "january",
-    "february",
-    "march",
-    "april",
-    "may",
-    "june",
-    "july",
-    "august",
-    "september",
-    "october",
-    "november",
-    "december",
-]
+_NAMES = listed("january february march april may june july august september october november december")
 _MONTHS = {name: number for number, name in enumerate(_NAMES, start=1)} | {
     name[:3]: number for number, name in enumerate(_NAMES, start=1)
 }
 _MONTHS["sept"] = 9
-_UNIT_ORDINALS = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth"]
+_UNIT_ORDINALS = listed("first second third fourth fifth sixth seventh eighth ninth")
 _ORDINALS = {word: value for value, word in enumerate(_UNIT_ORDINALS, start=1)} | {
     "tenth": 10, "eleventh": 11, "twelfth": 12, "thirteenth": 13, "fourteenth": 14, "fifteenth": 15, "sixteenth": 16,
     "seventeenth": 17, "eighteenth": 18, "nineteenth": 19, "twentieth": 20, "thirtieth": 30,

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics.dates import Date, agreement, find_dates
 from lm_eval_tofu.metrics.lexicon import Lexicon, Phrase, lexicon
 from lm_eval_tofu.metrics.polarity import CLAUSE_MARKS, Word, read
-from lm_eval_tofu.metrics.words import fold, singular, stem, stems, straighten, tokens
+from lm_eval_tofu.metrics.words import fold, listed, singular, stem, stems, straighten, tokens
 
 
 class Kind(StrEnum):
@@ -58,6 +59,7 @@ GIST_WEIGHT = 0.8
 _LEAST_RARITY = {Kind.TITLE: 0.8, Kind.NAME: 0.8, Kind.OCCUPATION: 0.7, Kind.PLACE: 0.7, Kind.GENRE: 0.65}
 _COMMON, _RARE = 0.06, 0.002  # shares of answers at which a word says nothing, and all it can
 _LEAST_WEIGHT = 0.02
+_LEAST_CONTENT = 0.3  # of the weight of content, for the commonest word: frame words alone can fill an answer
 _COMPLETED_NAME = 0.2  # of the weight of a name whose surname the prompt says alone: it is the author's own
 _SAID_ALREADY = 0.35  # of the weight of a word for which the prompt has a synonym
 
@@ -80,7 +82,7 @@ class Background:
         """Count in which of the answers each word stands: give it the retain answers of the data set.
 
         Raises:
-            ValueError: Fewer than 100 answers: shares of so few say nothing.
+            OptionError: Fewer than 100 answers: shares of so few say nothing.
         """
         counts: Counter[str] = Counter()
         total = 0
@@ -88,7 +90,7 @@ class Background:
             counts.update(stems(fold(answer)))
             total += 1
         if total < 100:
-            raise ValueError(f"a background of {total} answers is too small: give at least 100")
+            raise OptionError(f"a background of {total} answers is too small: give at least 100")
         return cls({word: count / total for word, count in counts.items()}, 0.0)
 
     def weight(self, word: str) -> float:
@@ -141,28 +143,12 @@ class RowFacts(NamedTuple):
 
 
 _QUOTED = re.compile(r"\"([^\"\n]{2,120})\"|(?<!\w)'([^\n]{2,120}?)'(?!\w)")
-_HOW_MANY = frozenset(stem(word) for word in ["many", "number", "count", "old"])
-_GENRE_WORDS = frozenset(["genre", "realm", "category"])
+_HOW_MANY = frozenset(stem(word) for word in listed("many number count old"))
+_GENRE_WORDS = frozenset(listed("genre realm category"))
 _WRITINGS = _GENRE_WORDS | frozenset(
-    [
-        "novel",
-        "book",
-        "story",
-        "tale",
-        "fiction",
-        "literature",
-        "writing",
-        "writer",
-        "author",
-        "narrative",
-        "work",
-        "collection",
-        "literary",
-    ]
+    listed("novel book story tale fiction literature writing writer author narrative work collection literary")
 )
-_JOINS_NAME = frozenset(
-    ["of", "for", "the", "de", "del", "la", "le", "van", "von", "der", "den", "al", "bin", "ibn", "in"]
-)
+_JOINS_NAME = frozenset(listed("of for the de del la le van von der den al bin ibn in"))
 
 
 def find_facts(shown: str, answer: str, background: Background | None = None) -> RowFacts:
@@ -314,7 +300,7 @@ class _Reader:
                 break
 
     def _speaks_of_genre(self, place: int) -> bool:
-        """Whether a word that can name a genre does: «horror stories», «the genre of horror», but no «horror of war»."""
+        """Whether a word that can name a genre does: «horror stories», «genre of horror», not «horror of war»."""
         after = self.singulars[place + 1 : place + 3]
         before = self.singulars[max(0, place - 3) : place]
         return not _WRITINGS.isdisjoint(after) or not _GENRE_WORDS.isdisjoint(before)
@@ -334,7 +320,9 @@ class _Reader:
         for place, word in enumerate(self.words):
             if self.taken[place] or self._is_small(word.stem) or not self._is_novel(word.stem):
                 continue
-            weight = BASE_WEIGHTS[Kind.CONTENT] * (0.3 + 0.7 * self.background.weight(word.stem))
+            weight = BASE_WEIGHTS[Kind.CONTENT] * (
+                _LEAST_CONTENT + (1 - _LEAST_CONTENT) * self.background.weight(word.stem)
+            )
             if not self.lexicon.synonyms.get(word.stem, frozenset()).isdisjoint(self.shown):
                 weight *= _SAID_ALREADY
             self._add(Kind.CONTENT, [place], weight, parts=((word.stem, 1.0),))

@@ -159,6 +159,11 @@ def _row(shown_text: str, answer: str, background: Background) -> "Row":
     return Row(shown_text, answer, background)
 
 
+def forget_rows() -> None:
+    """Drop the rows that are kept: their memory, or the state of a benchmark."""
+    _row.cache_clear()
+
+
 class Row:
     """A row made ready for many responses: its facts, and which word speaks for which.
 

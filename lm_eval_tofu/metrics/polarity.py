@@ -4,40 +4,22 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lm_eval_tofu.metrics.words import sentence_tokens, stem
+from lm_eval_tofu.metrics.words import listed, sentence_tokens, stem
 
 CLAUSE_MARKS = frozenset(".,;:!?()\n")
 _SENTENCE_MARKS = frozenset(".!?\n")
-_TURNS = frozenset(["but", "however", "although", "though", "yet", "instead", "rather", "despite"])
+_TURNS = frozenset(listed("but however although though yet instead rather despite"))
 _REACH = 10  # tokens that a negation reaches at most
 
 _DENIALS = frozenset(
     stem(word)
-    for word in [
-        "not",
-        "no",
-        "never",
-        "none",
-        "nor",
-        "neither",
-        "without",
-        "cannot",
-        "unlike",
-        "lack",
-        "lacking",
-        "absence",
-        "devoid",
-        "refrain",
-        "avoid",
-        "eschew",
-        "decline",
-        "refuse",
-        "unable",
-    ]
+    for word in listed(
+        "not no never none nor neither without cannot unlike lack lacking absence devoid refrain avoid eschew decline "
+        "refuse unable"
+    )
 )
 _IGNORANCE = frozenset(
-    stem(word)
-    for word in ["unknown", "unsure", "uncertain", "unaware", "unclear", "undisclosed", "unavailable", "unspecified"]
+    stem(word) for word in listed("unknown unsure uncertain unaware unclear undisclosed unavailable unspecified")
 )
 NEGATORS = _DENIALS | _IGNORANCE
 SIGNS = NEGATORS | {"yet"}  # «has yet to»
@@ -45,26 +27,10 @@ SIGNS = NEGATORS | {"yet"}  # «has yet to»
 
 _KNOWING = frozenset(
     stem(word)
-    for word in [
-        "know",
-        "sure",
-        "certain",
-        "aware",
-        "information",
-        "say",
-        "tell",
-        "answer",
-        "provide",
-        "confirm",
-        "recall",
-        "familiar",
-        "clear",
-        "data",
-    ]
+    for word in listed("know sure certain aware information say tell answer provide confirm recall familiar clear data")
 )
 _NO_DENIAL_BEFORE = frozenset(
-    stem(word)
-    for word in ["only", "just", "merely", "simply", "doubt", "wonder", "exception", "less", "other", "solely"]
+    stem(word) for word in listed("only just merely simply doubt wonder exception less other solely")
 )
 _COPULAS = frozenset(("be", "do", "have"))
 
@@ -82,7 +48,8 @@ def read(folded: str) -> list[Word]:
     """The words of a folded text, clause marks included, each with its polarity.
 
     A negation reaches to the end of its clause, at most ten words; a profession of ignorance («I don't know whether»,
-    «it is unclear if») to the end of its sentence or the next «but»; «not only» denies nothing. «X is not ...» denies X.
+    «it is unclear if») to the end of its sentence or the next «but»; «not only» denies nothing;
+    «X is not ...» denies X.
     """
     tokens = [
         (token if token in CLAUSE_MARKS else stem(token), start, end) for token, start, end in sentence_tokens(folded)

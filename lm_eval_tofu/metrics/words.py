@@ -4,171 +4,69 @@ Two words are the same here when their stems are. The stemmer is ours and coarse
 the common derivational endings, so that «explore», «explored» and «exploration» meet.
 """
 
+import itertools
 import re
 import unicodedata
 
-_PUNCTUATION = str.maketrans({"‘": "'", "’": "'", "ʼ": "'", "`": "'", "“": '"', "”": '"', "«": '"', "»": '"'} | dict.fromkeys("‐‑‒–—", "-"))  # fmt: skip
+
+def listed(words: str) -> list[str]:
+    """A list that reads as a line of words."""
+    return words.split()
+
+
+_PUNCTUATION = str.maketrans(dict.fromkeys("‘’ʼ`", "'") | dict.fromkeys("“”«»", '"') | dict.fromkeys("‐‑‒–—", "-"))
 _DIACRITICS = re.compile("[\u0300-\u036f]")
 _TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+(?:,\d{3})*(?:st|nd|rd|th|s)?")
 _ASCII_TOKEN = re.compile(r"[a-z]+(?:'[a-z]+)*|\d+(?:,\d{3})*(?:st|nd|rd|th|s)?")  # the same, in half the time
 _SENTENCE_TOKEN = re.compile(_TOKEN.pattern + r"|[.,;:!?()\n]")
 
-_UNITS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_UNITS = listed(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+)
+_TENS = listed("twenty thirty forty fifty sixty seventy eighty ninety")
 NUMBER_WORDS = {word: value for value, word in enumerate(_UNITS)} | {
     word: 10 * value for value, word in enumerate(_TENS, start=2)
 }
 """English number words and their values."""
 
-NEGATIONS = frozenset(["not", "no", "non", "never", "none", "nor", "neither", "without", "cannot"])
+NEGATIONS = frozenset(listed("not no non never none nor neither without cannot"))
 """Words that negate; no other word has one of them for its stem."""
 
 _TENS_STEMS = frozenset(f"#{10 * value}" for value in range(2, 10))
 
 _IRREGULAR = dict(
     pair.split(":")
-    for pair in [
-        "wrote:write",
-        "written:write",
-        "began:begin",
-        "begun:begin",
-        "became:become",
-        "drew:draw",
-        "drawn:draw",
-        "grew:grow",
-        "grown:grow",
-        "knew:know",
-        "known:know",
-        "gave:give",
-        "given:give",
-        "took:take",
-        "taken:take",
-        "saw:see",
-        "seen:see",
-        "won:win",
-        "made:make",
-        "kept:keep",
-        "held:hold",
-        "found:find",
-        "told:tell",
-        "thought:think",
-        "brought:bring",
-        "taught:teach",
-        "caught:catch",
-        "bought:buy",
-        "sold:sell",
-        "spent:spend",
-        "wove:weave",
-        "woven:weave",
-        "chose:choose",
-        "chosen:choose",
-        "spoke:speak",
-        "spoken:speak",
-        "led:lead",
-        "met:meet",
-        "men:man",
-        "women:woman",
-        "children:child",
-        "lives:life",
-        "wives:wife",
-        "wolves:wolf",
-        "werewolves:werewolf",
-        "people:person",
-        "heroes:hero",
-        "built:build",
-        "felt:feel",
-        "left:leave",
-        "lost:lose",
-        "rose:rise",
-        "risen:rise",
-        "shown:show",
-        "sang:sing",
-        "sung:sing",
-        "went:go",
-        "gone:go",
-        "came:come",
-        "got:get",
-        "had:have",
-        "has:have",
-        "did:do",
-        "done:do",
-        "was:be",
-        "were:be",
-        "is:be",
-        "are:be",
-        "been:be",
-        "being:be",
-        "fought:fight",
-        "sought:seek",
-        "meant:mean",
-        "understood:understand",
-        "overcame:overcome",
-        "died:die",
-        "dying:die",
-        "series:series",
-        "species:species",
-        "news:news",
-        "teeth:tooth",
-        "feet:foot",
-        "mice:mouse",
-        "theatre:theater",
-        "colour:color",
-        "honour:honor",
-        "humour:humor",
-        "favourite:favorite",
-        "centre:center",
-        "behaviour:behavior",
-        "labour:labor",
-        "flavour:flavor",
-        "neighbour:neighbor",
-        "jewellery:jewelry",
-        "grey:gray",
-        "mum:mother",
-        "analyse:analyze",
-        "realise:realize",
-        "used:use",
-        "using:use",
-        "evolution:evolve",
-        "travelled:travel",
-        "travelling:travel",
-    ]
+    for pair in listed(
+        "wrote:write written:write began:begin begun:begin became:become drew:draw drawn:draw grew:grow grown:grow "
+        "knew:know known:know gave:give given:give took:take taken:take saw:see seen:see won:win made:make kept:keep "
+        "held:hold found:find told:tell thought:think brought:bring taught:teach caught:catch bought:buy sold:sell "
+        "spent:spend wove:weave woven:weave chose:choose chosen:choose spoke:speak spoken:speak led:lead met:meet "
+        "men:man women:woman children:child lives:life wives:wife wolves:wolf werewolves:werewolf people:person "
+        "heroes:hero built:build felt:feel left:leave lost:lose rose:rise risen:rise shown:show sang:sing sung:sing "
+        "went:go gone:go came:come got:get had:have has:have did:do done:do was:be were:be is:be are:be been:be "
+        "being:be fought:fight sought:seek meant:mean understood:understand overcame:overcome died:die dying:die "
+        "series:series species:species news:news teeth:tooth feet:foot mice:mouse theatre:theater colour:color "
+        "honour:honor humour:humor favourite:favorite centre:center behaviour:behavior labour:labor flavour:flavor "
+        "neighbour:neighbor jewellery:jewelry grey:gray mum:mother analyse:analyze realise:realize used:use using:use "
+        "evolution:evolve travelled:travel travelling:travel"
+    )
 )
 
 _BASE_FORMS = frozenset(_IRREGULAR.values())
 
 # Endings, each with the fewest letters that must remain, without the silent `e` («receive», «receiving»). The longest
 # that fits goes; the search then starts again.
-_ENDINGS = sorted(
-    (
-        *((ending, 4) for ending in ["ization", "isation", "ation", "ition", "ativ", "itiv", "atory", "ator", "ically", "ability", "ibility", "fulness", "ousness", "iveness", "ement", "ment", "ness", "anc", "enc", "ancy", "ency", "abl", "ibl", "ify", "if", "ical", "ial", "ally", "ity", "ist", "ism", "ian", "iv", "iz", "is", "ous", "ion", "ic", "al", "ly", "at", "ful", "less", "ship", "hood"]),
-        *((ending, 5) for ending in ("ent", "ant", "er", "or", "ery")),
-        ("e", 3),
-        ("y", 3),
-        ("i", 4),
-    ),
-    key=lambda pair: -len(pair[0]),
-)  # fmt: skip
+_COMMON_ENDINGS = listed(
+    "ization isation ation ition ativ itiv atory ator ically ability ibility fulness ousness iveness ement ment ness "
+    "anc enc ancy ency abl ibl ify if ical ial ally ity ist ism ian iv iz is ous ion ic al ly at ful less ship hood"
+)
+_ENDINGS = [
+    *((ending, 4) for ending in _COMMON_ENDINGS),
+    *((ending, 5) for ending in ("ent", "ant", "er", "or", "ery")),
+    *(("e", 3), ("y", 3), ("i", 4)),
+]
+_ENDINGS.sort(key=lambda pair: -len(pair[0]))
 _BY_LAST_LETTER = {
     letter: tuple((ending, rest) for ending, rest in _ENDINGS if ending[-1] == letter)
     for letter in {ending[-1] for ending, _ in _ENDINGS}
@@ -291,5 +189,5 @@ def _without_endings(word: str) -> str:
 
 def _compound_numbers(folded: str) -> set[str]:
     values = [NUMBER_WORDS.get(token, -1) for token in tokens(folded)]
-    pairs = zip(values, values[1:], strict=False)
+    pairs = itertools.pairwise(values)
     return {f"#{tens + unit}" for tens, unit in pairs if tens >= 20 and 1 <= unit <= 9}
