@@ -49,7 +49,7 @@ _IRREGULAR = dict(
         "series:series species:species news:news teeth:tooth feet:foot mice:mouse theatre:theater colour:color "
         "honour:honor humour:humor favourite:favorite centre:center behaviour:behavior labour:labor flavour:flavor "
         "neighbour:neighbor jewellery:jewelry grey:gray mum:mother analyse:analyze realise:realize used:use using:use "
-        "evolution:evolve travelled:travel travelling:travel"
+        "writer:write writers:write evolution:evolve travelled:travel travelling:travel"
     )
 )
 
