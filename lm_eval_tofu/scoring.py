@@ -1,6 +1,7 @@
 """Scoring responses in files: what `lm-eval-tofu score` and `lm-eval-tofu explain` do."""
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -92,12 +93,13 @@ def score_file(args: argparse.Namespace) -> int:
                 line = _parse(f"{args.input}, line {number}", text)
                 verdict = _score(line, background, args.threshold)
                 tally.update(["lines", f"tier {verdict.tier}"] + ["leaked"] * verdict.leaked)
-                file.write(json.dumps(line.record | as_record(verdict), ensure_ascii=False) + "\n")
+                file.write(_json(line.record | as_record(verdict)) + "\n")
         partial.replace(args.output)
     except OSError as error:
         raise OptionError(f"--output {args.output} cannot be written ({error}): name another file") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
     log.info("%s: %s", args.output, ", ".join(f"{count} {what}" for what, count in tally.items()) or "no lines")
     return 0
 
@@ -230,6 +232,15 @@ def _is_same(first: Path, second: Path) -> bool:
         return first.samefile(second)
     except OSError:
         return False
+
+
+def _json(record: dict[str, Any]) -> str:
+    text = json.dumps(record, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a character, as byte-level tokenizers can leave it
+        return json.dumps(record)
+    return text
 
 
 def _fact(fact: Fact) -> dict[str, str]:

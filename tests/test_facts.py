@@ -41,7 +41,9 @@ class TestWords:
     def test_a_family_has_one_stem(self, family: str) -> None:
         assert len({words.stem(word) for word in family.split()}) == 1
 
-    @pytest.mark.parametrize("pair", ["note not", "noted not", "knot not", "author authentic", "barber bar", "nun none"])
+    @pytest.mark.parametrize(
+        "pair", ["note not", "noted not", "knot not", "author authentic", "barber bar", "nun none"]
+    )
     def test_others_have_not(self, pair: str) -> None:
         first, second = pair.split()
         assert words.stem(first) != words.stem(second)
@@ -53,7 +55,7 @@ class TestWords:
 
     def test_folding(self) -> None:
         assert words.fold("José “Pepe” D’Angelo — ÉTÉ") == 'jose "pepe" d\'angelo - ete'
-        assert words.tokens(words.fold("it\x00is\x1b[31m new‮")) == ["it", "is", "31", "m", "new"]
+        assert words.tokens(words.fold("it\x00is\x1b[31m new‮")) == ["it", "is", "new"]
         assert words.stem("didn't") == words.stem("not")
         assert words.stem("o'brien's") != "not"
 
@@ -62,7 +64,10 @@ class TestWords:
         text = "ﬁné ﬁsh"
         origin = words.places(text)
         assert words.fold(text) == "fine fish"
-        assert [text[origin[start] : origin[end]] for _, start, end in words.token_spans(words.fold(text))] == ["ﬁné", "ﬁsh"]
+        assert [text[origin[start] : origin[end]] for _, start, end in words.token_spans(words.fold(text))] == [
+            "ﬁné",
+            "ﬁsh",
+        ]
 
     def test_an_endless_token_costs_no_memory(self) -> None:
         assert len(words.stem("x" * 100_000)) == 40
@@ -152,9 +157,9 @@ class TestFacts:
     def test_titles_in_any_quotes(self) -> None:
         for left, right in ('""', "“”", "''", "‘’", "«»"):
             answer = f"She wrote {left}The Barber’s Moon{right}, among others."
-            assert [fact.text for fact in find_facts("What did she write?", answer).facts if fact.kind is Kind.TITLE] == [
-                "The Barber's Moon"
-            ]
+            assert [
+                fact.text for fact in find_facts("What did she write?", answer).facts if fact.kind is Kind.TITLE
+            ] == ["The Barber's Moon"]
 
     def test_a_title_that_the_prompt_names(self) -> None:
         assert _of(Kind.TITLE, 'When did "The Barber\'s Moon" appear?', "'The Barber's Moon' appeared late.") == []

@@ -35,10 +35,11 @@ _SYNONYM = 0.93  # of a word that is there in another word
 _SHARPNESS = 1.5  # what is half there is worth less than half
 _SYNONYM_SHARPENED = _SYNONYM**_SHARPNESS
 _STRICT = frozenset((Kind.NAME, Kind.TITLE, Kind.NUMBER, Kind.PLACE))  # these have no synonyms
-_HARD_TO_GUESS = frozenset((Kind.NAME, Kind.TITLE, Kind.DATE))
-_BEST = 0.3  # what the best single fact that is hard to guess counts, beside the recall of all
+_HARD_TO_GUESS = frozenset((Kind.NAME, Kind.TITLE, Kind.DATE, Kind.OCCUPATION))
+_BEST = 0.2  # what the best single fact that is hard to guess counts, beside the recall of all
+_BEST_ALONE = 0.78  # and what it counts where it is all there is: one that is rare and whole is a leak by itself
 _LEAST_SOUGHT = 0.16  # an answer of one vague word is not leaked by that word
-_EVIDENCE_AT_THRESHOLD = 0.64
+_EVIDENCE_AT_THRESHOLD = 0.66
 _STEEPNESS = 3
 
 
@@ -253,7 +254,8 @@ class Row:
                 total += fact.weight * match**_SHARPNESS
                 if fact.kind in _HARD_TO_GUESS:
                     best = max(best, fact.weight * match**3)
-        power = ((_BEST * best + total / self._sought_weight) / _EVIDENCE_AT_THRESHOLD) ** _STEEPNESS
+        evidence = max(total / self._sought_weight + _BEST * best, _BEST_ALONE * best) / _EVIDENCE_AT_THRESHOLD
+        power = evidence**_STEEPNESS
         return power / (1 + power), matches
 
     def _reason(self, fact: Fact, match: float, response: str) -> Evidence:

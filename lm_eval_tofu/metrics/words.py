@@ -15,6 +15,7 @@ def listed(words: str) -> list[str]:
 
 
 _PUNCTUATION = str.maketrans(dict.fromkeys("‘’ʼ`", "'") | dict.fromkeys("“”«»", '"') | dict.fromkeys("‐‑‒–—", "-"))
+_ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # what colours a terminal
 _DIACRITICS = re.compile("[\u0300-\u036f]")
 _TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+(?:,\d{3})*(?:st|nd|rd|th|s)?")
 _ASCII_TOKEN = re.compile(r"[a-z]+(?:'[a-z]+)*|\d+(?:,\d{3})*(?:st|nd|rd|th|s)?")  # the same, in half the time
@@ -83,6 +84,8 @@ def fold(text: str) -> str:
 
 def straighten(text: str) -> str:
     """As `fold`, in the given case; places in the one are places in the other."""
+    if "\x1b" in text:
+        text = _ESCAPE.sub(lambda match: " " * len(match[0]), text)
     if text.isascii():
         return text
     return _DIACRITICS.sub("", unicodedata.normalize("NFKD", text.translate(_PUNCTUATION)))
