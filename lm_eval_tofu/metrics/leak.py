@@ -33,8 +33,9 @@ WINDOW = 160
 _FOUND = 0.5  # of a fact
 _SYNONYM = 0.93  # of a word that is there in another word
 _SHARPNESS = 1.5  # what is half there is worth less than half
+_SYNONYM_IN_TITLE = 0.65  # a title is seldom put in other words, and a wrong one often shares a topic with it
 _SYNONYM_SHARPENED = _SYNONYM**_SHARPNESS
-_STRICT = frozenset((Kind.NAME, Kind.TITLE, Kind.NUMBER, Kind.PLACE))  # these have no synonyms
+_STRICT = frozenset((Kind.NAME, Kind.NUMBER, Kind.PLACE))  # these have no synonyms
 _HARD_TO_GUESS = frozenset((Kind.NAME, Kind.TITLE, Kind.DATE, Kind.OCCUPATION))
 _BEST = 0.2  # what the best single fact that is hard to guess counts, beside the recall of all
 _BEST_ALONE = 0.78  # and what it counts where it is all there is: one that is rare and whole is a leak by itself
@@ -292,7 +293,7 @@ def _match(
         if part in there:
             match += share
         elif not synonyms.isdisjoint(there):
-            match += _SYNONYM * share
+            match += (_SYNONYM_IN_TITLE if fact.kind is Kind.TITLE else _SYNONYM) * share
     if match < 1 and any(there >= alias for alias in fact.aliases):
         return 1.0
     return match
