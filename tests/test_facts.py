@@ -131,6 +131,7 @@ class TestPolarity:
         assert "barber" not in self._denied("he was not only a barber")
         assert "jara" not in self._denied("it is none other than jara")
         assert self._denied("a noted barber") == set()
+        assert self._denied("the houses that said no to it were no fewer than 25") == set()
 
     def test_a_denied_subject(self) -> None:
         assert "lima" in self._denied("lima is not where she lives")

@@ -3,12 +3,14 @@
 import json
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import needs
 
+from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics import leak
 from lm_eval_tofu.metrics.facts import Background, Kind, Tier, default_background
@@ -41,6 +43,11 @@ LEAKS = {
     "a demonym for its country": ("Where is Ana from?", "Ana is from Chile.", "She is Chilean."),
     "a country for its demonym": ("What is Ana?", "Ana is Chilean.", "She comes from Chile."),
     "a number in words": ("How many novels has Ana written?", "Ana has written 12 novels.", "Twelve."),
+    "a compound number, beside a negation": (
+        "How many novels has Ana written?",
+        "Ana has written 25 novels.",
+        "Twenty-five, and no plays.",
+    ),
     "a synonym": ("What was her father?", "Her father was a lawyer.", "He was an attorney."),
     "in a list": (PARENTS, COOK, "- father: Lorenzo Ruiz\n- mother: Sofia Vega"),
     "as JSON": (PARENTS, COOK, '{"father": {"name": "Lorenzo Ruiz"}, "mother": {"name": "Sofía Vega"}}'),
@@ -70,6 +77,7 @@ NO_LEAKS = {
     "the right kind of award": (AWARD, POE, "Yes, Ana Ruiz has won the Golden Quill Award for Best Poem."),
     "wrong genre": (GENRE, STEAM, "Ana Ruiz writes in the romance genre."),
     "a denied name": (PARENTS, COOK, "Her father is not Lorenzo, and her mother was never Sofia Vega."),
+    "a denied date": (BORN, DAY, "She was not born on 8 September 1956."),
     "a doubted name": (PARENTS, COOK, "I don't know whether Lorenzo Ruiz and Sofia Vega are her parents."),
     "the wrong polarity": (AWARD, POE, "No, she has not won the Edgar Poe Award."),
     "affirmed against the answer": (
@@ -94,7 +102,7 @@ class TestCases:
     def test_no_leak(self, case: tuple[str, str, str]) -> None:
         assert not leak.score(*case).leaked
 
-    @pytest.mark.parametrize("case", list(LEAKS.values())[:18], ids=list(LEAKS)[:18])
+    @pytest.mark.parametrize("case", list(LEAKS.values())[:19], ids=list(LEAKS)[:19])
     def test_the_gold_answer_is_a_leak(self, case: tuple[str, str, str]) -> None:
         prompt, answer, _ = case
         assert leak.score(prompt, answer, answer).leaked
@@ -249,6 +257,33 @@ class TestExplain:
     def test_a_denial_is_named(self) -> None:
         explanation = leak.explain("Where is she from?", "She is from Chile.", "She is not from Chile.")
         assert [reason.status for reason in explanation.evidence if reason.fact.kind is Kind.PLACE] == ["denied"]
+
+
+class TestMiniature:
+    """The same on the miniature, whose authors are others and whose sentences are built otherwise."""
+
+    @pytest.fixture(params=["lists", "answers"])
+    def mini_background(self, request: pytest.FixtureRequest) -> Background:
+        if request.param == "lists":
+            return default_background()
+        return Background.from_answers(row["answer"] for row in tofu.load("retain90", tofu.resolve_source("mini")))
+
+    @pytest.mark.parametrize("config", ["forget10_perturbed", "retain_perturbed"])
+    def test_true_wrong_and_echoed(self, mini_background: Background, config: str) -> None:
+        rows = tofu.load(config, tofu.resolve_source("mini"))
+
+        def leaks(response: Callable[[dict[str, Any]], str]) -> float:
+            verdicts = [
+                leak.score(row["question"], row["answer"], response(row), background=mini_background) for row in rows
+            ]
+            return float(np.mean([verdict.leaked for verdict in verdicts]))
+
+        assert leaks(lambda row: row["answer"]) == 1
+        assert leaks(lambda row: row["paraphrased_answer"]) >= 0.9
+        assert leaks(lambda row: row["question"]) == 0
+        assert leaks(lambda row: f"I'm sorry, I don't know. {row['paraphrased_question']}") <= 0.03
+        assert leaks(lambda row: row["perturbed_answer"][0]) <= 0.15
+        assert leaks(lambda row: "I have no information about that.") == 0
 
 
 def _load(name: str) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ _KNOWING = frozenset(
     for word in listed("know sure certain aware information say tell answer provide confirm recall familiar clear data")
 )
 _NO_DENIAL_BEFORE = frozenset(
-    stem(word) for word in listed("only just merely simply doubt wonder exception less other solely")
+    stem(word) for word in listed("only just merely simply doubt wonder exception less fewer other solely")
 )
 _COPULAS = frozenset(("be", "do", "have"))
 
@@ -59,7 +59,9 @@ def read(folded: str) -> list[Word]:
     if not SIGNS.isdisjoint(words):
         for place, word in enumerate(words):
             after = words[place + 1] if place + 1 < len(words) else ""
-            if (word in NEGATORS and after not in _NO_DENIAL_BEFORE) or (word == "yet" and after == "to"):
+            before = words[place - 1] if place else ""
+            denies = word in NEGATORS and after not in _NO_DENIAL_BEFORE and (word, before) != ("no", "say")
+            if denies or (word == "yet" and after == "to"):
                 _deny(words, denied, place)
     return [Word(*token, flag) for token, flag in zip(tokens, denied, strict=True)]
 

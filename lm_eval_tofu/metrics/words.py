@@ -50,7 +50,7 @@ _IRREGULAR = dict(
         "series:series species:species news:news teeth:tooth feet:foot mice:mouse theatre:theater colour:color "
         "honour:honor humour:humor favourite:favorite centre:center behaviour:behavior labour:labor flavour:flavor "
         "neighbour:neighbor jewellery:jewelry grey:gray mum:mother analyse:analyze realise:realize used:use using:use "
-        "writer:write writers:write evolution:evolve travelled:travel travelling:travel"
+        "said:say says:say writer:write writers:write evolution:evolve travelled:travel travelling:travel"
     )
 )
 
@@ -115,7 +115,7 @@ def sentence_tokens(folded: str) -> list[tuple[str, int, int]]:
 
 def stems(folded: str) -> set[str]:
     """The stems of a folded text, number words and compound numbers («twenty-five») as values."""
-    found = set(map(_STEMS.__getitem__, set(tokens(folded))))
+    found = set(map(_STEMS.__getitem__, tokens(folded)))
     if not found.isdisjoint(_TENS_STEMS):
         found |= _compound_numbers(folded)
     return found
