@@ -234,6 +234,17 @@ class TestTiers:
         assert find_facts("What is the occupation of Ana?", "Ana is a celebrated author.").tier is Tier.NONE
         assert find_facts("Ana lives in Lima.", "Ana lives in Lima.").tier is Tier.NONE
 
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            "Details of her schooling, her early travels and her first poems have not been disclosed.",
+            "How she came to rivers, tides, harbours and winter fog remains unknown.",
+            "There is no information about her rivers, tides, harbours and winter fog.",
+        ],
+    )
+    def test_an_answer_that_nothing_is_known(self, answer: str) -> None:
+        assert find_facts("Ana?", answer).tier is Tier.NONE
+
 
 class TestBackground:
     def test_weight_falls_with_the_share_of_answers(self) -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics.dates import Date, agreement, find_dates
 from lm_eval_tofu.metrics.lexicon import Lexicon, Phrase, lexicon
-from lm_eval_tofu.metrics.polarity import CLAUSE_MARKS, Word, read
+from lm_eval_tofu.metrics.polarity import CLAUSE_MARKS, Word, professes_ignorance, read
 from lm_eval_tofu.metrics.words import fold, listed, singular, stem, stems, straighten, tokens
 
 
@@ -191,7 +191,15 @@ class _Reader:
         self._numbers()
         self._content()
         facts = tuple(self.facts.values())
-        return RowFacts(facts, _tier(facts))
+        return RowFacts(facts, self._tier(facts))
+
+    def _tier(self, facts: Sequence[Fact]) -> Tier:
+        if any(fact.kind is not Kind.CONTENT and fact.weight >= SPECIFIC_WEIGHT for fact in facts):
+            return Tier.SPECIFIC
+        # Who says that nothing is known gives nothing away, at whatever length.
+        if professes_ignorance(self.words) or sum(fact.weight for fact in facts) < GIST_WEIGHT:
+            return Tier.NONE
+        return Tier.GIST
 
     def _dates(self) -> None:
         for mention in find_dates(self.text.lower()):
@@ -404,9 +412,3 @@ def _shown_stems(folded: str, words: Lexicon) -> frozenset[str]:
         for alias in words.places.get((singular(token),), ()):
             shown.update(alias)
     return frozenset(shown)
-
-
-def _tier(facts: Sequence[Fact]) -> Tier:
-    if any(fact.kind is not Kind.CONTENT and fact.weight >= SPECIFIC_WEIGHT for fact in facts):
-        return Tier.SPECIFIC
-    return Tier.GIST if sum(fact.weight for fact in facts) >= GIST_WEIGHT else Tier.NONE

@@ -29,6 +29,13 @@ _KNOWING = frozenset(
     stem(word)
     for word in listed("know sure certain aware information say tell answer provide confirm recall familiar clear data")
 )
+_MADE_KNOWN = frozenset(
+    stem(word)
+    for word in listed(
+        "know provide disclose available determine specify confirm document announce reveal mention state information "
+        "detail record report define"
+    )
+)
 _NO_DENIAL_BEFORE = frozenset(
     stem(word) for word in listed("only just merely simply doubt wonder exception less fewer other solely")
 )
@@ -64,6 +71,17 @@ def read(folded: str) -> list[Word]:
             if denies or (word == "yet" and after == "to"):
                 _deny(words, denied, place)
     return [Word(*token, flag) for token, flag in zip(tokens, denied, strict=True)]
+
+
+def professes_ignorance(words: Sequence[Word]) -> bool:
+    """Whether a text says that something is not known: «has not been disclosed», «remains unknown», «no details»."""
+    for place, word in enumerate(words):
+        if word.denied and word.stem in _IGNORANCE:
+            return True
+        ahead = itertools.takewhile(lambda other: other.denied, words[place + 1 : place + 6])
+        if word.denied and word.stem in _DENIALS and not _MADE_KNOWN.isdisjoint(other.stem for other in ahead):
+            return True
+    return False
 
 
 def _deny(words: Sequence[str], denied: list[bool], place: int) -> None:
