@@ -59,6 +59,21 @@ class TestWords:
         assert words.stem("didn't") == words.stem("not")
         assert words.stem("o'brien's") != "not"
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "'The Barber's Moon', a novel",
+            "o'brien's sons' books",
+            "it's; isn't -- 'tis",
+            "well-known\x00_word_",
+            "' ''",
+            "",
+        ],
+    )
+    def test_the_short_way_to_stems_is_the_long_way(self, text: str) -> None:
+        """Plain ASCII without digits is cut up as bytes, all else by a pattern: a digit at the end switches."""
+        assert words.stems(text.lower()) - {""} == words.stems(f"{text.lower()} 7") - {"#7"}
+
     def test_places_lead_back_to_the_text(self) -> None:
         """«ﬁ» folds to two letters and «é» to one, so that folded places run ahead of the text's."""
         text = "ﬁné ﬁsh"
@@ -149,8 +164,9 @@ class TestFacts:
         assert [part for part, _ in _fact(self.PROMPT, answer, "Lorenzo Ruiz").parts] == [words.stem("lorenzo")]
 
     def test_the_authors_own_name_completed_weighs_little(self) -> None:
-        prompt = "What has Ruiz written?"
-        assert _fact(prompt, "It was Ana Ruiz who wrote it.", "Ana Ruiz").weight < 0.3
+        assert _fact("What has Ruiz written?", "It was Ana Ruiz who wrote it.", "Ana Ruiz").weight < 0.3
+        assert _fact("What has Al-Ruiz written?", "Much. Ana Al-Ruiz is busy.", "Ana Al-Ruiz").weight < 0.3
+        assert _fact("What has Eva Ruiz's mother written?", "It was Ana Ruiz who wrote it.", "Ana Ruiz").weight > 0.8
 
     def test_a_slip_in_a_name_is_no_name(self) -> None:
         assert _of(Kind.NAME, "Where was Jaime Ruiz born?", "He, Jamie Ruiz, was born at home.") == []

@@ -401,8 +401,9 @@ _NAME_RUN = re.compile(r"[A-Z][^\W\d_]+(?:[ -][A-Z][^\W\d_]+)*")
 
 
 def _lone_names(shown: str) -> frozenset[str]:
-    """Stems of capitalised words that were shown with no other beside them."""
-    return frozenset(stem(run.lower()) for run in _NAME_RUN.findall(shown) if " " not in run and "-" not in run)
+    """Stems of capitalised words that were shown with no other beside them; a hyphen makes no two of one."""
+    runs = (run for run in _NAME_RUN.findall(shown) if " " not in run)
+    return frozenset(stem(part.lower()) for run in runs for part in run.split("-"))
 
 
 def _shown_stems(folded: str, words: Lexicon) -> frozenset[str]:

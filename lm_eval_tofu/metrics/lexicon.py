@@ -51,7 +51,7 @@ def lexicon() -> Lexicon:
     sections = _sections()
     synonyms: dict[str, set[str]] = {}
     for entry in sections["synonyms"]:
-        group = {stem(word) for word in fold(entry.replace("-", "")).split()}
+        group = {stem(word) for word in entry.split()}
         for word in group:
             synonyms.setdefault(word, set()).update(group - {word})
     occupations, genres, places = (_phrases(sections[name]) for name in ("occupations", "genres", "places"))

@@ -19,6 +19,8 @@ _ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # what colours a terminal
 _DIACRITICS = re.compile("[\u0300-\u036f]")
 _TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+(?:,\d{3})*(?:st|nd|rd|th|s)?")
 _ASCII_TOKEN = re.compile(r"[a-z]+(?:'[a-z]+)*|\d+(?:,\d{3})*(?:st|nd|rd|th|s)?")  # the same, in half the time
+_DIGIT = re.compile(r"\d")
+_LETTERS = bytes(code if chr(code).isalpha() or code == ord("'") else ord(" ") for code in range(128)).ljust(256)
 _SENTENCE_TOKEN = re.compile(_TOKEN.pattern + r"|[.,;:!?()\n]")
 
 _UNITS = listed(
@@ -115,7 +117,10 @@ def sentence_tokens(folded: str) -> list[tuple[str, int, int]]:
 
 def stems(folded: str) -> set[str]:
     """The stems of a folded text, number words and compound numbers («twenty-five») as values."""
-    found = set(map(_STEMS.__getitem__, tokens(folded)))
+    if folded.isascii() and _DIGIT.search(folded) is None:  # nearly every response: no pattern is needed
+        found = set(map(_BYTE_STEMS.__getitem__, folded.encode().translate(_LETTERS).split()))
+    else:
+        found = set(map(_STEMS.__getitem__, tokens(folded)))
     if not found.isdisjoint(_TENS_STEMS):
         found |= _compound_numbers(folded)
     return found
@@ -136,7 +141,19 @@ class _Stems(dict[str, str]):
         return found
 
 
+class _ByteStems(dict[bytes, str]):
+    """The same for words cut out of ASCII bytes, to which quotes may still stick."""
+
+    def __missing__(self, token: bytes) -> str:
+        if len(self) >= 1 << 16:
+            self.clear()
+        word = token.strip(b"'").decode()
+        self[token] = found = _STEMS[word] if word else ""
+        return found
+
+
 _STEMS = _Stems()
+_BYTE_STEMS = _ByteStems()
 
 
 def _stem(token: str) -> str:
