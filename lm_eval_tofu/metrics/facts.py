@@ -136,10 +136,19 @@ class Fact:
 
 
 class RowFacts(NamedTuple):
-    """The facts of a row and its tier."""
+    """What a row's answer gives away.
+
+    Attributes:
+        facts: Its novel facts: names and the like first, content last.
+        tier: How much they give away.
+        shown: The stems that the prompt shows.
+        shown_dates: The dates that the prompt shows.
+    """
 
     facts: tuple[Fact, ...]
     tier: Tier
+    shown: frozenset[str]
+    shown_dates: frozenset[Date]
 
 
 _QUOTED = re.compile(r"\"([^\"\n]{2,120})\"|(?<!\w)'([^\n]{2,120}?)'(?!\w)")
@@ -178,7 +187,7 @@ class _Reader:
         self.singulars = [singular(self.text[word.start : word.end].lower()) for word in self.words]
         self.taken = [word.stem in CLAUSE_MARKS for word in self.words]
         self.shown = _shown_stems(fold(shown), self.lexicon)
-        self.shown_dates = [date for mention in find_dates(fold(shown)) for date in mention.dates]
+        self.shown_dates = frozenset(date for mention in find_dates(fold(shown)) for date in mention.dates)
         self.lone_names = _lone_names(straighten(shown))
         self.letters = {"".join(sorted(word)) for word in self.shown if len(word) > 3}
         self.facts: dict[tuple[Kind, object], Fact] = {}
@@ -191,7 +200,7 @@ class _Reader:
         self._numbers()
         self._content()
         facts = tuple(self.facts.values())
-        return RowFacts(facts, self._tier(facts))
+        return RowFacts(facts, self._tier(facts), self.shown, self.shown_dates)
 
     def _tier(self, facts: Sequence[Fact]) -> Tier:
         if any(fact.kind is not Kind.CONTENT and fact.weight >= SPECIFIC_WEIGHT for fact in facts):

@@ -182,8 +182,7 @@ class Row:
             answer: Gold answer.
             background: How common words are.
         """
-        self.facts, self.tier = find_facts(shown_text, answer, background)
-        synonyms = lexicon().synonyms
+        self.facts, self.tier, self._shown, self._shown_dates = find_facts(shown_text, answer, background)
         nothing = frozenset[str]()
         # Words of content, most of what there is, apart from the facts that take more than a look-up.
         self._content: list[tuple[int, bool, str, frozenset[str], float]] = []
@@ -191,14 +190,26 @@ class Row:
         for number, fact in enumerate(self.facts):
             if fact.kind is Kind.CONTENT:
                 ((part, _),) = fact.parts
-                self._content.append((number, fact.denied, part, synonyms.get(part, nothing), fact.weight))
+                self._content.append((number, fact.denied, part, self._synonyms(part), fact.weight))
             else:
                 total = sum(weight for _, weight in fact.parts)
-                table = {} if fact.kind in _STRICT else synonyms
-                parts = [(part, table.get(part, nothing), weight / total) for part, weight in fact.parts]
+                parts = [
+                    (part, nothing if fact.kind in _STRICT else self._synonyms(part), weight / total)
+                    for part, weight in fact.parts
+                ]
                 self._typed.append((number, fact, parts))
         self._has_dates = any(fact.date for fact in self.facts)
         self._sought_weight = max(sum(fact.weight for fact in self.facts), _LEAST_SOUGHT)
+
+    def _synonyms(self, part: str) -> frozenset[str]:
+        """The stems that may stand for one, without those of the prompt: an echo is no evidence of anything."""
+        return lexicon().synonyms.get(part, frozenset()) - self._shown
+
+    def _mentions(self, folded: str) -> list[Mention]:
+        """The dates that a text names and the prompt does not."""
+        if not self._has_dates:
+            return []
+        return [mention for mention in find_dates(folded) if self._shown_dates.isdisjoint(mention.dates)]
 
     def score(self, response: str, *, threshold: float = THRESHOLD) -> LeakScore:
         """Judge one response; see `lm_eval_tofu.metrics.leak.score`."""
@@ -237,7 +248,7 @@ class Row:
         """
         said = stems(folded)
         denied: set[str] = set()
-        dates, denied_dates = find_dates(folded) if self._has_dates else [], list[Mention]()
+        dates, denied_dates = self._mentions(folded), list[Mention]()
         if not SIGNS.isdisjoint(said):
             words = read(folded)
             denied = {word.stem for word in words if word.denied}
@@ -270,13 +281,12 @@ class Row:
     def _reason(self, fact: Fact, match: float, response: str) -> Evidence:
         folded = fold(response)
         if fact.date:
-            mentions = find_dates(folded)
-            right = (m for m in mentions if any(agreement(a, b) for a in fact.date for b in m.dates))
+            right = (m for m in self._mentions(folded) if any(agreement(a, b) for a in fact.date for b in m.dates))
             spans = tuple((mention.start, mention.end) for mention in right)
         else:
             wanted = {part for part, _ in fact.parts}.union(*fact.aliases)
             if fact.kind not in _STRICT:
-                wanted = wanted.union(*(lexicon().synonyms.get(part, ()) for part, _ in fact.parts))
+                wanted = wanted.union(*(self._synonyms(part) for part, _ in fact.parts))
             spans = tuple((start, end) for token, start, end in token_spans(folded) if stem(token) in wanted)
         if match >= _FOUND:
             status: Status = "found"
