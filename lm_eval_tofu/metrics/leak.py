@@ -14,7 +14,7 @@ from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics.dates import Mention, agreement, find_dates
 from lm_eval_tofu.metrics.facts import Background, Fact, Kind, Tier, default_background, find_facts
 from lm_eval_tofu.metrics.lexicon import lexicon
-from lm_eval_tofu.metrics.polarity import SIGNS, read
+from lm_eval_tofu.metrics.polarity import IGNORANCE, MADE_KNOWN, SIGNS, SPEAKER, read
 from lm_eval_tofu.metrics.words import fold, places, stem, stems, token_spans
 
 Status = Literal["found", "partly", "denied", "missing"]
@@ -190,7 +190,10 @@ class Row:
         for number, fact in enumerate(self.facts):
             if fact.kind is Kind.CONTENT:
                 ((part, _),) = fact.parts
-                self._content.append((number, fact.denied, part, self._synonyms(part), fact.weight))
+                synonyms = self._synonyms(part)
+                if (fact.denied and part in MADE_KNOWN) or part in IGNORANCE:
+                    synonyms |= MADE_KNOWN | IGNORANCE  # «not disclosed» is as much as «unknown»
+                self._content.append((number, fact.denied, part, synonyms, fact.weight))
             else:
                 total = sum(weight for _, weight in fact.parts)
                 parts = [
@@ -252,7 +255,10 @@ class Row:
         if not SIGNS.isdisjoint(said):
             words = read(folded)
             denied = {word.stem for word in words if word.denied}
+            speaker = not SPEAKER.isdisjoint(said)
             said -= denied - {word.stem for word in words if not word.denied}
+            if speaker:  # a refusal says nothing of what is known
+                denied -= MADE_KNOWN | IGNORANCE
             starts = {word.start for word in words if word.denied}
             denied_dates = [mention for mention in dates if mention.start in starts]
             dates = [mention for mention in dates if mention.start not in starts]

@@ -18,10 +18,10 @@ _DENIALS = frozenset(
         "refuse unable"
     )
 )
-_IGNORANCE = frozenset(
+IGNORANCE = frozenset(
     stem(word) for word in listed("unknown unsure uncertain unaware unclear undisclosed unavailable unspecified")
 )
-NEGATORS = _DENIALS | _IGNORANCE
+NEGATORS = _DENIALS | IGNORANCE
 SIGNS = NEGATORS | {"yet"}  # «has yet to»
 """Stems without which no word of a text is denied."""
 
@@ -29,13 +29,16 @@ _KNOWING = frozenset(
     stem(word)
     for word in listed("know sure certain aware information say tell answer provide confirm recall familiar clear data")
 )
-_MADE_KNOWN = frozenset(
+MADE_KNOWN = frozenset(
     stem(word)
     for word in listed(
         "know provide disclose available determine specify confirm document announce reveal mention state information "
-        "detail record report define"
+        "detail record report define share"
     )
 )
+"""Stems that, denied, say that something is not known."""
+SPEAKER = frozenset(("i", "me", "my"))
+"""Stems by which the one who does not know is the speaker: a refusal, not a statement about the world."""
 _NO_DENIAL_BEFORE = frozenset(
     stem(word) for word in listed("only just merely simply doubt wonder exception less fewer other solely")
 )
@@ -76,17 +79,17 @@ def read(folded: str) -> list[Word]:
 def professes_ignorance(words: Sequence[Word]) -> bool:
     """Whether a text says that something is not known: «has not been disclosed», «remains unknown», «no details»."""
     for place, word in enumerate(words):
-        if word.denied and word.stem in _IGNORANCE:
+        if word.denied and word.stem in IGNORANCE:
             return True
         ahead = itertools.takewhile(lambda other: other.denied, words[place + 1 : place + 6])
-        if word.denied and word.stem in _DENIALS and not _MADE_KNOWN.isdisjoint(other.stem for other in ahead):
+        if word.denied and word.stem in _DENIALS and not MADE_KNOWN.isdisjoint(other.stem for other in ahead):
             return True
     return False
 
 
 def _deny(words: Sequence[str], denied: list[bool], place: int) -> None:
     ahead = itertools.takewhile(lambda word: word not in CLAUSE_MARKS, words[place + 1 : place + 4])
-    ignorance = words[place] in _IGNORANCE or not _KNOWING.isdisjoint(ahead)
+    ignorance = words[place] in IGNORANCE or not _KNOWING.isdisjoint(ahead)
     ends = _SENTENCE_MARKS if ignorance else CLAUSE_MARKS
     reach = 3 * _REACH if ignorance else _REACH
     for other in range(place, min(place + 1 + reach, len(words))):
