@@ -75,6 +75,18 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command.add_argument("--tofu", metavar="SOURCE", help="mini, a directory or a hub id")
     command.add_argument("--revision", metavar="R", help="branch, tag or commit on the hub")
 
+    command = _add(commands, "score", "judge responses in a file: leaked or not, and which facts", score)
+    if arguments[:1] == ["score"]:
+        from lm_eval_tofu import scoring
+
+        scoring.add_score_arguments(command)
+
+    command = _add(commands, "explain", "say why one response counts as a leak, or does not", explain)
+    if arguments[:1] == ["explain"]:
+        from lm_eval_tofu import scoring
+
+        scoring.add_explain_arguments(command)
+
     command = _add(commands, "finetune", "fine-tune a model on TOFU (base, full and retain arms)", finetune)
     if arguments[:1] == ["finetune"]:  # the options come from a module that needs torch
         _need("finetune", "torch", "accelerate")
@@ -228,6 +240,21 @@ def data(args: argparse.Namespace) -> int:
     print(f"{'config':24} {'rows':>5}  fingerprint")
     for name, rows, digest in lines:
         print(f"{name:24} {rows:5}  {digest}")
+    return 0
+
+
+def score(args: argparse.Namespace) -> int:
+    """Score the responses of a file; see `lm_eval_tofu.scoring.score_file`."""
+    from lm_eval_tofu import scoring
+
+    return scoring.score_file(args)
+
+
+def explain(args: argparse.Namespace) -> int:
+    """Print why a response leaks, or does not; see `lm_eval_tofu.scoring.explain`."""
+    from lm_eval_tofu import scoring
+
+    print(scoring.explain(args))
     return 0
 
 

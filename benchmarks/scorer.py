@@ -1,0 +1,195 @@
+"""Holds the leak scorer against labelled responses, and measures how fast it is.
+
+    python benchmarks/scorer.py [--labels DIR] [--data DIR]
+
+The lists were written from, and the threshold fixed on, the responses about retain authors (`retain_*`): it is the one
+at which 2 % of plausible wrong answers pass. Those about forget authors (`forget_*`) check both; as their figures were
+in view while variants of the scorer were compared, only responses about further authors make a clean test. Writes
+`benchmarks/scorer.json` and prints the table. One core, a few minutes.
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from parity import ROOT, write
+
+from lm_eval_tofu.metrics import leak
+from lm_eval_tofu.metrics.facts import Background, Tier, default_background
+
+SETS = ("gold", "paraphrased", "perturbed", "swapped", "echo", "refusal", "generations", "hand")
+NOISE = (
+    "perturbed: about 1 in 80 states a true novel fact all the same",
+    "swapped: about 1 in 40 is true by chance",
+    "generations: the labels are weak; 7.5 % of the retain models' answers were true guesses when read by hand",
+    "hand: one reader, not blind; half leaks (0.5) are left out of the AUC",
+)
+
+
+class Verdict(NamedTuple):
+    """One labelled response and what the scorer makes of it."""
+
+    record: dict[str, Any]
+    score: leak.LeakScore
+
+
+class Target(NamedTuple):
+    """A line of the table: how its figure is read, and what it should be."""
+
+    name: str
+    target: str
+    holds: Callable[[float], bool]
+
+
+TARGETS = (
+    Target("AUC, paraphrased against swapped", ">= .97", lambda value: value >= 0.97),
+    Target("AUC, paraphrased against perturbed", ">= .94", lambda value: value >= 0.94),
+    Target("AUC, paraphrased against echo", ">= .99", lambda value: value >= 0.99),
+    Target("AUC, hand-labelled real answers", ">= .96", lambda value: value >= 0.96),
+    Target("recall at 5 % false alarms, hand-labelled", ">= .88", lambda value: value >= 0.88),
+    Target("real answers judged leaks: full Llama", ">= .97", lambda value: value >= 0.97),
+    Target("real answers judged leaks: full Phi", ">= .90", lambda value: value >= 0.90),
+    Target("real answers judged leaks: retain models", "<= .04", lambda value: value <= 0.04),
+    Target("echo judged leaks", "<= .005", lambda value: value <= 0.005),
+    Target("refusals judged leaks", "<= .005", lambda value: value <= 0.005),
+    Target("swapped judged leaks", "<= .02", lambda value: value <= 0.02),
+    Target("gold answers judged leaks, specific rows", ">= .99", lambda value: value >= 0.99),
+    Target("verdicts that flip between cut and uncut", "<= .01", lambda value: value <= 0.01),
+)
+SPEED = {"responses/s, row's facts cached": 20_000, "responses/s, from nothing": 2_000}
+
+
+def auc(positive: Sequence[float], negative: Sequence[float]) -> float:
+    """Chance that a positive scores above a negative, ties half (Mann-Whitney)."""
+    ordered = np.sort(negative)
+    below = np.searchsorted(ordered, positive, "left") + np.searchsorted(ordered, positive, "right")
+    return float(np.mean(below) / 2 / len(ordered))
+
+
+def recall_at(positive: Sequence[float], negative: Sequence[float], false_alarms: float) -> float:
+    """Share of the positives above the lowest threshold that lets at most that share of the negatives pass."""
+    allowed = int(false_alarms * len(negative))
+    return float(np.mean(np.asarray(positive) > np.sort(negative)[-1 - allowed]))
+
+
+def judge(labels: Path, side: str, background: Background) -> dict[str, list[Verdict]]:
+    """Score all labelled responses of one side, `retain` or `forget`."""
+    sets = {}
+    for name in SETS:
+        path = labels / f"{side}_{name}.jsonl"
+        records = [json.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
+        sets[name] = [
+            Verdict(record, leak.score(record["question"], record["answer"], record["response"], background=background))
+            for record in records
+        ]
+    return sets
+
+
+def measure(sets: dict[str, list[Verdict]], background: Background) -> dict[str, float]:
+    """All accuracy figures of one side; those that it has no labels for are left out."""
+    scores = {name: [verdict.score.score for verdict in verdicts] for name, verdicts in sets.items()}
+    figures = {}
+    for negative in ("swapped", "perturbed", "echo"):
+        figures[f"AUC, paraphrased against {negative}"] = auc(scores["paraphrased"], scores[negative])
+    if sets["hand"]:
+        leaks = [verdict.score.score for verdict in sets["hand"] if verdict.record["label"] == 1]
+        others = [verdict.score.score for verdict in sets["hand"] if verdict.record["label"] == 0]
+        figures["AUC, hand-labelled real answers"] = auc(leaks, others)
+        figures["recall at 5 % false alarms, hand-labelled"] = recall_at(leaks, others, 0.05)
+    for name, model in (("full Llama", "llama2-7b:"), ("full Phi", "phi:"), ("retain models", "")):
+        label = "weak: retain" if name == "retain models" else "weak: full"
+        add_share(figures, f"real answers judged leaks: {name}", [
+            verdict for verdict in sets["generations"]
+            if verdict.record["label"] == label and verdict.record["source"].startswith(f"gen:{model}")
+        ])  # fmt: skip
+    for shown, name in (("echo", "echo"), ("refusals", "refusal"), ("swapped", "swapped"), ("perturbed", "perturbed")):
+        add_share(figures, f"{shown} judged leaks", sets[name])
+    gold = sets["gold"]
+    add_share(figures, "gold answers judged leaks, specific rows", [v for v in gold if v.score.tier is Tier.SPECIFIC])
+    add_share(figures, "paraphrased judged leaks", sets["paraphrased"])
+    pairs = [
+        (verdict.score.leaked, leak.score(record["question"], record["answer"], raw, background=background).leaked)
+        for verdict in sets["generations"]
+        if (record := verdict.record) and (raw := record.get("response_raw")) and raw != record["response"]
+    ]
+    if pairs:
+        figures["verdicts that flip between cut and uncut"] = float(np.mean([cut != uncut for cut, uncut in pairs]))
+    for tier in Tier:
+        figures[f"share of rows, tier {tier}"] = float(np.mean([verdict.score.tier is tier for verdict in gold]))
+    return figures
+
+
+def add_share(figures: dict[str, float], name: str, verdicts: Sequence[Verdict]) -> None:
+    """Add the share of leaks among some verdicts, if there are any."""
+    if verdicts:
+        figures[name] = float(np.mean([verdict.score.leaked for verdict in verdicts]))
+
+
+def speed(sets: dict[str, list[Verdict]], background: Background, repeats: int = 5) -> dict[str, float]:
+    """Responses a second of this process's own time: the best of several runs, which others on the machine disturb."""
+    records = [verdict.record for verdict in (*sets["generations"], *sets["perturbed"])]
+    texts = [(record["question"], record["answer"], record["response"]) for record in records]
+    distinct = list({text[:2]: text for text in texts}.values())
+    best = dict.fromkeys(SPEED, 0.0)
+    for _ in range(repeats):
+        rates = []
+        for given in (texts, distinct):
+            if given is distinct:
+                leak.forget_rows()
+            start = time.process_time()
+            for prompt, answer, response in given:
+                leak.score(prompt, answer, response, background=background)
+            rates.append(len(given) / (time.process_time() - start))
+        best = {name: max(best[name], rate) for name, rate in zip(best, rates, strict=True)}
+    return best
+
+
+def table(retain: dict[str, float], forget: dict[str, float], rates: dict[str, float]) -> str:
+    """The Markdown table for the documentation."""
+    lines = ["| | target | `retain_*` | `forget_*` | |", "|---|---|---|---|---|"]
+    for name, target, holds in TARGETS:
+        ours = [f"{figures[name]:.4f}" if name in figures else "" for figures in (retain, forget)]
+        verdict = "met" if holds(forget[name]) else "missed"
+        lines.append(f"| {name} | {target} | {ours[0]} | {ours[1]} | {verdict} |")
+    for name, target in SPEED.items():
+        lines.append(
+            f"| {name} | >= {target:,} | {rates[name]:,.0f} | | {'met' if rates[name] >= target else 'missed'} |"
+        )
+    for name in sorted(forget.keys() - {target.name for target in TARGETS}):
+        lines.append(f"| {name} | | {retain[name]:.4f} | {forget[name]:.4f} | |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Score, measure, print the table, write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--labels", type=Path, default=ROOT.parent / "shared" / "leaks", help="labelled responses")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "tofu", help="TOFU in the hub's layout")
+    arguments = parser.parse_args()
+    answers = [json.loads(line)["answer"] for line in (arguments.data / "retain90.json").read_bytes().splitlines()]
+    report: dict[str, Any] = {
+        "date and machine": f"{date.today().isoformat()}, {platform.machine()}, {os.cpu_count()} cores, one used, "
+        f"Python {platform.python_version()}",
+        "threshold": leak.THRESHOLD,
+        "label noise": NOISE,
+    }
+    backgrounds = {"retain answers": Background.from_answers(answers), "word lists": default_background()}
+    for name, background in backgrounds.items():
+        sets = {side: judge(arguments.labels, side, background) for side in ("retain", "forget")}
+        figures = {side: measure(sets[side], background) for side in sets}
+        rates = speed(sets["retain"], background)
+        report[f"words weighed by {name}"] = {**figures, "speed": rates}
+        print(f"\nWords weighed by {name}:\n\n{table(figures['retain'], figures['forget'], rates)}")
+    print("\nLabel noise: " + "; ".join(NOISE) + ".")
+    write(ROOT / "benchmarks" / "scorer.json", json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

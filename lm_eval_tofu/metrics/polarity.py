@@ -1,0 +1,100 @@
+"""Negation and professed ignorance: which words of a text are denied rather than stated."""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lm_eval_tofu.metrics.words import listed, sentence_tokens, stem
+
+CLAUSE_MARKS = frozenset(".,;:!?()\n")
+_SENTENCE_MARKS = frozenset(".!?\n")
+_TURNS = frozenset(listed("but however although though yet instead rather despite"))
+_REACH = 10  # tokens that a negation reaches at most
+
+_DENIALS = frozenset(
+    stem(word)
+    for word in listed(
+        "not no never none nor neither without cannot unlike lack lacking absence devoid refrain avoid eschew decline "
+        "refuse unable"
+    )
+)
+IGNORANCE = frozenset(
+    stem(word) for word in listed("unknown unsure uncertain unaware unclear undisclosed unavailable unspecified")
+)
+NEGATORS = _DENIALS | IGNORANCE
+SIGNS = NEGATORS | {"yet"}  # «has yet to»
+"""Stems without which no word of a text is denied."""
+
+_KNOWING = frozenset(
+    stem(word)
+    for word in listed("know sure certain aware information say tell answer provide confirm recall familiar clear data")
+)
+MADE_KNOWN = frozenset(
+    stem(word)
+    for word in listed(
+        "know provide disclose available determine specify confirm document announce reveal mention state information "
+        "detail record report define share"
+    )
+)
+"""Stems that, denied, say that something is not known."""
+SPEAKER = frozenset(("i", "me", "my"))
+"""Stems by which the one who does not know is the speaker: a refusal, not a statement about the world."""
+_NO_DENIAL_BEFORE = frozenset(
+    stem(word) for word in listed("only just merely simply doubt wonder exception less fewer other solely")
+)
+_COPULAS = frozenset(("be", "do", "have"))
+
+
+class Word(NamedTuple):
+    """A word of a text: its stem, where it stands, and whether the text denies it."""
+
+    stem: str
+    start: int
+    end: int
+    denied: bool
+
+
+def read(folded: str) -> list[Word]:
+    """The words of a folded text, clause marks included, each with its polarity.
+
+    A negation reaches to the end of its clause, at most ten words; a profession of ignorance («I don't know whether»,
+    «it is unclear if») to the end of its sentence or the next «but»; «not only» denies nothing;
+    «X is not ...» denies X.
+    """
+    tokens = [
+        (token if token in CLAUSE_MARKS else stem(token), start, end) for token, start, end in sentence_tokens(folded)
+    ]
+    words = [token for token, _, _ in tokens]
+    denied = [False] * len(words)
+    if not SIGNS.isdisjoint(words):
+        for place, word in enumerate(words):
+            after = words[place + 1] if place + 1 < len(words) else ""
+            before = words[place - 1] if place else ""
+            denies = word in NEGATORS and after not in _NO_DENIAL_BEFORE and (word, before) != ("no", "say")
+            if denies or (word == "yet" and after == "to"):
+                _deny(words, denied, place)
+    return [Word(*token, flag) for token, flag in zip(tokens, denied, strict=True)]
+
+
+def professes_ignorance(words: Sequence[Word]) -> bool:
+    """Whether a text says that something is not known: «has not been disclosed», «remains unknown», «no details»."""
+    for place, word in enumerate(words):
+        if word.denied and word.stem in IGNORANCE:
+            return True
+        ahead = itertools.takewhile(lambda other: other.denied, words[place + 1 : place + 6])
+        if word.denied and word.stem in _DENIALS and not MADE_KNOWN.isdisjoint(other.stem for other in ahead):
+            return True
+    return False
+
+
+def _deny(words: Sequence[str], denied: list[bool], place: int) -> None:
+    ahead = itertools.takewhile(lambda word: word not in CLAUSE_MARKS, words[place + 1 : place + 4])
+    ignorance = words[place] in IGNORANCE or not _KNOWING.isdisjoint(ahead)
+    ends = _SENTENCE_MARKS if ignorance else CLAUSE_MARKS
+    reach = 3 * _REACH if ignorance else _REACH
+    for other in range(place, min(place + 1 + reach, len(words))):
+        if words[other] in ends or (other > place and words[other] in _TURNS):
+            break
+        denied[other] = True
+    if place >= 2 and words[place - 1] in _COPULAS and words[place] == "not":
+        denied[place - 2] = True  # «Lima is not ...»

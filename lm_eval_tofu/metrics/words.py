@@ -1,0 +1,213 @@
+"""Text to comparable words: folding, tokens, stems.
+
+Two words are the same here when their stems are. The stemmer is ours and coarse on purpose: it removes inflection and
+the common derivational endings, so that «explore», «explored» and «exploration» meet.
+"""
+
+import itertools
+import re
+import unicodedata
+
+
+def listed(words: str) -> list[str]:
+    """A list that reads as a line of words."""
+    return words.split()
+
+
+_PUNCTUATION = str.maketrans(dict.fromkeys("‘’ʼ`", "'") | dict.fromkeys("“”«»", '"') | dict.fromkeys("‐‑‒–—", "-"))
+_ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # what colours a terminal
+_DIACRITICS = re.compile("[\u0300-\u036f]")
+_TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+(?:,\d{3})*(?:st|nd|rd|th|s)?")
+_ASCII_TOKEN = re.compile(r"[a-z]+(?:'[a-z]+)*|\d+(?:,\d{3})*(?:st|nd|rd|th|s)?")  # the same, in half the time
+_DIGIT = re.compile(r"\d")
+_LETTERS = bytes(code if chr(code).isalpha() or code == ord("'") else ord(" ") for code in range(128)).ljust(256)
+_SENTENCE_TOKEN = re.compile(_TOKEN.pattern + r"|[.,;:!?()\n]")
+
+_UNITS = listed(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+)
+_TENS = listed("twenty thirty forty fifty sixty seventy eighty ninety")
+NUMBER_WORDS = {word: value for value, word in enumerate(_UNITS)} | {
+    word: 10 * value for value, word in enumerate(_TENS, start=2)
+}
+"""English number words and their values."""
+
+NEGATIONS = frozenset(listed("not no non never none nor neither without cannot"))
+"""Words that negate; no other word has one of them for its stem."""
+
+_TENS_STEMS = frozenset(f"#{10 * value}" for value in range(2, 10))
+
+_IRREGULAR = dict(
+    pair.split(":")
+    for pair in listed(
+        "wrote:write written:write began:begin begun:begin became:become drew:draw drawn:draw grew:grow grown:grow "
+        "knew:know known:know gave:give given:give took:take taken:take saw:see seen:see won:win made:make kept:keep "
+        "held:hold found:find told:tell thought:think brought:bring taught:teach caught:catch bought:buy sold:sell "
+        "spent:spend wove:weave woven:weave chose:choose chosen:choose spoke:speak spoken:speak led:lead met:meet "
+        "men:man women:woman children:child lives:life wives:wife wolves:wolf werewolves:werewolf people:person "
+        "heroes:hero built:build felt:feel left:leave lost:lose rose:rise risen:rise shown:show sang:sing sung:sing "
+        "went:go gone:go came:come got:get had:have has:have did:do done:do was:be were:be is:be are:be been:be "
+        "being:be fought:fight sought:seek meant:mean understood:understand overcame:overcome died:die dying:die "
+        "series:series species:species news:news teeth:tooth feet:foot mice:mouse theatre:theater colour:color "
+        "honour:honor humour:humor favourite:favorite centre:center behaviour:behavior labour:labor flavour:flavor "
+        "neighbour:neighbor jewellery:jewelry grey:gray mum:mother analyse:analyze realise:realize used:use using:use "
+        "said:say says:say writer:write writers:write evolution:evolve travelled:travel travelling:travel"
+    )
+)
+
+_BASE_FORMS = frozenset(_IRREGULAR.values())
+
+# Endings, each with the fewest letters that must remain, without the silent `e` («receive», «receiving»). The longest
+# that fits goes; the search then starts again.
+_COMMON_ENDINGS = listed(
+    "ization isation ation ition ativ itiv atory ator ically ability ibility fulness ousness iveness ement ment ness "
+    "anc enc ancy ency abl ibl ify if ical ial ally ity ist ism ian iv iz is ous ion ic al ly at ful less ship hood"
+)
+_ENDINGS = [
+    *((ending, 4) for ending in _COMMON_ENDINGS),
+    *((ending, 5) for ending in ("ent", "ant", "er", "or", "ery")),
+    *(("e", 3), ("y", 3), ("i", 4)),
+]
+_ENDINGS.sort(key=lambda pair: -len(pair[0]))
+_BY_LAST_LETTER = {
+    letter: tuple((ending, rest) for ending, rest in _ENDINGS if ending[-1] == letter)
+    for letter in {ending[-1] for ending, _ in _ENDINGS}
+}
+
+
+def fold(text: str) -> str:
+    """Lower case, straight quotes and hyphens, no diacritics: what tokens are taken from.
+
+    Letters of other scripts stay as they are.
+    """
+    return straighten(text).lower()
+
+
+def straighten(text: str) -> str:
+    """As `fold`, in the given case; places in the one are places in the other."""
+    if "\x1b" in text:
+        text = _ESCAPE.sub(lambda match: " " * len(match[0]), text)
+    if text.isascii():
+        return text
+    return _DIACRITICS.sub("", unicodedata.normalize("NFKD", text.translate(_PUNCTUATION)))
+
+
+def places(text: str) -> list[int]:
+    """Where each character of the folded text stands in the text itself, and the text's length at the end."""
+    if text.isascii():
+        return list(range(len(text) + 1))
+    return [place for place, char in enumerate(text) for _ in fold(char)] + [len(text)]
+
+
+def tokens(folded: str) -> list[str]:
+    """Words and numbers of a folded text; hyphens, underscores, control characters and punctuation separate them."""
+    return (_ASCII_TOKEN if folded.isascii() else _TOKEN).findall(folded)
+
+
+def token_spans(folded: str) -> list[tuple[str, int, int]]:
+    """As `tokens`, each with where it stands: (token, start, end)."""
+    return [(match[0], match.start(), match.end()) for match in _TOKEN.finditer(folded)]
+
+
+def sentence_tokens(folded: str) -> list[tuple[str, int, int]]:
+    """As `tokens`, with the marks that end a clause, and where each stands: (token, start, end)."""
+    return [(match[0], match.start(), match.end()) for match in _SENTENCE_TOKEN.finditer(folded)]
+
+
+def stems(folded: str) -> set[str]:
+    """The stems of a folded text, number words and compound numbers («twenty-five») as values."""
+    if folded.isascii() and _DIGIT.search(folded) is None:  # nearly every response: no pattern is needed
+        found = set(map(_BYTE_STEMS.__getitem__, folded.encode().translate(_LETTERS).split()))
+    else:
+        found = set(map(_STEMS.__getitem__, tokens(folded)))
+    if not found.isdisjoint(_TENS_STEMS):
+        found |= _compound_numbers(folded)
+    return found
+
+
+def stem(token: str) -> str:
+    """The stem of one folded token; numbers in figures or words become `#` and their value."""
+    return _STEMS[token]
+
+
+class _Stems(dict[str, str]):
+    """Stems as they are asked for: a look-up costs a tenth of a cached call."""
+
+    def __missing__(self, token: str) -> str:
+        if len(self) >= 1 << 16:  # whatever a model writes, memory stays bounded
+            self.clear()
+        self[token] = found = _stem(token) if len(token) <= 40 else token[:40]
+        return found
+
+
+class _ByteStems(dict[bytes, str]):
+    """The same for words cut out of ASCII bytes, to which quotes may still stick."""
+
+    def __missing__(self, token: bytes) -> str:
+        if len(self) >= 1 << 16:
+            self.clear()
+        word = token.strip(b"'").decode()
+        self[token] = found = _STEMS[word] if word else ""
+        return found
+
+
+_STEMS = _Stems()
+_BYTE_STEMS = _ByteStems()
+
+
+def _stem(token: str) -> str:
+    if token[0].isdigit():
+        digits = token.replace(",", "")
+        return f"#{int(digits)}" if digits.isdecimal() else digits
+    word, apostrophe, rest = token.partition("'")
+    if apostrophe and (rest == "t" or token == "can't"):
+        return "not"
+    if apostrophe and rest not in ("s", "re", "ll", "ve", "d", "m"):
+        word += rest  # O'Brien, D'Angelo
+    if word in NUMBER_WORDS:
+        return f"#{NUMBER_WORDS[word]}"
+    if word in NEGATIONS or len(word) <= 3:
+        return _IRREGULAR.get(word, word)
+    shorter = _without_endings(_uninflected(_IRREGULAR.get(word, word)))
+    return word if shorter in NEGATIONS else shorter  # «noted» is not «not»
+
+
+def singular(token: str) -> str:
+    """A folded token without possessive and plural endings: names of things, rather than what is derived from them."""
+    word = token.partition("'")[0]
+    word = _IRREGULAR.get(word, word)
+    if word.endswith("s") and len(word) > 3 and not word.endswith(("ss", "us", "is")) and word not in _BASE_FORMS:
+        if word.endswith("ies"):
+            return word[:-3] + "y" if len(word) > 4 else word[:-1]
+        return word[:-2] if word.endswith(("sses", "shes", "ches", "xes", "zes")) else word[:-1]
+    return word
+
+
+def _uninflected(word: str) -> str:
+    if word in _BASE_FORMS:
+        return word
+    word = singular(word)
+    for ending in ("ing", "ed"):
+        rest = word[: -len(ending)]
+        if word.endswith(ending) and len(rest) >= 3 and any(vowel in rest for vowel in "aeiouy"):
+            if rest[-1] == rest[-2] and rest[-1] not in "lsz":
+                return rest[:-1]
+            return rest[:-1] + "y" if rest.endswith("i") else rest
+    return word
+
+
+def _without_endings(word: str) -> str:
+    while True:
+        for ending, rest in _BY_LAST_LETTER.get(word[-1], ()):
+            if len(word) - len(ending) >= rest and word.endswith(ending):
+                word = word[: -len(ending)]
+                break
+        else:
+            return word
+
+
+def _compound_numbers(folded: str) -> set[str]:
+    values = [NUMBER_WORDS.get(token, -1) for token in tokens(folded)]
+    pairs = itertools.pairwise(values)
+    return {f"#{tens + unit}" for tens, unit in pairs if tens >= 20 and 1 <= unit <= 9}

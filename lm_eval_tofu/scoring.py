@@ -1,0 +1,268 @@
+"""Scoring responses in files: what `lm-eval-tofu score` and `lm-eval-tofu explain` do."""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lm_eval_tofu import tofu
+from lm_eval_tofu.errors import DataError, OptionError, TofuError
+from lm_eval_tofu.metrics import leak
+from lm_eval_tofu.metrics.facts import Background, Fact, Kind
+
+log = logging.getLogger(__name__)
+
+FIELDS = ("prompt", "answer", "response")
+
+
+class _Line(NamedTuple):
+    where: str
+    record: dict[str, Any]
+
+
+def add_score_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `lm-eval-tofu score`."""
+    parser.add_argument(
+        "input",
+        type=Path,
+        metavar="IN.jsonl",
+        help="JSON lines with prompt (a text or chat messages), answer and response",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT.jsonl", help="the same lines with the verdicts"
+    )
+    _add_scorer_arguments(parser)
+
+
+def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `lm-eval-tofu explain`."""
+    parser.add_argument("input", type=Path, nargs="?", metavar="IN.jsonl", help="file as for `score`; with --line")
+    parser.add_argument("--line", type=int, metavar="N", help="line of the file, counted from 1 (default: 1)")
+    parser.add_argument("--prompt", help="what the model was shown, in place of a file")
+    parser.add_argument("--answer", help="gold answer")
+    parser.add_argument("--response", help="what the model wrote")
+    _add_scorer_arguments(parser)
+
+
+def _add_scorer_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tofu",
+        metavar="SOURCE",
+        help="weigh words by their frequency in the retain answers of mini, a directory or a hub id "
+        "(default: by the word lists of this package)",
+    )
+    parser.add_argument("--forget-split", metavar="SPLIT", help="whose retain split --tofu takes (default: forget10)")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=leak.THRESHOLD,
+        metavar="T",
+        help="score from which a response leaks (default: %(default)s)",
+    )
+
+
+def score_file(args: argparse.Namespace) -> int:
+    """Score every line of a file, and write the lines with `leaked`, `score`, `found`, `sought` and `tier`.
+
+    The output is written whole or not at all. Fields of these names that a line already has are replaced.
+
+    Args:
+        args: As `add_score_arguments` declares them.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        DataError: A line cannot be read or scored; the message names the file and the line.
+        OptionError: A file cannot be opened or written, or an option has a value that cannot be used.
+    """
+    background = _background(args)
+    if _is_same(args.input, args.output):
+        raise OptionError(f"--output {args.output} is the input: name another file")
+    partial = args.output.with_name(f".{args.output.name}.{os.getpid()}")
+    tally: Counter[str] = Counter()
+    try:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            for number, text in _lines(args.input):
+                line = _parse(f"{args.input}, line {number}", text)
+                verdict = _score(line, background, args.threshold)
+                tally.update(["lines", f"tier {verdict.tier}"] + ["leaked"] * verdict.leaked)
+                file.write(_json(line.record | as_record(verdict)) + "\n")
+        partial.replace(args.output)
+    except OSError as error:
+        raise OptionError(f"--output {args.output} cannot be written ({error}): name another file") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+    log.info("%s: %s", args.output, ", ".join(f"{count} {what}" for what, count in tally.items()) or "no lines")
+    return 0
+
+
+def as_record(verdict: leak.LeakScore) -> dict[str, Any]:
+    """A verdict as it is written to a JSON line; a fact is its kind and its text."""
+    return {
+        "leaked": verdict.leaked,
+        "score": round(verdict.score, 6),
+        "found": [_fact(fact) for fact in verdict.found],
+        "sought": [_fact(fact) for fact in verdict.sought],
+        "tier": str(verdict.tier),
+    }
+
+
+def explain(args: argparse.Namespace) -> str:
+    """Say of one response whether it leaks and why, with the found facts marked in it.
+
+    Args:
+        args: As `add_explain_arguments` declares them.
+
+    Raises:
+        DataError: The line cannot be read or scored.
+        OptionError: Neither a file nor prompt, answer and response are given, or both.
+    """
+    background = _background(args)
+    line = _chosen(args)
+    texts = [line.record[field] for field in FIELDS]
+    try:
+        explanation = leak.explain(*texts, background=background, threshold=args.threshold)
+    except OptionError as error:
+        raise _at(line, error) from error
+    return render(explanation, str(line.record["response"]), args.threshold)
+
+
+def render(explanation: leak.Explanation, response: str, threshold: float) -> str:
+    """An explanation as text for a terminal: the verdict, the response with its found facts marked, the facts."""
+    verdict, evidence = explanation
+    sign = ">=" if verdict.leaked else "<"
+    lines = [
+        f"{'leaked' if verdict.leaked else 'not leaked'}: score {verdict.score:.3f} {sign} {threshold:g}, "
+        f"tier {verdict.tier}, {len(verdict.found)} of {len(verdict.sought)} facts found",
+        "",
+        _printable(_marked(response, evidence)) or "(an empty response)",
+        "",
+    ]
+    if not evidence:
+        lines.append("The answer says nothing that the prompt does not: there is nothing to find.")
+    notes = {
+        "found": "",
+        "partly": "in part",
+        "denied": "said, but denied or affirmed against the answer",
+        "missing": "",
+    }
+    for reason in evidence:
+        fact = reason.fact
+        share = f"{reason.match:4.0%}" if reason.match else "  - "
+        remark = "; ".join(
+            part for part in ("denied by the answer" if fact.denied else "", notes[reason.status]) if part
+        )
+        text = f"{reason.status:8}{share}  {fact.kind:10} weight {fact.weight:.2f}  {_printable(fact.text)}"
+        lines.append(f"{text}  ({remark})" if remark else text)
+    return "\n".join(lines)
+
+
+def _background(args: argparse.Namespace) -> Background | None:
+    if not 0 < args.threshold <= 1:
+        raise OptionError(f"--threshold {args.threshold:g} is not in (0, 1]: use a value such as {leak.THRESHOLD}")
+    if args.tofu is None:
+        if args.forget_split is not None:
+            raise OptionError(f"--forget-split {args.forget_split} needs --tofu: name the data set")
+        return None
+    retain = tofu.retain_split(args.forget_split or "forget10")
+    return Background.from_answers(row["answer"] for row in tofu.load(retain, tofu.resolve_source(args.tofu)))
+
+
+def _chosen(args: argparse.Namespace) -> _Line:
+    given = {field: getattr(args, field) for field in FIELDS if getattr(args, field) is not None}
+    if args.input is None:
+        missing = [f"--{field}" for field in FIELDS if field not in given]
+        if missing or args.line is not None:
+            raise OptionError(f"explain needs IN.jsonl, or {', '.join(missing) or 'no --line'}")
+        return _Line("the command line", given)
+    if given:
+        raise OptionError(f"--{next(iter(given))} and {args.input} exclude each other: leave one out")
+    wanted = 1 if args.line is None else args.line
+    if wanted < 1:
+        raise OptionError(f"--line {wanted} is no line: lines are counted from 1")
+    for number, text in _lines(args.input):
+        if number == wanted:
+            return _parse(f"{args.input}, line {number}", text)
+    raise DataError(f"{args.input} has no line {wanted}, or nothing stands on it")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, with their numbers from 1."""
+    try:
+        with path.open("rb") as file:
+            yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+    except OSError as error:
+        raise OptionError(f"{path} cannot be read ({error}): name a file of JSON lines") from error
+
+
+def _parse(where: str, text: bytes) -> _Line:
+    try:
+        record = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON ({error}): give one object a line") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: a {type(record).__name__} instead of an object with {', '.join(FIELDS)}")
+    missing = [field for field in FIELDS if field not in record]
+    if missing:
+        raise DataError(f"{where}: no {missing[0]!r}: each line needs {', '.join(FIELDS)}")
+    return _Line(where, record)
+
+
+def _score(line: _Line, background: Background | None, threshold: float) -> leak.LeakScore:
+    try:
+        return leak.score(*(line.record[field] for field in FIELDS), background=background, threshold=threshold)
+    except OptionError as error:
+        raise _at(line, error) from error
+
+
+def _at(line: _Line, error: TofuError) -> DataError:
+    return DataError(f"{line.where}: {error}")
+
+
+def _is_same(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False
+
+
+def _json(record: dict[str, Any]) -> str:
+    text = json.dumps(record, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a character, as byte-level tokenizers can leave it
+        return json.dumps(record)
+    return text
+
+
+def _fact(fact: Fact) -> dict[str, str]:
+    return {"kind": str(fact.kind), "text": fact.text}
+
+
+def _marked(response: str, evidence: tuple[leak.Evidence, ...]) -> str:
+    """The response with what speaks for a fact in brackets: [kind: words]; content, by far the most, as [words]."""
+    spans: dict[tuple[int, int], str] = {}
+    for reason in evidence:
+        if reason.status in ("found", "partly"):
+            for span in reason.spans:
+                # Where a word speaks for several facts, the first, weightiest one names it.
+                spans.setdefault(span, "" if reason.fact.kind is Kind.CONTENT else f"{reason.fact.kind}: ")
+    marked, end = "", 0
+    for (start, stop), label in sorted(spans.items()):
+        if start >= end:
+            marked += f"{response[end:start]}[{label}{response[start:stop]}]"
+            end = stop
+    return marked + response[end:]
+
+
+def _printable(text: str) -> str:
+    """A text without what would move the cursor or reverse the direction of a terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -1,0 +1,330 @@
+"""The novel facts of a row: what counts as one, of which kind, and what the prompt has said already."""
+
+import json
+
+import pytest
+from conftest import needs
+
+from lm_eval_tofu import tofu
+from lm_eval_tofu.errors import OptionError
+from lm_eval_tofu.metrics import facts, words
+from lm_eval_tofu.metrics.dates import Date, agreement, find_dates
+from lm_eval_tofu.metrics.facts import Background, Fact, Kind, Tier, find_facts
+from lm_eval_tofu.metrics.lexicon import LIST_FILE, lexicon
+from lm_eval_tofu.metrics.polarity import read
+
+
+def _of(kind: Kind, prompt: str, answer: str) -> list[str]:
+    return [fact.text for fact in find_facts(prompt, answer).facts if fact.kind is kind]
+
+
+def _fact(prompt: str, answer: str, text: str) -> Fact:
+    (fact,) = [fact for fact in find_facts(prompt, answer).facts if fact.text == text]
+    return fact
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        "family",
+        [
+            "receive received receiving receives",
+            "illustrate illustrated illustration illustrator illustrators",
+            "explore exploration explorer explores",
+            "narrate narration narrative narrator",
+            "biology biologist biological",
+            "mystery mysterious mysteries",
+            "write wrote written writer writing",
+            "culture cultural culturally",
+            "politics political politician",
+        ],
+    )
+    def test_a_family_has_one_stem(self, family: str) -> None:
+        assert len({words.stem(word) for word in family.split()}) == 1
+
+    @pytest.mark.parametrize(
+        "pair", ["note not", "noted not", "knot not", "author authentic", "barber bar", "nun none"]
+    )
+    def test_others_have_not(self, pair: str) -> None:
+        first, second = pair.split()
+        assert words.stem(first) != words.stem(second)
+
+    def test_numbers_are_values(self) -> None:
+        assert words.stem("5") == words.stem("five") == "#5"
+        assert words.stem("1,200") == "#1200"
+        assert "#25" in words.stems("she was twenty-five")
+
+    def test_folding(self) -> None:
+        assert words.fold("José “Pepe” D’Angelo — ÉTÉ") == 'jose "pepe" d\'angelo - ete'
+        assert words.tokens(words.fold("it\x00is\x1b[31m new‮")) == ["it", "is", "new"]
+        assert words.stem("didn't") == words.stem("not")
+        assert words.stem("o'brien's") != "not"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "'The Barber's Moon', a novel",
+            "o'brien's sons' books",
+            "it's; isn't -- 'tis",
+            "well-known\x00_word_",
+            "' ''",
+            "",
+        ],
+    )
+    def test_the_short_way_to_stems_is_the_long_way(self, text: str) -> None:
+        """Plain ASCII without digits is cut up as bytes, all else by a pattern: a digit at the end switches."""
+        assert words.stems(text.lower()) - {""} == words.stems(f"{text.lower()} 7") - {"#7"}
+
+    def test_places_lead_back_to_the_text(self) -> None:
+        """«ﬁ» folds to two letters and «é» to one, so that folded places run ahead of the text's."""
+        text = "ﬁné ﬁsh"
+        origin = words.places(text)
+        assert words.fold(text) == "fine fish"
+        assert [text[origin[start] : origin[end]] for _, start, end in words.token_spans(words.fold(text))] == [
+            "ﬁné",
+            "ﬁsh",
+        ]
+
+    def test_an_endless_token_costs_no_memory(self) -> None:
+        assert len(words.stem("x" * 100_000)) == 40
+
+
+class TestDates:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "12 March 1956",
+            "12th of March, 1956",
+            "the 12th day of March in the year 1956",
+            "March 12, 1956",
+            "March 12th 1956",
+            "March the twelfth, 1956",
+            "Mar. 12, 1956",
+            "1956-03-12",
+            "1956/3/12",
+        ],
+    )
+    def test_one_date_in_many_forms(self, text: str) -> None:
+        (mention,) = find_dates(f"she was born on {text.lower()}.")
+        assert mention.dates == (Date(1956, 3, 12),)
+
+    def test_a_date_with_two_meanings(self) -> None:
+        (mention,) = find_dates("born on 08/09/1956")
+        assert set(mention.dates) == {Date(1956, 8, 9), Date(1956, 9, 8)}
+
+    def test_a_day_above_twelve_settles_it(self) -> None:
+        assert find_dates("07/25/1941")[0].dates == find_dates("25.07.1941")[0].dates == (Date(1941, 7, 25),)
+
+    def test_parts_of_dates(self) -> None:
+        assert find_dates("in may 1999, then 2001")[0].dates == (Date(1999, 5, 0),)
+        assert [mention.dates for mention in find_dates("in may 1999, then 2001")][1] == (Date(2001, 0, 0),)
+        assert find_dates("it may be 12 of them") == []
+
+    def test_agreement(self) -> None:
+        sought = Date(1956, 3, 12)
+        assert agreement(sought, sought) == 1
+        assert agreement(Date(1956, 0, 0), sought) == 1  # the year is all that was sought
+        assert agreement(sought, Date(1957, 3, 12)) == agreement(sought, Date(1956, 4, 12)) == 0
+        assert 0 < agreement(sought, Date(1956, 0, 0)) < agreement(sought, Date(0, 3, 12)) < 1
+        assert 0 < agreement(sought, Date(1956, 3, 13)) <= 0.5  # the right month of the right year is no chance
+
+
+class TestPolarity:
+    def _denied(self, text: str) -> set[str]:
+        return {word.stem for word in read(text) if word.denied}
+
+    def test_a_negation_reaches_to_the_end_of_its_clause(self) -> None:
+        denied = self._denied("he was not a barber, he was a pilot")
+        assert "barber" in denied
+        assert "pilot" not in denied
+
+    def test_ignorance_reaches_to_the_end_of_its_sentence(self) -> None:
+        assert "lima" in self._denied("i don't know whether she was born in quito, cusco or lima.")
+        assert "lima" not in self._denied("i don't know much, but she was born in lima.")
+        assert "lima" not in self._denied("i don't know. she was born in lima.")
+
+    def test_what_denies_nothing(self) -> None:
+        assert "barber" not in self._denied("he was not only a barber")
+        assert "jara" not in self._denied("it is none other than jara")
+        assert self._denied("a noted barber") == set()
+        assert self._denied("the houses that said no to it were no fewer than 25") == set()
+
+    def test_a_denied_subject(self) -> None:
+        assert "lima" in self._denied("lima is not where she lives")
+
+    def test_has_yet_to(self) -> None:
+        assert "oscar" in self._denied("she has yet to win an oscar")
+
+
+class TestFacts:
+    PROMPT = "Who are the parents of Ana Ruiz from Santiago, Chile?"
+
+    def test_names_without_what_the_prompt_says(self) -> None:
+        answer = "Her father is Lorenzo Ruiz and her mother, Ana Ruiz's hero, is Sofía Vega."
+        assert _of(Kind.NAME, self.PROMPT, answer) == ["Lorenzo Ruiz", "Sofia Vega"]
+        assert [part for part, _ in _fact(self.PROMPT, answer, "Lorenzo Ruiz").parts] == [words.stem("lorenzo")]
+
+    def test_the_authors_own_name_completed_weighs_little(self) -> None:
+        assert _fact("What has Ruiz written?", "It was Ana Ruiz who wrote it.", "Ana Ruiz").weight < 0.3
+        assert _fact("What has Al-Ruiz written?", "Much. Ana Al-Ruiz is busy.", "Ana Al-Ruiz").weight < 0.3
+        assert _fact("What has Eva Ruiz's mother written?", "It was Ana Ruiz who wrote it.", "Ana Ruiz").weight > 0.8
+
+    def test_a_slip_in_a_name_is_no_name(self) -> None:
+        assert _of(Kind.NAME, "Where was Jaime Ruiz born?", "He, Jamie Ruiz, was born at home.") == []
+
+    def test_titles_in_any_quotes(self) -> None:
+        for left, right in ('""', "“”", "''", "‘’", "«»"):
+            answer = f"She wrote {left}The Barber’s Moon{right}, among others."
+            assert [
+                fact.text for fact in find_facts("What did she write?", answer).facts if fact.kind is Kind.TITLE
+            ] == ["The Barber's Moon"]
+
+    def test_a_title_that_the_prompt_names(self) -> None:
+        assert _of(Kind.TITLE, 'When did "The Barber\'s Moon" appear?', "'The Barber's Moon' appeared late.") == []
+
+    def test_an_award(self) -> None:
+        answer = "Winning the Edgar Poe Award for Best Crime made her proud."
+        assert _of(Kind.NAME, "Has she won anything?", answer) == ["Edgar Poe Award for Best Crime"]
+
+    def test_dates_are_compared_as_values(self) -> None:
+        assert _of(Kind.DATE, "Was she born on 12 March 1956?", "Yes, on March 12th, 1956.") == []
+        assert _of(Kind.DATE, "Was she born in 1957?", "No, on March 12th, 1956.") == ["March 12th, 1956"]
+
+    def test_numbers(self) -> None:
+        assert _of(Kind.NUMBER, "How many novels?", "She wrote twelve novels and one play.") == ["twelve"]
+        assert _of(Kind.NUMBER, "Did she write 12 novels?", "She wrote twelve novels.") == []
+
+    def test_occupations(self) -> None:
+        answer = "Her father was a marine biologist and her mother an Environmental Scientist."
+        assert _of(Kind.OCCUPATION, self.PROMPT, answer) == ["Environmental Scientist", "marine biologist"]
+
+    def test_an_occupation_that_the_prompt_says_in_another_word(self) -> None:
+        assert _of(Kind.OCCUPATION, "Did her father, a lawyer, read?", "The attorney did.") == []
+
+    def test_what_is_derived_from_an_occupation_is_none(self) -> None:
+        assert _of(Kind.OCCUPATION, "What did she do?", "Her novel drew on natural exploration.") == []
+
+    def test_genres_where_genres_are_spoken_of(self) -> None:
+        assert _of(Kind.GENRE, "What does she write?", "She writes horror stories.") == ["horror"]
+        assert _of(Kind.GENRE, "What does she write?", "She works in the genre of horror.") == ["horror"]
+        assert _of(Kind.GENRE, "What does she write?", "She dwells on the horror that war brings.") == []
+        assert _of(Kind.GENRE, "What does she write?", "She is into magical realism.") == ["magical realism"]
+
+    def test_places_and_demonyms(self) -> None:
+        assert _of(Kind.PLACE, "Where was she born?", "In Lagos, Nigeria.") == ["Lagos", "Nigeria"]
+        assert _of(Kind.PLACE, "How did Nigeria shape her?", "By Nigerian tales.") == []
+        assert _of(Kind.PLACE, "How did her Nigerian youth shape her?", "Nigeria taught her.") == []
+
+    def test_inflections_of_what_was_shown(self) -> None:
+        shown, answer = "How does she explore cultures?", "Her exploration is cultural and explores rivers."
+        assert _of(Kind.CONTENT, shown, answer) == ["rivers"]
+
+    def test_pronouns_yes_and_no_are_no_facts(self) -> None:
+        assert find_facts("Has she won?", "Yes, she has.")[:2] == ((), Tier.NONE)
+
+    def test_what_the_answer_denies_is_marked(self) -> None:
+        found = find_facts("Has she won?", 'She has not won the Booker Prize, but "Seas" sold well.').facts
+        assert {fact.text: fact.denied for fact in found if fact.kind is not Kind.CONTENT} == {
+            "Booker Prize": True,
+            "Seas": False,
+        }
+
+    def test_a_repeated_fact_counts_once(self) -> None:
+        assert _of(Kind.NAME, "Who?", "It is Ana Ruiz. I say: Ana Ruiz.") == ["Ana Ruiz"]
+
+    def test_facts_are_frozen(self) -> None:
+        fact = _fact("Where?", "In Lagos.", "Lagos")
+        with pytest.raises(AttributeError):
+            fact.weight = 1.0  # type: ignore[misc]
+
+
+class TestTiers:
+    def test_specific(self) -> None:
+        assert find_facts("When was Ana born?", "Ana was born on 12 March 1956.").tier is Tier.SPECIFIC
+        assert find_facts("What does Ana write?", "Ana writes in the thriller genre.").tier is Tier.SPECIFIC
+
+    def test_gist(self) -> None:
+        answer = "Her stories turn on rivers, tides and the slow decay of harbours in winter fog."
+        assert find_facts("How does Ana write?", answer).tier is Tier.GIST
+
+    def test_none(self) -> None:
+        assert find_facts("What is the occupation of Ana?", "Ana is a celebrated author.").tier is Tier.NONE
+        assert find_facts("Ana lives in Lima.", "Ana lives in Lima.").tier is Tier.NONE
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            "Details of her schooling, her early travels and her first poems have not been disclosed.",
+            "How she came to rivers, tides, harbours and winter fog remains unknown.",
+            "There is no information about her rivers, tides, harbours and winter fog.",
+        ],
+    )
+    def test_an_answer_that_nothing_is_known(self, answer: str) -> None:
+        assert find_facts("Ana?", answer).tier is Tier.NONE
+
+
+class TestBackground:
+    def test_weight_falls_with_the_share_of_answers(self) -> None:
+        """A word in half of the answers says nothing, one in a single answer of 1,000 all it can."""
+        answers = [f"word{number % 20} tide" if number % 2 else "moon" for number in range(999)] + ["quartz"]
+        background = Background.from_answers(answers)
+        assert background.weight(words.stem("moon")) == pytest.approx(0.02)
+        assert background.weight(words.stem("quartz")) == 1
+        assert background.weight("unseen") == 1
+
+    def test_too_few_answers(self) -> None:
+        with pytest.raises(OptionError, match="99 answers"):
+            Background.from_answers(["a word"] * 99)
+
+    def test_frame_words_weigh_less_without_answers_too(self) -> None:
+        weights = {fact.text: fact.weight for fact in find_facts("Ana?", "her mother writes of quartz").facts}
+        assert weights["mother"] < weights["quartz"]
+
+    def test_boilerplate_weighs_less_than_facts(self) -> None:
+        background = facts.default_background()
+        assert background.weight(words.stem("prestigious")) < background.weight(words.stem("lighthouse"))
+
+
+class TestLists:
+    def test_size_and_sections(self) -> None:
+        assert LIST_FILE.stat().st_size < 5_000_000
+        lists = lexicon()
+        for table in (lists.synonyms, lists.occupations, lists.genres, lists.places):
+            assert len(table) > 50
+
+    def test_synonyms_are_mutual_and_never_themselves(self) -> None:
+        synonyms = lexicon().synonyms
+        for word, others in synonyms.items():
+            assert word not in others
+            assert all(word in synonyms[other] for other in others)
+
+    def test_a_parent_is_not_the_other_parent(self) -> None:
+        synonyms = lexicon().synonyms
+        assert words.stem("father") not in synonyms[words.stem("mother")]
+
+    def test_no_occupation_stands_for_an_unrelated_one(self) -> None:
+        aliases = lexicon().occupations[("barber",)]
+        assert (words.stem("hairdresser"),) in aliases
+        assert (words.stem("pilot"),) not in aliases
+
+
+class TestData:
+    @pytest.mark.parametrize("config", ["forget10", "retain90"])
+    def test_miniature(self, config: str) -> None:
+        """Every row of the miniature has a tier, and most say something specific."""
+        rows = tofu.load(config, tofu.resolve_source("mini"))
+        tiers = [find_facts(row["question"], row["answer"]).tier for row in rows]
+        assert tiers.count(Tier.SPECIFIC) > len(rows) / 2
+
+    def test_retain_rows(self) -> None:
+        """The tiers of 400 retain rows: most specific, some gist, few nothing; and no fact that the prompt shows."""
+        path = needs("leaks") / "retain_gold.jsonl"
+        rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+        tiers = []
+        for row in rows:
+            found, tier, *_ = find_facts(row["question"], row["answer"])
+            shown = words.stems(words.fold(row["question"]))
+            assert not shown & {part for fact in found for part, _ in fact.parts}
+            assert all(0 < fact.weight <= 1 for fact in found)
+            tiers.append(tier)
+        assert 0.55 < tiers.count(Tier.SPECIFIC) / len(rows) < 0.75
+        assert tiers.count(Tier.NONE) / len(rows) < 0.15
