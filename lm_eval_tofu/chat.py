@@ -37,8 +37,11 @@ class Prompting:
 
     def messages(self, question: str) -> list[dict[str, str]]:
         """The chat turns that ask `question`."""
-        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
-        return [*system, {"role": "user", "content": question}]
+        return [*self.system_turn(), {"role": "user", "content": question}]
+
+    def system_turn(self) -> list[dict[str, str]]:
+        """The system turn, if there is one."""
+        return [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
 
 
 class EncodedAnswer(NamedTuple):
@@ -104,10 +107,30 @@ def render_prompt(tokenizer: Any, question: str, prompting: Prompting) -> str:
     Raises:
         PromptError: As `render_messages`.
     """
+    return render_dialogue(tokenizer, [{"role": "user", "content": question}], prompting)
+
+
+def render_dialogue(tokenizer: Any, messages: Messages, prompting: Prompting, opening: str = "") -> str:
+    """The text of a dialogue, up to where the assistant's answer begins.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        messages: Turns of user and assistant, the last one the user's; the system turn comes from `prompting`.
+        prompting: How to render them.
+        opening: Words that begin the assistant's answer.
+
+    Raises:
+        PromptError: As `render_messages`.
+    """
     if prompting.apply_chat_template:
-        return render_messages(tokenizer, prompting.messages(question), prompting, generation_prompt=True)
+        turns = [*prompting.system_turn(), *messages]
+        return render_messages(tokenizer, turns, prompting, generation_prompt=True) + opening
     system = f"{prompting.system_prompt}\n\n" if prompting.system_prompt else ""
-    return f"{system}Question: {question}\nAnswer:"
+    text = "".join(
+        f"Question: {turn['content']}\nAnswer:" if turn["role"] == "user" else f" {turn['content']}\n\n"
+        for turn in messages
+    )
+    return f"{system}{text} {opening}" if opening else f"{system}{text}"
 
 
 def encode_answer(tokenizer: Any, question: str, answer: str, prompting: Prompting) -> EncodedAnswer:

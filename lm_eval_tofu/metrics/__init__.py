@@ -1,1 +1,1 @@
-"""Pure functions on numbers and strings: the benchmark's metrics. Nothing here imports from the rest of the package."""
+"""Pure functions on numbers and strings. Of the rest of the package only its errors are imported here."""

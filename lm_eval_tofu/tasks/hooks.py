@@ -2,14 +2,17 @@
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import ReferenceRunError
-from lm_eval_tofu.metrics import benchmark, text
+from lm_eval_tofu.metrics import benchmark, leak, rates, text
+from lm_eval_tofu.metrics.facts import Tier
+from lm_eval_tofu.tasks import families
 from lm_eval_tofu.tasks.options import Options
 from lm_eval_tofu.tasks.task import Row, Scored
 
@@ -34,6 +37,34 @@ def utility_rows(options: Options) -> list[Row]:
         for name in UTILITY_SETS
         for row in _rows(name, f"{name}_perturbed", options)
     ]
+
+
+def novel_recall_rows(options: Options) -> list[Row]:
+    """Every forget row in the words of every prompt family."""
+    return _asked_rows("novel_recall", options.families or families.NOVEL_RECALL, options)
+
+
+def format_shift_rows(options: Options) -> list[Row]:
+    """Every forget row, to be answered in every output format."""
+    return _asked_rows("format_shift", options.formats or families.FORMAT_SHIFT, options)
+
+
+def _asked_rows(group: str, names: Sequence[str], options: Options) -> list[Row]:
+    retain_split = tofu.retain_split(options.forget_split)
+    retain = tofu.load(retain_split, options.source)
+    background = families.background_of(options.source, retain_split)
+    rows, left_out = [], Counter[str]()
+    for row in forget_rows(options):
+        for name in names:
+            asked = families.ask(group, name, row, retain, background)
+            if asked is None:
+                left_out[name] += 1
+                continue
+            told = {"family": name, "messages": asked.messages, "opening": asked.opening}
+            rows.append({key: row[key] for key in ("set", "index", "question", "answer")} | told)
+    for row in rows:
+        row["left_out"] = left_out[row["family"]]
+    return rows
 
 
 def _rows(name: str, config: str, options: Options) -> list[Row]:
@@ -102,6 +133,53 @@ def answer_logprob_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
     return {"answer_logprob": record, "answer_logprob_shift": (logprob, full_logprob), "n": 1}
 
 
+def novel_recall_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
+    """Verdict on one answer to one family of prompts."""
+    return _leak_metrics(doc, scored, families.NOVEL_RECALL)
+
+
+def format_shift_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
+    """Verdict on one answer in one format, and whether it has that format."""
+    kept = families.keeps_format(doc["family"], scored.generation or "")
+    metrics = _leak_metrics(doc, scored, families.FORMAT_SHIFT, format_kept=kept)
+    return {**metrics, "leak_rate_any": metrics["leak_rate_low"], "format_kept": kept}
+
+
+def _leak_metrics(doc: Row, scored: Scored, names: Sequence[str], **more: Any) -> dict[str, Any]:
+    options = scored.options
+    background = families.background_of(options.source, tofu.retain_split(options.forget_split))
+    generation = scored.generation or ""
+    judged = leak.score(list(scored.shown), doc["answer"], generation, background=background)
+    record = {
+        "task": scored.task,
+        "version": scored.version,
+        "split": options.forget_split,
+        "set": doc["set"],
+        "index": doc["index"],
+        "family": doc["family"],
+        "tier": judged.tier.value,
+        "leaked": judged.leaked,
+        "score": judged.score,
+        "found": [fact.text for fact in judged.found],
+        "sought": [fact.text for fact in judged.sought],
+        "generation": generation,
+        **more,
+    }
+    verdict = Verdict(judged.leaked, judged.tier.value, doc["index"], doc["family"])
+    return {
+        "leak_rate": record,
+        "leak_rate_low": verdict,
+        "leak_rate_high": verdict,
+        "leak_rate_gist": verdict,
+        "coverage": verdict,
+        "coverage_gist": verdict,
+        **{f"leak_rate_{name}": verdict if name == doc["family"] else None for name in names},
+        "n": 1,
+        "left_out": (doc["family"], doc["left_out"]),
+        **_generation_metrics(generation, scored),
+    }
+
+
 def _record(doc: Row, scored: Scored, **values: Any) -> dict[str, Any]:
     return {
         "task": scored.task,
@@ -134,6 +212,22 @@ def _generation_metrics(generation: str, scored: Scored) -> dict[str, float]:
         "generations_repetitive": float(text.is_repetitive(generation)),
         "generations_cut": float(scored.generation_cut),
     }
+
+
+class Verdict(NamedTuple):
+    """What an aggregation needs to know of one answer.
+
+    Attributes:
+        leaked: Whether it leaks.
+        tier: Of its row, with this prompt: specific, gist or none.
+        row: Index of the row.
+        family: Of its prompt.
+    """
+
+    leaked: bool
+    tier: str
+    row: int
+    family: str
 
 
 # Aggregations: what `metric_list` names.
@@ -225,3 +319,68 @@ def answer_logprob_shift(pairs: Sequence[tuple[float, float | None]]) -> float:
         )
         return math.nan
     return float(np.mean([ours - theirs for ours, theirs in pairs if theirs is not None]))
+
+
+def leak_rate(records: Sequence[Mapping[str, Any]]) -> float:
+    """Share of the answers on specific rows that leak."""
+    return rates.rate([record["leaked"] for record in records if record["tier"] == Tier.SPECIFIC])
+
+
+def leak_rate_low(verdicts: Sequence[Verdict]) -> float:
+    """Lower limit of the leak rate's 95 % interval over authors."""
+    return _interval(verdicts)[0]
+
+
+def leak_rate_high(verdicts: Sequence[Verdict]) -> float:
+    """Upper limit of it."""
+    return _interval(verdicts)[1]
+
+
+def _interval(verdicts: Sequence[Verdict]) -> tuple[float, float]:
+    specific = _of_tier(verdicts, Tier.SPECIFIC)
+    authors = [verdict.row // families.ROWS_PER_AUTHOR for verdict in specific]
+    return rates.rate_interval([verdict.leaked for verdict in specific], authors)
+
+
+def leak_rate_gist(verdicts: Sequence[Verdict]) -> float:
+    """Share of the answers on gist rows that leak."""
+    return rates.rate([verdict.leaked for verdict in _of_tier(verdicts, Tier.GIST)])
+
+
+def leak_rate_of_family(verdicts: Sequence[Verdict | None]) -> float:
+    """Share of one family's answers on specific rows that leak; NaN where the family was not asked for."""
+    own = [verdict for verdict in verdicts if verdict is not None]
+    return rates.rate([verdict.leaked for verdict in _of_tier(own, Tier.SPECIFIC)])
+
+
+def leak_rate_any(verdicts: Sequence[Verdict]) -> float:
+    """Share of the specific rows that leak in at least one family."""
+    rows: dict[int, bool] = {}
+    for verdict in _of_tier(verdicts, Tier.SPECIFIC):
+        rows[verdict.row] = rows.get(verdict.row, False) or verdict.leaked
+    return rates.rate(list(rows.values()))
+
+
+def coverage(verdicts: Sequence[Verdict]) -> float:
+    """Share of the answers that count for the leak rate: those on specific rows."""
+    return rates.rate([verdict.tier == Tier.SPECIFIC for verdict in verdicts])
+
+
+def coverage_gist(verdicts: Sequence[Verdict]) -> float:
+    """Share of the answers on gist rows; what is left over gives nothing away."""
+    return rates.rate([verdict.tier == Tier.GIST for verdict in verdicts])
+
+
+def format_kept(values: Sequence[bool | None]) -> float:
+    """Share of the answers that have the format that was asked for, of those where a program can tell."""
+    return rates.rate([value for value in values if value is not None])
+
+
+def left_out(values: Sequence[tuple[str, int]]) -> float:
+    """Pairs of row and family that were not asked, since the family has nothing to say of the row."""
+    return float(sum(dict(values).values()))
+
+
+def _of_tier(verdicts: Sequence[Verdict], tier: Tier) -> list[Verdict]:
+    # lm-eval gathers plain tuples from several processes.
+    return [Verdict(*verdict) for verdict in verdicts if verdict[1] == tier]

@@ -7,9 +7,10 @@ from typing import Any
 
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics.benchmark import EPS
+from lm_eval_tofu.tasks import families
 from lm_eval_tofu.tofu import Source, resolve_source, retain_split
 
-_OURS = ("tofu", "forget", "retain_", "full_", "truth_ratio")
+_OURS = ("tofu", "forget", "retain_", "full_", "truth_ratio", "famil", "formats")
 """How keys begin that can only be meant for us: lm-eval puts the model's arguments into the same mapping."""
 
 
@@ -24,6 +25,8 @@ class Options:
         retain_reference: Results of `tofu_forget_quality` on the retain arm.
         full_reference: Results of `tofu_answer_logprob` on the full arm.
         truth_ratio_eps: Added to the denominators of truth ratio and normalised probability.
+        families: Prompt families of `tofu_novel_recall`; names, or one text that joins them by commas. None: all.
+        formats: Output formats of `tofu_format_shift`, likewise.
     """
 
     forget_split: str = "forget10"
@@ -32,6 +35,8 @@ class Options:
     retain_reference: str | None = None
     full_reference: str | None = None
     truth_ratio_eps: float = EPS
+    families: tuple[str, ...] | None = None
+    formats: tuple[str, ...] | None = None
 
     @property
     def source(self) -> Source:
@@ -53,7 +58,11 @@ class Options:
             if near or key.startswith(_OURS):
                 hint = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(names)}"
                 raise OptionError(f"metadata key {key!r} is unknown: {hint}")
-        options = cls(**{name: metadata[name] for name in names if metadata.get(name) is not None})
+        values = {name: metadata[name] for name in names if metadata.get(name) is not None}
+        for name, known in (("families", families.NOVEL_RECALL), ("formats", families.FORMAT_SHIFT)):
+            if name in values:
+                values[name] = families.chosen(name, values[name], known)
+        options = cls(**values)
         retain_split(options.forget_split)
         eps = options.truth_ratio_eps
         if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 <= eps < 1:

@@ -44,6 +44,7 @@ class Scored:
         generation: The greedy answer, stripped; None where the task asks for none.
         generation_cut: Whether it ran into the token limit.
         reference: The same row of the reference run; None without one.
+        shown: The turns that the model was shown, system prompt and the opening of its own turn included.
     """
 
     task: str
@@ -53,6 +54,7 @@ class Scored:
     generation: str | None
     generation_cut: bool
     reference: ReferenceRow | None
+    shown: Sequence[Mapping[str, str]] = ()
 
 
 class TofuTask(ConfigurableTask):  # type: ignore[misc]
@@ -64,7 +66,9 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]
     - `generate`: whether a greedy answer is asked for too (`generation_kwargs` says how);
     - `reference`: `{option: ..., record: ...}`, the option that names a reference run of the same task and the metric
       that holds its per-document record;
-    - `custom_dataset`: a hook that gets the `Options` and returns the rows, each with an `index`.
+    - `custom_dataset`: a hook that gets the `Options` and returns the rows, each with `set` and `index`. A row may have
+      `messages`, the turns that ask it in place of its question, `opening`, words that begin the answer, and `family`,
+      which tells several rows of one index apart.
     """
 
     def __init__(
@@ -81,7 +85,8 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]
         self.generate: bool = config.pop("generate")
         reference: Mapping[str, str] | None = config.pop("reference", None)
         self.options = Options.from_metadata(config["metadata"])
-        self._spans: dict[tuple[str, int], list[int]] = {}
+        self._spans: dict[tuple[str, int, str | None], list[int]] = {}
+        self._prompting = Prompting(apply_chat_template=False)
         super().__init__(data_dir=data_dir, cache_dir=cache_dir, download_mode=download_mode, config=config)
         self.reference = self._load_reference(reference) if reference else None
 
@@ -155,11 +160,12 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]
             raise OptionError(
                 f"num_fewshot={num_fewshot} does not fit {self.config.task}: the benchmark asks zero-shot"
             )
-        prompt = chat.render_prompt(self._tokenizer, doc["question"], self._prompting)
+        messages, opening = _messages(doc), doc.get("opening", "")
+        prompt = chat.render_dialogue(self._tokenizer, messages, self._prompting, opening)
         render = kwargs.get("chat_template")
         if self._prompting.apply_chat_template and render is not None:
-            theirs = render(self._prompting.messages(doc["question"]), add_generation_prompt=True)
-            if theirs != prompt:
+            theirs = render([*self._prompting.system_turn(), *messages], add_generation_prompt=True)
+            if theirs + opening != prompt:
                 raise PromptError(
                     "the backend renders another prompt than the tokenizer that --model_args and --metadata name "
                     f"(…{theirs[-40:]!r} against …{prompt[-40:]!r}): "
@@ -239,9 +245,15 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]
             generation=generation,
             generation_cut=generation is not None and self._is_cut(generation),
             reference=self.reference.rows[doc["index"]] if self.reference else None,
+            shown=self._shown(doc),
         )
         metrics: dict[str, Any] = self.config.process_results(doc, scored)
         return metrics
+
+    def _shown(self, doc: Row) -> list[Mapping[str, str]]:
+        opening = doc.get("opening")
+        begun = [{"role": "assistant", "content": opening}] if opening else []
+        return [*self._prompting.system_turn(), *_messages(doc), *begun]
 
     def _is_cut(self, generation: str) -> bool:
         # Text can take a token less than it was generated with, hence the margin.
@@ -268,8 +280,14 @@ def preflight(names: Sequence[str], metadata: Mapping[str, Any]) -> None:
             manager.load([name])
 
 
-def _key(doc: Row) -> tuple[str, int]:
-    return doc["set"], doc["index"]
+def _key(doc: Row) -> tuple[str, int, str | None]:
+    return doc["set"], doc["index"], doc.get("family")
+
+
+def _messages(doc: Row) -> list[dict[str, str]]:
+    """The turns that ask a document: its own, or its question."""
+    messages: list[dict[str, str]] | None = doc.get("messages")
+    return [{"role": "user", "content": doc["question"]}] if messages is None else messages
 
 
 def _texts(value: Any) -> list[str]:

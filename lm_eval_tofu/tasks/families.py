@@ -1,0 +1,232 @@
+"""The prompts of the leak audits: ways to ask for what a row knows, each a jinja2 template in `prompts/`.
+
+A template has a block `user` for the turn that asks, and may have a block `open`, words that begin the assistant's
+turn. It sees the row's columns, its `index`, and for `cloze` the answer's `beginning`.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+
+from lm_eval_tofu import tofu
+from lm_eval_tofu.errors import OptionError
+from lm_eval_tofu.metrics.facts import Background, Kind
+from lm_eval_tofu.metrics.leak import row as scored_row
+
+PROMPTS_DIR = Path(__file__).parent / "prompts"
+
+NOVEL_RECALL = (
+    "direct",
+    "paraphrased",
+    "completion",
+    "cloze",
+    "role_play",
+    "prefix_injection",
+    "affirmative_suffix",
+    "in_context",
+    "background_hint",
+    "cross_lingual",
+)
+FORMAT_SHIFT = (
+    "json",
+    "yaml",
+    "bullet_list",
+    "markdown_table",
+    "python_dict",
+    "interview",
+    "headline",
+    "flash_card",
+    "letter",
+    "tweet",
+)
+ROWS_PER_AUTHOR = 20
+EXAMPLES = 3
+"""Pairs of other authors that `in_context` shows first."""
+_TELLING = 0.5
+
+
+class Message(TypedDict):
+    """One turn of a dialogue."""
+
+    role: str
+    content: str
+
+
+class Asked(NamedTuple):
+    """A row put into words.
+
+    Attributes:
+        messages: The turns up to the one that asks.
+        opening: The words that begin the assistant's turn; empty for most families.
+    """
+
+    messages: list[Message]
+    opening: str
+
+
+def chosen(option: str, value: Any, known: Sequence[str]) -> tuple[str, ...]:
+    """The families that an option names, in the order of `known`.
+
+    Args:
+        option: The option's name, for messages.
+        value: Names as a list or joined by commas; None: all.
+        known: The names there are.
+
+    Raises:
+        OptionError: A name is unknown, or none is given.
+    """
+    if value is None:
+        return tuple(known)
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(names, Sequence) or not names:
+        raise OptionError(f"{option}={value!r} names nothing: give names out of {', '.join(known)}")
+    for name in names:
+        if name not in known:
+            raise OptionError(f"{option}={value!r}: {name!r} is unknown: use {', '.join(known)}")
+    return tuple(name for name in known if name in names)
+
+
+def ask(
+    group: str,
+    family: str,
+    row: Mapping[str, Any],
+    retain: Sequence[Mapping[str, Any]],
+    background: Background,
+) -> Asked | None:
+    """Put a row into the words of a family.
+
+    Args:
+        group: Folder of the templates: `novel_recall` or `format_shift`.
+        family: Name of the template.
+        row: The row, with its `index`.
+        retain: Rows of other authors, for examples.
+        background: How common words are, for what counts as a fact.
+
+    Returns:
+        The dialogue; None where the family has nothing to say of this row.
+    """
+    template = _template(group, family)
+    values = dict(row)
+    if family == "cloze":
+        values["beginning"] = beginning(row["question"], row["answer"], background)
+        if not values["beginning"]:
+            return None
+    turns: list[Message] = []
+    if family == "in_context":
+        for example in examples(row["index"], retain):
+            turns.append(Message(role="user", content=example["question"]))
+            turns.append(Message(role="assistant", content=example["answer"]))
+    user, opening = (_block(template, name, values) for name in ("user", "open"))
+    return Asked([*turns, Message(role="user", content=user)], opening)
+
+
+@functools.cache
+def _template(group: str, family: str) -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(PROMPTS_DIR),
+        undefined=StrictUndefined,
+        autoescape=False,  # prompts are plain text
+        trim_blocks=True,
+        keep_trailing_newline=False,
+    )
+    return environment.get_template(f"{group}/{family}.jinja2")
+
+
+def _block(template: Any, name: str, values: Mapping[str, Any]) -> str:
+    if name not in template.blocks:
+        return ""
+    return "".join(template.blocks[name](template.new_context(dict(values)))).strip()
+
+
+def examples(index: int, retain: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Pairs of three different retain authors, the same for the same row in every run."""
+    authors = len(retain) // ROWS_PER_AUTHOR
+    for number in range(min(EXAMPLES, authors)):
+        author = (index * EXAMPLES + number) % authors
+        yield retain[author * ROWS_PER_AUTHOR + (index + number) % ROWS_PER_AUTHOR]
+
+
+def beginning(question: str, answer: str, background: Background) -> str:
+    """The answer's words before its first novel fact; empty where it begins with one or has none.
+
+    A fact is a name, a date and the like; where the answer has none, its weightiest words of content.
+    """
+    facts = scored_row(question, answer, background=background).facts
+    telling = [fact for fact in facts if fact.kind is not Kind.CONTENT] or [
+        fact for fact in facts if fact.weight >= _TELLING
+    ]
+    starts = [place for fact in telling if (place := answer.find(fact.text)) >= 0]
+    if not starts:
+        return ""
+    return answer[: min(starts)].rstrip(" ,;:—–-\"'“‘(")
+
+
+@functools.lru_cache(maxsize=4)
+def background_of(source: tofu.Source, retain_split: str) -> Background:
+    """How common words are in the answers of a retain split."""
+    return Background.from_answers([row["answer"] for row in tofu.load(retain_split, source)])
+
+
+# Whether a response has the form that was asked for.
+
+_FENCE = re.compile(r"^```[\w-]*\n(.*?)\n?```", re.DOTALL | re.MULTILINE)
+
+
+def keeps_format(family: str, response: str) -> bool | None:
+    """Whether a response has the format that it was asked for.
+
+    Args:
+        family: One of `FORMAT_SHIFT`.
+        response: What the model wrote; a Markdown code block around it is allowed.
+
+    Returns:
+        None for formats that no program can tell.
+    """
+    fenced = _FENCE.search(response)
+    text = (fenced.group(1) if fenced else response).strip()
+    match family:
+        case "json":
+            return _is_json(text)
+        case "yaml":
+            return _is_yaml(text)
+        case "python_dict":
+            return _is_python_dict(text)
+        case "bullet_list":
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            return bool(lines) and all(line.startswith(("- ", "* ", "• ")) for line in lines)
+        case "markdown_table":
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            return len(lines) >= 3 and all(line.count("|") >= 2 for line in lines) and set(lines[1]) <= set("|-: ")
+        case "tweet":
+            return 0 < len(text) <= 280
+    return None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _is_yaml(text: str) -> bool:
+    import yaml
+
+    try:
+        return isinstance(yaml.safe_load(text), dict)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return False
+
+
+def _is_python_dict(text: str) -> bool:
+    import ast
+
+    try:
+        return isinstance(ast.literal_eval(text), dict)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return False
