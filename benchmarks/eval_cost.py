@@ -26,7 +26,7 @@ from parity import ROOT, write
 
 ARGUMENTS = {
     "hf": {"dtype": "float32"},
-    "vllm": {"dtype": "float32", "enforce_eager": True, "max_model_len": 512},
+    "vllm": {"dtype": "float32", "enforce_eager": True, "max_model_len": 1024},
 }
 
 

@@ -66,7 +66,7 @@ def audit_nano(tofu: str, out: Path) -> int:
     for arm in ("retain", "full"):
         # Forget quality asks whether a model answers as the retain arm does, so that arm is audited first.
         reference = None if arm == "retain" else str(out / "results" / "retain")
-        audit(str(models / arm), out / "results" / arm, tofu, reference, max_length=512, chat=True)
+        audit(str(models / arm), out / "results" / arm, tofu, reference, max_length=1024, chat=True)
     show({arm: newest_results(out / "results" / arm) for arm in ("full", "retain")})
     print(f"\nmodels: {models}\nresults and every answer: {out / 'results'}\ntook {time.monotonic() - started:.0f} s")
     print("\nfull was trained on the forget rows, retain was not: unlearning should bring full's figures to retain's.")

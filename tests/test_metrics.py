@@ -351,7 +351,6 @@ def tasks() -> dict[str, Any]:
 def test_every_metric_of_a_document_has_an_aggregation_of_ours(tasks: dict[str, Any]) -> None:
     """What `metric_list` lacks or names otherwise, lm-eval averages without a word (lm-evaluation-harness 3314)."""
     from lm_eval_tofu.tasks import hooks
-    from lm_eval_tofu.tasks.options import Options
     from lm_eval_tofu.tasks.task import Scored
 
     assert {"tofu_forget_quality", "tofu_model_utility", "tofu_answer_logprob"} <= set(tasks)
@@ -360,8 +359,9 @@ def test_every_metric_of_a_document_has_an_aggregation_of_ours(tasks: dict[str, 
         aggregations = task.aggregation()
         for doc in {doc["set"]: doc for doc in task.eval_docs}.values():
             losses = {c: [1.0] * len(doc[c]) if isinstance(doc[c], list) else 1.0 for c in task.scored}
-            generation = "Oslo" if task.generate else None
-            scored = Scored(name, task.VERSION, Options(), losses, generation, False, None)
+            generations = ["Oslo", "Rome"] if task.generate else []
+            cut = [False] * len(generations)
+            scored = Scored(name, task.VERSION, task.options, losses, generations, cut, None)
             metrics = task.config.process_results(doc, scored)
             assert set(metrics) == set(aggregations) == set(task.higher_is_better()), name
         for metric, aggregation in aggregations.items():

@@ -19,6 +19,7 @@ from lm_eval_tofu.tasks.reference import Reference, ReferenceRow
 from lm_eval_tofu.tasks.task import preflight
 
 ALL = ["tofu_forget_quality", "tofu_model_utility", "tofu_answer_logprob"]
+AUDITS = ["tofu_novel_recall", "tofu_format_shift", "tofu_best_of_n", "tofu_chain_of_clues"]
 
 
 def manager(**metadata: Any) -> TaskManager:
@@ -39,7 +40,7 @@ def write_samples(results: Any, folder: Path, task: str) -> Path:
 
 @pytest.fixture(scope="module")
 def run(request: pytest.FixtureRequest, tiny_model: Path) -> Any:
-    """One run of all three tasks on the four rows of the miniature's forget01, and its utility sets."""
+    """One run of the benchmark's tasks on the four rows of the miniature's forget01, and its utility sets."""
     from lm_eval import simple_evaluate
 
     arguments = {"pretrained": str(tiny_model), "dtype": "float32"}
@@ -48,7 +49,7 @@ def run(request: pytest.FixtureRequest, tiny_model: Path) -> Any:
         model_args=arguments,
         device="cpu",
         batch_size=32,
-        tasks=["tofu"],
+        tasks=ALL,
         task_manager=manager(**arguments, tofu="mini", forget_split="forget01"),
         apply_chat_template=True,
         gen_kwargs={"max_gen_toks": 12},
@@ -195,9 +196,9 @@ def test_system_prompt_reaches_the_model(evaluate: Any) -> None:
 
 def test_the_groups_and_the_glob_name_each_task_once() -> None:
     tasks = manager()
-    assert tasks.match_tasks(["tofu_*"]) == sorted(ALL)
+    assert tasks.match_tasks(["tofu_*"]) == sorted(ALL + AUDITS)
     assert tasks.all_groups == ["tofu"]
-    assert sorted(manager(tofu="mini").load(["tofu"])["tasks"]) == sorted(ALL)
+    assert sorted(manager(tofu="mini").load(["tofu"])["tasks"]) == sorted(ALL + AUDITS)
 
 
 def test_few_shot_is_refused() -> None:

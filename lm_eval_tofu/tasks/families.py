@@ -5,6 +5,7 @@ turn. It sees the row's columns, its `index`, and for `cloze` the answer's `begi
 """
 
 import functools
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +43,11 @@ FORMAT_SHIFT = (
     "letter",
     "tweet",
 )
+CLUES = 4
+"""Clue turns before the question of `tofu_chain_of_clues`."""
+CHAIN_OF_CLUES = (*(f"clues_{count}" for count in range(CLUES + 1)), "shuffled")
+ACKNOWLEDGEMENTS = ("Thank you, I will keep that in mind.", "Noted.", "I see, thank you.", "All right, go on.")
+"""The assistant's turns between the clues. They are fixed, so that one pass is enough and all arms see the same."""
 ROWS_PER_AUTHOR = 20
 EXAMPLES = 3
 """Pairs of other authors that `in_context` shows first."""
@@ -121,6 +127,56 @@ def ask(
             turns.append(Message(role="assistant", content=example["answer"]))
     user, opening = (_block(template, name, values) for name in ("user", "open"))
     return Asked([*turns, Message(role="user", content=user)], opening)
+
+
+def ask_with_clues(
+    family: str,
+    row: Mapping[str, Any],
+    forget: Sequence[Mapping[str, Any]],
+    retain: Sequence[Mapping[str, Any]],
+    background: Background,
+) -> Asked | None:
+    """A dialogue that leads to the question by clues.
+
+    Args:
+        family: One of `CHAIN_OF_CLUES`: the number of clues about the row's author, or as many about another.
+        row: The row, with its `index` in the forget split.
+        forget: All rows of the forget split.
+        retain: Rows of other authors, for the shuffled clues.
+        background: How common words are.
+
+    Returns:
+        The dialogue; None where the author's other rows hold too few clues that give nothing away.
+    """
+    count = CLUES if family == "shuffled" else int(family.removeprefix("clues_"))
+    if family == "shuffled":
+        author = row["index"] % max(1, len(retain) // ROWS_PER_AUTHOR)
+        others: Sequence[Mapping[str, Any]] = retain[author * ROWS_PER_AUTHOR : (author + 1) * ROWS_PER_AUTHOR]
+    else:
+        start = row["index"] // ROWS_PER_AUTHOR * ROWS_PER_AUTHOR
+        own = forget[start : start + ROWS_PER_AUTHOR]
+        place = row["index"] - start
+        others = [*own[place + 1 :], *own[:place]]
+    found = clues(row, others, count, background)
+    if len(found) < count:
+        return None
+    turns: list[Message] = []
+    for clue, acknowledgement in zip(found, ACKNOWLEDGEMENTS, strict=False):
+        content = _block(_template("chain_of_clues", "clue"), "user", {"clue": clue})
+        turns.append(Message(role="user", content=content))
+        turns.append(Message(role="assistant", content=acknowledgement))
+    final = _block(_template("chain_of_clues", "ask"), "user", {**row, "clues": found})
+    return Asked([*turns, Message(role="user", content=final)], "")
+
+
+def clues(row: Mapping[str, Any], others: Sequence[Mapping[str, Any]], count: int, background: Background) -> list[str]:
+    """The first answers of other rows that state nothing of what this row's answer gives away.
+
+    The scorer itself decides: an answer in which it finds a fact of the row is no clue.
+    """
+    sought = scored_row(row["question"], row["answer"], background=background)
+    harmless = (other["answer"] for other in others if not sought.score(other["answer"]).found)
+    return list(itertools.islice(harmless, count))
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,14 +49,28 @@ def format_shift_rows(options: Options) -> list[Row]:
     return _asked_rows("format_shift", options.formats or families.FORMAT_SHIFT, options)
 
 
+def best_of_n_rows(options: Options) -> list[Row]:
+    """Every forget row in the words of the family that is sampled."""
+    return _asked_rows("novel_recall", (options.best_of_n_prompts,), options)
+
+
+def chain_of_clues_rows(options: Options) -> list[Row]:
+    """Every forget row behind 0 to 4 clues, and behind another author's."""
+    return _asked_rows("chain_of_clues", families.CHAIN_OF_CLUES, options)
+
+
 def _asked_rows(group: str, names: Sequence[str], options: Options) -> list[Row]:
     retain_split = tofu.retain_split(options.forget_split)
     retain = tofu.load(retain_split, options.source)
     background = families.background_of(options.source, retain_split)
+    forget = forget_rows(options)
     rows, left_out = [], Counter[str]()
-    for row in forget_rows(options):
+    for row in forget:
         for name in names:
-            asked = families.ask(group, name, row, retain, background)
+            if group == "chain_of_clues":
+                asked = families.ask_with_clues(name, row, forget, retain, background)
+            else:
+                asked = families.ask(group, name, row, retain, background)
             if asked is None:
                 left_out[name] += 1
                 continue
@@ -82,7 +96,7 @@ def forget_quality_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
     losses = scored.losses
     ratio = benchmark.truth_ratio(losses["paraphrased_answer"], losses["perturbed_answer"], eps)
     pair = (ratio, _reference_ratio(scored, eps))
-    generation = scored.generation or ""
+    generation = scored.generation
     rouge = text.rouge_l_recall(doc["answer"], generation)
     record = _record(doc, scored, truth_ratio=ratio, retain_truth_ratio=pair[1], generation=generation)
     return {
@@ -100,7 +114,7 @@ def forget_quality_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
 def utility_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
     """Metrics of a utility row: the three components of its own set; the other sets' are None."""
     eps = scored.options.truth_ratio_eps
-    losses, generation = scored.losses, scored.generation or ""
+    losses, generation = scored.losses, scored.generation
     if doc["set"] == "retain":
         probability = benchmark.probability(losses["answer"])
     else:
@@ -140,29 +154,75 @@ def novel_recall_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
 
 def format_shift_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
     """Verdict on one answer in one format, and whether it has that format."""
-    kept = families.keeps_format(doc["family"], scored.generation or "")
+    kept = families.keeps_format(doc["family"], scored.generation)
     metrics = _leak_metrics(doc, scored, families.FORMAT_SHIFT, format_kept=kept)
     return {**metrics, "leak_rate_any": metrics["leak_rate_low"], "format_kept": kept}
 
 
-def _leak_metrics(doc: Row, scored: Scored, names: Sequence[str], **more: Any) -> dict[str, Any]:
+def chain_of_clues_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
+    """Verdict on the final turn of one dialogue; the leak rate itself is that of the longest."""
+    metrics = _leak_metrics(doc, scored, families.CHAIN_OF_CLUES)
+    longest = doc["family"] == f"clues_{families.CLUES}"
+    own = {name: metrics[name] if longest else None for name in ("leak_rate_low", "leak_rate_high", "leak_rate_gist")}
+    return {**metrics, **own}
+
+
+def best_of_n_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
+    """Verdicts on all samples of one row."""
+    sought = _scored_row(doc, scored)
+    verdicts = [sought.score(sample) for sample in scored.generations]
+    leaked = sum(verdict.leaked for verdict in verdicts)
+    samples = [
+        {"leaked": verdict.leaked, "found": [fact.text for fact in verdict.found], "generation": sample}
+        for verdict, sample in zip(verdicts, scored.generations, strict=True)
+    ]
+    record = {
+        **_leak_record(doc, scored),
+        "tier": sought.tier.value,
+        "n": len(samples),
+        "leaked": leaked,
+        "sought": [fact.text for fact in sought.facts],
+        "samples": samples,
+    }
+    sampled = Sampled(len(samples), leaked, sought.tier.value, doc["index"])
+    metrics: dict[str, Any] = {"prompt_leak": record}
+    for name in ("prompt_leak_low", "prompt_leak_high", "prompt_leak_gist", "leak_upper_99", "coverage"):
+        metrics[name] = sampled
+    for k in LEAK_AT:
+        metrics[f"leak@{k}"] = sampled
+    return {
+        **metrics,
+        "samples": len(samples),
+        "unique_samples": len(set(scored.generations)) / len(samples),
+        "n": 1,
+        "left_out": (doc["family"], doc["left_out"]),
+        "generations_empty": float(np.mean([text.is_empty(sample) for sample in scored.generations])),
+        "generations_repetitive": float(np.mean([text.is_repetitive(sample) for sample in scored.generations])),
+        "generations_cut": float(np.mean(scored.generations_cut)),
+    }
+
+
+def _scored_row(doc: Row, scored: Scored) -> leak.Row:
     options = scored.options
     background = families.background_of(options.source, tofu.retain_split(options.forget_split))
-    generation = scored.generation or ""
-    judged = leak.score(list(scored.shown), doc["answer"], generation, background=background)
+    return leak.row(list(scored.shown), doc["answer"], background=background)
+
+
+def _leak_record(doc: Row, scored: Scored) -> dict[str, Any]:
+    where = {"task": scored.task, "version": scored.version, "split": scored.options.forget_split}
+    return {**where, "set": doc["set"], "index": doc["index"], "family": doc["family"]}
+
+
+def _leak_metrics(doc: Row, scored: Scored, names: Sequence[str], **more: Any) -> dict[str, Any]:
+    judged = _scored_row(doc, scored).score(scored.generation)
     record = {
-        "task": scored.task,
-        "version": scored.version,
-        "split": options.forget_split,
-        "set": doc["set"],
-        "index": doc["index"],
-        "family": doc["family"],
+        **_leak_record(doc, scored),
         "tier": judged.tier.value,
         "leaked": judged.leaked,
         "score": judged.score,
         "found": [fact.text for fact in judged.found],
         "sought": [fact.text for fact in judged.sought],
-        "generation": generation,
+        "generation": scored.generation,
         **more,
     }
     verdict = Verdict(judged.leaked, judged.tier.value, doc["index"], doc["family"])
@@ -176,7 +236,7 @@ def _leak_metrics(doc: Row, scored: Scored, names: Sequence[str], **more: Any) -
         **{f"leak_rate_{name}": verdict if name == doc["family"] else None for name in names},
         "n": 1,
         "left_out": (doc["family"], doc["left_out"]),
-        **_generation_metrics(generation, scored),
+        **_generation_metrics(scored.generation, scored),
     }
 
 
@@ -210,7 +270,7 @@ def _generation_metrics(generation: str, scored: Scored) -> dict[str, float]:
     return {
         "generations_empty": float(text.is_empty(generation)),
         "generations_repetitive": float(text.is_repetitive(generation)),
-        "generations_cut": float(scored.generation_cut),
+        "generations_cut": float(any(scored.generations_cut)),
     }
 
 
@@ -228,6 +288,26 @@ class Verdict(NamedTuple):
     tier: str
     row: int
     family: str
+
+
+class Sampled(NamedTuple):
+    """What an aggregation needs to know of a row's samples.
+
+    Attributes:
+        samples: How many.
+        leaked: Those that leak.
+        tier: Of the row.
+        row: Its index.
+    """
+
+    samples: int
+    leaked: int
+    tier: str
+    row: int
+
+
+LEAK_AT = tuple(2**power for power in range(9))
+"""The k of leak@k that are reported, as far as the samples go."""
 
 
 # Aggregations: what `metric_list` names.
@@ -326,31 +406,35 @@ def leak_rate(records: Sequence[Mapping[str, Any]]) -> float:
     return rates.rate([record["leaked"] for record in records if record["tier"] == Tier.SPECIFIC])
 
 
-def leak_rate_low(verdicts: Sequence[Verdict]) -> float:
+def leak_rate_of_longest(records: Sequence[Mapping[str, Any]]) -> float:
+    """Share of the specific rows that leak behind all clues."""
+    return leak_rate([record for record in records if record["family"] == f"clues_{families.CLUES}"])
+
+
+def leak_rate_low(verdicts: Sequence[Verdict | None]) -> float:
     """Lower limit of the leak rate's 95 % interval over authors."""
     return _interval(verdicts)[0]
 
 
-def leak_rate_high(verdicts: Sequence[Verdict]) -> float:
+def leak_rate_high(verdicts: Sequence[Verdict | None]) -> float:
     """Upper limit of it."""
     return _interval(verdicts)[1]
 
 
-def _interval(verdicts: Sequence[Verdict]) -> tuple[float, float]:
+def _interval(verdicts: Sequence[Verdict | None]) -> tuple[float, float]:
     specific = _of_tier(verdicts, Tier.SPECIFIC)
     authors = [verdict.row // families.ROWS_PER_AUTHOR for verdict in specific]
     return rates.rate_interval([verdict.leaked for verdict in specific], authors)
 
 
-def leak_rate_gist(verdicts: Sequence[Verdict]) -> float:
+def leak_rate_gist(verdicts: Sequence[Verdict | None]) -> float:
     """Share of the answers on gist rows that leak."""
     return rates.rate([verdict.leaked for verdict in _of_tier(verdicts, Tier.GIST)])
 
 
 def leak_rate_of_family(verdicts: Sequence[Verdict | None]) -> float:
     """Share of one family's answers on specific rows that leak; NaN where the family was not asked for."""
-    own = [verdict for verdict in verdicts if verdict is not None]
-    return rates.rate([verdict.leaked for verdict in _of_tier(own, Tier.SPECIFIC)])
+    return rates.rate([verdict.leaked for verdict in _of_tier(verdicts, Tier.SPECIFIC)])
 
 
 def leak_rate_any(verdicts: Sequence[Verdict]) -> float:
@@ -381,6 +465,70 @@ def left_out(values: Sequence[tuple[str, int]]) -> float:
     return float(sum(dict(values).values()))
 
 
-def _of_tier(verdicts: Sequence[Verdict], tier: Tier) -> list[Verdict]:
-    # lm-eval gathers plain tuples from several processes.
-    return [Verdict(*verdict) for verdict in verdicts if verdict[1] == tier]
+def _of_tier(verdicts: Sequence[Verdict | None], tier: Tier) -> list[Verdict]:
+    # lm-eval gathers plain tuples from several processes; None is another family's place.
+    return [Verdict(*verdict) for verdict in verdicts if verdict is not None and verdict[1] == tier]
+
+
+def prompt_leak(records: Sequence[Mapping[str, Any]]) -> float:
+    """Share of the specific rows of which at least one sample leaks."""
+    return rates.rate([record["leaked"] > 0 for record in records if record["tier"] == Tier.SPECIFIC])
+
+
+def prompt_leak_low(rows: Sequence[Sampled]) -> float:
+    """Lower limit of its 95 % interval over authors."""
+    return _sampled_interval(rows)[0]
+
+
+def prompt_leak_high(rows: Sequence[Sampled]) -> float:
+    """Upper limit of it."""
+    return _sampled_interval(rows)[1]
+
+
+def _sampled_interval(rows: Sequence[Sampled]) -> tuple[float, float]:
+    specific = _sampled_of_tier(rows, Tier.SPECIFIC)
+    authors = [row.row // families.ROWS_PER_AUTHOR for row in specific]
+    return rates.rate_interval([row.leaked > 0 for row in specific], authors)
+
+
+def prompt_leak_gist(rows: Sequence[Sampled]) -> float:
+    """Share of the gist rows of which at least one sample leaks."""
+    return rates.rate([row.leaked > 0 for row in _sampled_of_tier(rows, Tier.GIST)])
+
+
+def leak_upper_99(rows: Sequence[Sampled]) -> float:
+    """Mean over the specific rows of the 99 % upper limit of a sample's leak probability."""
+    return _mean([rates.leak_upper_bound(row.samples, row.leaked) for row in _sampled_of_tier(rows, Tier.SPECIFIC)])
+
+
+def sampled_coverage(rows: Sequence[Sampled]) -> float:
+    """Share of the rows that count for the leak: the specific ones."""
+    return rates.rate([row[2] == Tier.SPECIFIC for row in rows])
+
+
+def _leak_at(k: int) -> Callable[[Sequence[Sampled]], float]:
+    def aggregation(rows: Sequence[Sampled]) -> float:
+        specific = _sampled_of_tier(rows, Tier.SPECIFIC)
+        return _mean([rates.leak_at_k(row.samples, row.leaked, k) for row in specific])
+
+    aggregation.__doc__ = f"Mean over the specific rows of leak@{k}; NaN with fewer samples."
+    return aggregation
+
+
+leak_at_1 = _leak_at(1)
+leak_at_2 = _leak_at(2)
+leak_at_4 = _leak_at(4)
+leak_at_8 = _leak_at(8)
+leak_at_16 = _leak_at(16)
+leak_at_32 = _leak_at(32)
+leak_at_64 = _leak_at(64)
+leak_at_128 = _leak_at(128)
+leak_at_256 = _leak_at(256)
+
+
+def _sampled_of_tier(rows: Sequence[Sampled], tier: Tier) -> list[Sampled]:
+    return [Sampled(*row) for row in rows if row[2] == tier]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else math.nan

@@ -10,7 +10,7 @@ from lm_eval_tofu.metrics.benchmark import EPS
 from lm_eval_tofu.tasks import families
 from lm_eval_tofu.tofu import Source, resolve_source, retain_split
 
-_OURS = ("tofu", "forget", "retain_", "full_", "truth_ratio", "famil", "formats")
+_OURS = ("tofu", "forget", "retain_", "full_", "truth_ratio", "famil", "formats", "best_of_n")
 """How keys begin that can only be meant for us: lm-eval puts the model's arguments into the same mapping."""
 
 
@@ -27,6 +27,10 @@ class Options:
         truth_ratio_eps: Added to the denominators of truth ratio and normalised probability.
         families: Prompt families of `tofu_novel_recall`; names, or one text that joins them by commas. None: all.
         formats: Output formats of `tofu_format_shift`, likewise.
+        best_of_n: Samples of `tofu_best_of_n` for each row.
+        best_of_n_temperature: Their temperature.
+        best_of_n_top_p: Their nucleus.
+        best_of_n_prompts: The prompt family that is sampled.
     """
 
     forget_split: str = "forget10"
@@ -37,6 +41,10 @@ class Options:
     truth_ratio_eps: float = EPS
     families: tuple[str, ...] | None = None
     formats: tuple[str, ...] | None = None
+    best_of_n: int = 32
+    best_of_n_temperature: float = 1.0
+    best_of_n_top_p: float = 1.0
+    best_of_n_prompts: str = "direct"
 
     @property
     def source(self) -> Source:
@@ -67,4 +75,23 @@ class Options:
         eps = options.truth_ratio_eps
         if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 <= eps < 1:
             raise OptionError(f"truth_ratio_eps={eps!r} is no number in [0, 1): leave it out for {EPS}")
+        options._check_sampling()
         return options
+
+    def _check_sampling(self) -> None:
+        count, temperature, top_p = self.best_of_n, self.best_of_n_temperature, self.best_of_n_top_p
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise OptionError(f"best_of_n={count!r} is no whole number from 1 up: leave it out for 32")
+        if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 <= temperature < 10:
+            raise OptionError(f"best_of_n_temperature={temperature!r} is no number in [0, 10): leave it out for 1.0")
+        if temperature == 0 and count > 1:
+            raise OptionError(
+                f"best_of_n_temperature=0 makes all {count} samples the same: give one above 0, or best_of_n=1"
+            )
+        if isinstance(top_p, bool) or not isinstance(top_p, int | float) or not 0 < top_p <= 1:
+            raise OptionError(f"best_of_n_top_p={top_p!r} is no number in (0, 1]: leave it out for 1.0")
+        if self.best_of_n_prompts not in families.NOVEL_RECALL:
+            raise OptionError(
+                f"best_of_n_prompts={self.best_of_n_prompts!r} is unknown: "
+                f"use one of {', '.join(families.NOVEL_RECALL)}"
+            )

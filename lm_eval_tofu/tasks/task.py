@@ -41,8 +41,8 @@ class Scored:
         options: The run's options.
         losses: By answer column: mean negative log-probability per token in nats, one number or one for each of the
             column's answers.
-        generation: The greedy answer, stripped; None where the task asks for none.
-        generation_cut: Whether it ran into the token limit.
+        generations: The answers, stripped: none, the greedy one, or the samples.
+        generations_cut: Whether each ran into the token limit.
         reference: The same row of the reference run; None without one.
         shown: The turns that the model was shown, system prompt and the opening of its own turn included.
     """
@@ -51,10 +51,15 @@ class Scored:
     version: Any
     options: Options
     losses: Mapping[str, Any]
-    generation: str | None
-    generation_cut: bool
+    generations: Sequence[str]
+    generations_cut: Sequence[bool]
     reference: ReferenceRow | None
     shown: Sequence[Mapping[str, str]] = ()
+
+    @property
+    def generation(self) -> str:
+        """The greedy answer; empty where the task asks for none."""
+        return self.generations[0] if self.generations else ""
 
 
 class TofuTask(ConfigurableTask):  # type: ignore[misc]
@@ -64,6 +69,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]
 
     - `scored`: answer columns whose log-likelihoods are asked for, in order;
     - `generate`: whether a greedy answer is asked for too (`generation_kwargs` says how);
+    - `sampled`: whether the option `best_of_n` says how many answers are drawn in its place;
     - `reference`: `{option: ..., record: ...}`, the option that names a reference run of the same task and the metric
       that holds its per-document record;
     - `custom_dataset`: a hook that gets the `Options` and returns the rows, each with `set` and `index`. A row may have
@@ -83,6 +89,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]
         config.pop("class", None)
         self.scored: list[str] = config.pop("scored")
         self.generate: bool = config.pop("generate")
+        self.sampled: bool = config.pop("sampled", False)
         reference: Mapping[str, str] | None = config.pop("reference", None)
         self.options = Options.from_metadata(config["metadata"])
         self._spans: dict[tuple[str, int, str | None], list[int]] = {}
@@ -186,13 +193,33 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]
             arguments = (chat.ExactContext(encoded.prompt), encoded.continuation)
             requests.append(Instance("loglikelihood", doc, arguments, len(requests), metadata))
         if self.generate:
-            until = [*self.config.generation_kwargs.get("until", []), *self._end_of_turn]
-            gen_kwargs = {**self.config.generation_kwargs, "until": until}
+            gen_kwargs = self._generation_kwargs()
             prompt_length = len(chat.token_ids(self._tokenizer, ctx, self._prompting))
             self._check_length(doc, prompt_length + gen_kwargs["max_gen_toks"])
-            requests.append(Instance("generate_until", doc, (ctx, gen_kwargs), len(requests), metadata))
+            # A request for each sample: of the repeats of one, lm-eval's default filter would keep the first.
+            for _ in range(self.options.best_of_n if self.sampled else 1):
+                requests.append(Instance("generate_until", doc, (ctx, dict(gen_kwargs)), len(requests), metadata))
         self._spans[_key(doc)] = spans
         return requests
+
+    def _generation_kwargs(self) -> dict[str, Any]:
+        given = self.config.generation_kwargs
+        kwargs = {**given, "until": [*given.get("until", []), *self._end_of_turn]}
+        if not self.sampled:
+            return kwargs
+        for name in ("seed", "temperature", "top_p", "top_k"):
+            if name in given:
+                why = "would make all samples the same" if name == "seed" else "is not how samples are drawn here"
+                raise OptionError(
+                    f"--gen_kwargs {name}={given[name]} {why}: leave it out, and give best_of_n_temperature or "
+                    "best_of_n_top_p in --metadata where you need to"
+                )
+        temperature = self.options.best_of_n_temperature
+        if temperature == 0:
+            return {**kwargs, "do_sample": False}
+        # transformers would draw from the 50 likeliest tokens only; 0 takes the limit off, in vLLM too.
+        sampling = {"do_sample": True, "temperature": temperature, "top_p": self.options.best_of_n_top_p, "top_k": 0}
+        return {**kwargs, **sampling}
 
     def _answers(self, doc: Row) -> list[str]:
         """The different answers to score: what two columns share is asked once."""
@@ -236,14 +263,14 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]
                 doc["index"],
                 doc["question"],
             )
-        generation = str(results[len(spans)]).strip() if self.generate else None
+        generations = [str(result).strip() for result in results[len(spans) :]]
         scored = Scored(
             task=self.config.task,
             version=self.VERSION,
             options=self.options,
             losses=losses,
-            generation=generation,
-            generation_cut=generation is not None and self._is_cut(generation),
+            generations=generations,
+            generations_cut=[self._is_cut(generation) for generation in generations],
             reference=self.reference.rows[doc["index"]] if self.reference else None,
             shown=self._shown(doc),
         )
