@@ -157,6 +157,25 @@ def test_float32_whatever_the_type_of_the_logits():
     assert found.item() == pytest.approx(-300 * math.log(VOCABULARY), rel=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("count", [0, 1, 5, 100])
+def test_logprobs_and_their_gradient_are_cross_entropys(dtype, count):
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(VOCABULARY, (1, count + 1), generator=generator)
+    tokens = loss.answer_tokens(ids)
+    logits = (5 * torch.randn(count, VOCABULARY, generator=generator)).to(dtype).requires_grad_()
+    usual = logits.detach().clone().requires_grad_()
+    ours = loss.answer_logprobs(logits, tokens).sum()
+    theirs = -nn.functional.cross_entropy(
+        usual.to(torch.promote_types(dtype, torch.float32)), tokens.targets, reduction="sum"
+    )
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    # Squared, so that the gradient that comes in is not 1.
+    (ours**2).backward()
+    (theirs**2).backward()
+    torch.testing.assert_close(logits.grad, usual.grad, atol=1e-3, rtol=1e-4 if dtype != torch.bfloat16 else 1e-2)
+
+
 def test_a_constant_added_to_all_logits_changes_nothing():
     """Raw logits in the place of log-probabilities, a known fault of NPO code, would move with it."""
     tokens = loss.answer_tokens(AnswerCollator(PAD)(ROWS)["labels"])
