@@ -134,12 +134,13 @@ class _Picked(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         """d log p_t / d logit_v = [v = t] - p_v."""
         logits, targets, norm = ctx.saved_tensors
-        [outer], size = gradients, _part(logits)
-        found = torch.empty_like(logits)
-        for into, part, *each in zip(*(tensor.split(size) for tensor in (found, logits, norm, outer)), strict=True):
-            of_norm, of_outer = (tensor[:, None] for tensor in each)
-            into.copy_((_at_least_float32(part) - of_norm).exp_().mul_(-of_outer))
-        found.scatter_add_(-1, targets[:, None], outer[:, None].to(found.dtype))
+        columns, outer, found = targets[:, None], gradients[0][:, None], torch.empty_like(logits)
+        size = _part(logits)
+        for start in range(0, len(logits), size):
+            part = slice(start, start + size)
+            gradient = (_at_least_float32(logits[part]) - norm[part, None]).exp_().mul_(-outer[part])
+            # Before it is rounded to the logits' type: 1 - p of a token known by heart would be 0 in bfloat16.
+            found[part] = gradient.scatter_add_(-1, columns[part], outer[part])
         return found, None
 
 
