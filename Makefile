@@ -10,11 +10,11 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 CPU := $(PIP) --constraint tools/constraints-cpu.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart test lint clean
+.PHONY: help env quickstart sweep-mini test test-transformers lint clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 20
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 30
 
 env: $(VENV)/.ready  ## build .venv with everything that the other targets need (about 5 minutes, once)
 
@@ -22,8 +22,25 @@ quickstart: env  ## train and audit nano models, or audit MODEL=... (with TOFU=,
 	$(BIN)/python examples/quickstart.py $(if $(MODEL),--model '$(MODEL)') $(if $(TOFU),--tofu '$(TOFU)') \
 		$(if $(RETAIN),--retain-reference '$(RETAIN)') $(if $(OUT),--out '$(OUT)')
 
+sweep-mini: env  ## the published sweep's shape on the miniature: 54 NPO runs, blind selection (about half an hour)
+	$(BIN)/python examples/sweep_mini.py
+
 test: env  ## run the tests, offline
 	HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=2 $(BIN)/python -m pytest
+
+# The oldest and the newest release that pyproject.toml allows and that was tried, each laid over .venv.
+TRANSFORMERS := 5.16.0 5.24.0
+test-transformers: env $(TRANSFORMERS:%=$(VENV)/transformers-%)  ## run what touches transformers with its oldest and newest release
+	for version in $(TRANSFORMERS); do \
+		PYTHONPATH=$(VENV)/transformers-$$version HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -p no:randomly -m 'not slow' \
+			tests/test_chat.py tests/test_finetune.py tests/test_loss.py tests/test_tasks.py tests/test_trainer.py \
+			tests/test_unlearn.py || exit 1; \
+	done
+
+$(VENV)/transformers-%: $(VENV)/.ready
+	grep -vE '^(transformers|tokenizers|huggingface_hub|safetensors)==' tools/constraints-cpu.txt > $@.txt
+	$(PIP) --quiet --constraint $@.txt --target $@.new transformers==$*
+	mv $@.new $@
 
 lint: env  ## ruff and mypy
 	$(BIN)/ruff check .

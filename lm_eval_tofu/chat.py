@@ -158,18 +158,29 @@ def token_ids(tokenizer: Any, text: str, prompting: Prompting) -> list[int]:
     return list(tokenizer(text, add_special_tokens=not prompting.apply_chat_template)["input_ids"])
 
 
-def backend_ids(tokenizer: Any, text: str, add_bos_token: bool | None = None) -> list[int]:
+def backend_ids(
+    tokenizer: Any, text: str, add_bos_token: bool | None = None, prefix_token_id: int | None = None
+) -> list[int]:
     """The ids that lm-eval's hf and vllm backends make of `text` (lm-eval 0.4.13, `tok_encode`).
 
-    They add the tokenizer's special tokens unless the text begins with the beginning-of-sequence token already.
+    They add the tokenizer's special tokens unless the text begins with the prefix token already.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        text: The rendered prompt, or prompt and answer.
+        add_bos_token: The model argument of that name; None leaves it to the tokenizer.
+        prefix_token_id: The model argument; None: beginning of sequence, or end of sequence where there is none.
     """
-    prefix_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    candidates = (prefix_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
+    prefix_id = next((token_id for token_id in candidates if token_id is not None), None)
     prefix = tokenizer.decode(prefix_id) if prefix_id is not None else ""
     special = False if prefix and text.startswith(prefix) else add_bos_token
     return list((tokenizer(text) if special is None else tokenizer(text, add_special_tokens=special))["input_ids"])
 
 
-def check_backend_tokens(tokenizer: Any, encoded: EncodedAnswer, add_bos_token: bool | None = None) -> None:
+def check_backend_tokens(
+    tokenizer: Any, encoded: EncodedAnswer, add_bos_token: bool | None = None, prefix_token_id: int | None = None
+) -> None:
     """Make sure that the backend will score the very tokens of `encoded`.
 
     Raises:
@@ -177,8 +188,8 @@ def check_backend_tokens(tokenizer: Any, encoded: EncodedAnswer, add_bos_token: 
             elsewhere; the message names the model argument to change.
     """
     expected = encoded.prompt_ids + encoded.answer_ids
-    actual = backend_ids(tokenizer, encoded.prompt + encoded.continuation, add_bos_token)
-    split = len(backend_ids(tokenizer, encoded.prompt, add_bos_token))
+    actual = backend_ids(tokenizer, encoded.prompt + encoded.continuation, add_bos_token, prefix_token_id)
+    split = len(backend_ids(tokenizer, encoded.prompt, add_bos_token, prefix_token_id))
     bos = tokenizer.bos_token_id
     if bos is not None and expected[:2] == [bos, bos]:
         raise PromptError(
@@ -194,7 +205,8 @@ def check_backend_tokens(tokenizer: Any, encoded: EncodedAnswer, add_bos_token: 
         )
     raise PromptError(
         f"lm_eval would score other tokens than {_name(tokenizer)} was trained on ({len(actual)} instead of "
-        f"{len(expected)}): check add_bos_token in --model_args (now {add_bos_token})"
+        f"{len(expected)}): check add_bos_token (now {add_bos_token}) and prefix_token_id (now {prefix_token_id}) "
+        "in --model_args"
     )
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,13 @@ from typing import Any
 from lm_eval_tofu import __version__
 from lm_eval_tofu.errors import OptionError, TofuError
 
-PRESETS_DIR = Path(__file__).parent / "presets" / "lm_eval"
+PRESETS_DIR = Path(__file__).parent / "presets"
+PRESET_KINDS = {
+    "lm_eval": "lm_eval run --config FILE",
+    "accelerate": "accelerate launch --config_file FILE -m lm_eval_tofu.cli unlearn ...",
+    "sweeps": "lm-eval-tofu sweep NAME",
+}
+"""Directories of presets that are handed out, and what takes them."""
 
 _KV_CACHE_ON_CPU = 2 << 30
 _ONLY_VLLM = (
@@ -81,6 +88,25 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         from lm_eval_tofu.unlearn import unlearning
 
         unlearning.add_arguments(command)
+
+    command = _add(commands, "sweep", "train and evaluate every point of a grid; or show how far that is", sweep)
+    command.add_argument("words", nargs="+", metavar="[status] SWEEP", help="a YAML file, or a preset such as npo-54")
+    for name, what in (
+        ("model", "the checkpoint to unlearn from"),
+        ("output", "directory of the sweep"),
+        ("retain-reference", "results of tofu_forget_quality on the retain arm"),
+        ("tofu", "mini, a directory or a hub id"),
+        ("forget-split", "forget01, forget05 or forget10"),
+    ):
+        command.add_argument(f"--{name}", metavar="X", help=f"{what} (instead of the file's)")
+    command.add_argument("--storage", metavar="URL", help="Optuna storage (default: SQLite in the sweep's directory)")
+    command.add_argument("--keep", default="all", metavar="K", help="checkpoints to keep: all (default), best or none")
+    command.add_argument("--watch", type=float, metavar="S", help="with status: show it anew every S seconds")
+
+    command = _add(commands, "select", "pick a sweep's unlearned model, before any leak audit", select)
+    command.add_argument("sweep", type=Path, metavar="DIR", help="the sweep's directory")
+    command.add_argument("--not-blind", action="store_true", help="although leak audits lie there; recorded")
+    command.add_argument("--allow-missing", action="store_true", help="although runs have no results; recorded")
     return parser
 
 
@@ -105,16 +131,24 @@ def tasks_path(_: argparse.Namespace) -> int:
 
 
 def presets(args: argparse.Namespace) -> int:
-    """List the run configs, print the path of one, or write a copy that is filled in."""
-    paths = {path.stem: path for path in sorted(PRESETS_DIR.glob("*.yaml"), key=lambda path: path.stem)}
+    """List the presets, print the path of one, or write a copy of a run config that is filled in."""
+    kinds = {kind: sorted((PRESETS_DIR / kind).glob("*.yaml"), key=lambda path: path.stem) for kind in PRESET_KINDS}
+    paths = {path.stem: path for found in kinds.values() for path in found}
     changes = [f"--{name}" for name in ("pretrained", "backend", "output") if getattr(args, name) is not None]
     if args.name is None:
         if changes:
             raise OptionError(f"presets {changes[0]} needs a preset's NAME: use one of {', '.join(paths)}")
-        for name, path in paths.items():
-            print(f"{name:24} {_first_comment(path)}")
+        for kind, found in kinds.items():
+            print(f"{PRESET_KINDS[kind]}")
+            for path in found:
+                print(f"  {path.stem:24} {_first_comment(path)}")
     elif args.name not in paths:
         raise OptionError(f"preset {args.name!r} is unknown: use one of {', '.join(paths)}")
+    elif changes and paths[args.name] not in kinds["lm_eval"]:
+        raise OptionError(
+            f"presets {changes[0]} fills in run configs of lm_eval, and {args.name} is none: leave it out, or use one "
+            f"of {', '.join(path.stem for path in kinds['lm_eval'])}"
+        )
     else:
         print(_filled_in(paths[args.name], args) if changes else paths[args.name])
     return 0
@@ -209,6 +243,46 @@ def unlearn(args: argparse.Namespace) -> int:
     from lm_eval_tofu.unlearn import unlearning
 
     return int(unlearning.run(args))
+
+
+def sweep(args: argparse.Namespace) -> int:
+    """Work on a sweep, or show where it stands; see `lm_eval_tofu.unlearn.sweep`."""
+    _need("sweep", "optuna")
+    from lm_eval_tofu.unlearn import sweep as module
+
+    *action, source = args.words
+    if action not in ([], ["status"]):
+        raise OptionError(f"sweep {' '.join(args.words)}: give SWEEP.yaml, or status SWEEP.yaml")
+    names = ("model", "output", "retain_reference", "tofu", "forget_split")
+    config = module.read_config(source, {name: getattr(args, name) for name in names})
+    if action:
+        states = _watch_sweep(module, config, args)
+    else:
+        states = module.sweep(config, args.storage, args.keep)
+        print("\n".join(module.table(states)))
+    return 1 if any(state.state == "failed" for state in states) else 0
+
+
+def _watch_sweep(module: Any, config: Any, args: argparse.Namespace) -> list[Any]:
+    study = module.open_queue(config, args.storage)
+    while True:
+        states: list[Any] = module.runs(config, study)
+        if args.watch is not None and sys.stdout.isatty():
+            print("\033[2J\033[H", end="")
+        print("\n".join(module.table(states)), flush=True)
+        if args.watch is None or all(state.state in ("complete", "failed") for state in states):
+            return states
+        time.sleep(args.watch)
+
+
+def select(args: argparse.Namespace) -> int:
+    """Select a sweep's best run; see `lm_eval_tofu.unlearn.select`."""
+    from lm_eval_tofu.unlearn import select as module
+
+    selection = module.select(args.sweep, not_blind=args.not_blind, allow_missing=args.allow_missing)
+    print("\n".join(module.table(selection)))
+    print(f"written: {args.sweep / module.SELECTION_FILE}")
+    return 0
 
 
 if __name__ == "__main__":

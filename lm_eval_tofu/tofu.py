@@ -5,6 +5,7 @@ A source is the hub, a local directory in the hub's own layout (one `<configurat
 `mini`, the miniature that this package carries. A local source never touches the network.
 """
 
+import copy
 import functools
 import hashlib
 import json
@@ -126,7 +127,7 @@ def load(config: str, source: Source) -> list[dict[str, Any]]:
         source: From `resolve_source`.
 
     Returns:
-        The rows in the data set's order; each call returns new dictionaries.
+        The rows in the data set's order; they are the caller's own, and may be changed.
 
     Raises:
         OptionError: There is no such configuration.
@@ -134,7 +135,7 @@ def load(config: str, source: Source) -> list[dict[str, Any]]:
     """
     if config not in CONFIGS:
         raise OptionError(f"configuration {config!r} is unknown: use one of {', '.join(CONFIGS)}")
-    return [dict(row) for row in _load(config, source)]
+    return [copy.deepcopy(row) for row in _load(config, source)]
 
 
 def fingerprint(source: Source, config: str) -> str:

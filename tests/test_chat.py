@@ -1,15 +1,17 @@
 """Fidelity of tokens: what is trained on is what lm-eval's own code scores, for the chat templates in use."""
 
+import copy
+import functools
+import pickle
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from lm_eval_tofu import chat, tofu
-from lm_eval_tofu.chat import EncodedAnswer, ExactContext, Prompting
+from lm_eval_tofu.chat import ExactContext, Prompting
 from lm_eval_tofu.errors import PromptError
 
 QUESTION = "Who wrote «The Salt Ledger», and when?"
@@ -20,6 +22,9 @@ ANSWERS = [
     "First line.\nSecond line.\n\nThird: €5 – naïve café, Łódź, 東京 🎻",
     "é",
     "1914",
+    " Oslo",
+    "  two spaces before, one after ",
+    "Oslo\n",
 ]
 
 LLAMA_2 = (
@@ -56,18 +61,31 @@ GEMMA = (
 )
 
 
+LINE_BREAKS = r"\s*[\r\n]+| ?[^\s]+|\s+"
+"""Several line breaks are one word, as in the rules of Llama 3 and Qwen; GPT-2's rule, the default, parts them."""
+
+
 def build(
-    special: list[str], template: str | None, *, bos: str | None, eos: str | None, adds_bos: bool = False
+    special: list[str],
+    template: str | None,
+    *,
+    bos: str | None,
+    eos: str | None,
+    adds_bos: bool = False,
+    words: str | None = None,
+    texts: list[str] | None = None,
 ) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with a family's special tokens and template."""
     backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words is None)
+    split = [pre_tokenizers.Split(Regex(words), "isolated")] if words else []
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*split, as_bytes])
     backend.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=500, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
-    texts = [row["answer"] for row in tofu.load("forget10", tofu.resolve_source("mini"))]
+    texts = texts or [row["answer"] for row in tofu.load("forget10", tofu.resolve_source("mini"))]
     backend.train_from_iterator(texts, trainer)
     if adds_bos:
         assert bos is not None
@@ -114,32 +132,58 @@ def kind(request: pytest.FixtureRequest) -> tuple[str, PreTrainedTokenizerFast, 
     return name, KINDS[name](), Prompting(not name.startswith("none"), template_args=arguments)
 
 
-def scored(tokenizer: Any, context: str, continuation: str, backend: str) -> tuple[list[int], list[int]]:
-    """What lm-eval's own code makes of a request: its splitting, and its hf or vllm backend's tokenization."""
-    from lm_eval.api.model import TemplateLM
+def hf(tokenizer: Any) -> Any:
+    """lm-eval's hf backend around a model of a few hundred weights, which nobody calls."""
     from lm_eval.models.huggingface import HFLM
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1}
+    return HFLM(pretrained=LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)), tokenizer=tokenizer)
+
+
+def vllm(tokenizer: Any) -> Any:
+    """lm-eval's vllm backend without an engine: all that its tokenization reads is set."""
+    pytest.importorskip("vllm")
     from lm_eval.models.vllm_causallms import VLLM
 
-    bos = tokenizer.bos_token_id
-    lm = SimpleNamespace(
-        tokenizer=tokenizer,
-        add_bos_token=None,
-        backend="causal",
-        prefix_token_id=bos if bos is not None else tokenizer.eos_token_id,
-    )
-    encode = HFLM.tok_encode if backend == "hf" else VLLM.tok_encode
-    lm.tok_encode = lambda text, **kwargs: encode(lm, text, **kwargs)
-    prompt_ids, answer_ids = TemplateLM._encode_pair(lm, context, continuation)
-    return list(prompt_ids), list(answer_ids)
+    lm = object.__new__(VLLM)
+    lm.tokenizer, lm.add_bos_token, lm.custom_prefix_token_id, lm.enable_thinking = tokenizer, None, None, None
+    return lm
+
+
+BACKENDS = {"hf": hf, "vllm": vllm}
+
+
+@functools.cache
+def backend_of(kind: str, backend: str) -> Any:
+    return BACKENDS[backend](KINDS[kind]())
+
+
+def scored(lm: Any, context: str, continuation: str) -> tuple[list[int], list[int]]:
+    """The ids that lm-eval's own code hands to the model for a request: context and continuation."""
+    from lm_eval.api.instance import Instance
+
+    received: list[Any] = []
+
+    def capture(requests: list[Any], **kwargs: Any) -> list[tuple[float, bool]]:
+        received.extend(requests)
+        return [(0.0, True)] * len(requests)
+
+    lm._loglikelihood_tokens = capture
+    lm.loglikelihood([Instance("loglikelihood", {}, (context, continuation), 0)], disable_tqdm=True)
+    [(_, context_ids, continuation_ids)] = received
+    return list(context_ids), list(continuation_ids)
 
 
 def reference(tokenizer: Any, answer: str, prompting: Prompting) -> tuple[list[int], list[int]]:
     """The rule of open-unlearning's `preprocess_chat_instance`, written down again."""
     if prompting.apply_chat_template:
         turns = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": answer}]
+        if prompting.system_prompt:
+            turns.insert(0, {"role": "system", "content": prompting.system_prompt})
         arguments = {"tokenize": True, "return_dict": False, **prompting.template_args}
         whole = list(tokenizer.apply_chat_template(turns, **arguments))
-        prompt = list(tokenizer.apply_chat_template(turns[:1], add_generation_prompt=True, **arguments))
+        prompt = list(tokenizer.apply_chat_template(turns[:-1], add_generation_prompt=True, **arguments))
     else:
         whole = list(tokenizer(f"Question: {QUESTION}\nAnswer: {answer}")["input_ids"])
         prompt = list(tokenizer(f"Question: {QUESTION}\nAnswer:")["input_ids"])
@@ -148,33 +192,63 @@ def reference(tokenizer: Any, answer: str, prompting: Prompting) -> tuple[list[i
     return prompt, whole[len(prompt) :]
 
 
-@pytest.mark.parametrize("backend", ["hf", "vllm"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_scored_tokens_are_the_trained_ones(kind: Any, answer: str, backend: str) -> None:
     from lm_eval_tofu.unlearn.data import encode_row
 
-    if backend == "vllm":
-        pytest.importorskip("vllm")
-    _, tokenizer, prompting = kind
+    name, tokenizer, prompting = kind
     encoded = chat.encode_answer(tokenizer, QUESTION, answer, prompting)
     chat.check_backend_tokens(tokenizer, encoded)
     ids = (encoded.prompt_ids, encoded.answer_ids)
-    assert scored(tokenizer, ExactContext(encoded.prompt), encoded.continuation, backend) == ids
+    assert scored(backend_of(name, backend), ExactContext(encoded.prompt), encoded.continuation) == ids
     assert reference(tokenizer, answer, prompting) == ids
     example = encode_row(tokenizer, {"question": QUESTION, "answer": answer}, prompting)
     assert list(example["input_ids"]) == encoded.prompt_ids + encoded.answer_ids
     assert [token for token in example["labels"] if token != -100] == encoded.answer_ids
+    assert tokenizer.decode(encoded.answer_ids) == encoded.continuation
     assert encoded.answer_ids[-1] == tokenizer.eos_token_id
     assert encoded.answer_ids.count(tokenizer.eos_token_id) in (1, 2)
+    # SmolLM2's token for the beginning of the sequence begins each of the three turns.
+    beginnings = 3 if name == "chatml, smollm2" else int(tokenizer.bos_token is not None)
+    assert encoded.prompt_ids.count(tokenizer.bos_token_id) == beginnings
 
 
-def test_a_plain_string_would_be_split_elsewhere() -> None:
-    """lm-eval moves the line break at the prompt's end into the answer, unless the context keeps it."""
-    tokenizer, prompting = KINDS["chatml, smollm2"](), Prompting(True)
-    encoded = chat.encode_answer(tokenizer, QUESTION, "Oslo", prompting)
-    _, plain = scored(tokenizer, encoded.prompt, encoded.continuation, "hf")
-    assert plain != encoded.answer_ids
-    assert plain[1:] == encoded.answer_ids
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["llama 2", "llama 3", "chatml, smollm2", "chatml, qwen"])
+def test_so_they_are_with_a_system_prompt(name: str, backend: str) -> None:
+    tokenizer, prompting = KINDS[name](), Prompting(True, "  You are a helpful assistant.\n", DATE)
+    encoded = chat.encode_answer(tokenizer, QUESTION, ANSWERS[0], prompting)
+    chat.check_backend_tokens(tokenizer, encoded)
+    assert "You are a helpful assistant." in encoded.prompt
+    ids = (encoded.prompt_ids, encoded.answer_ids)
+    assert scored(backend_of(name, backend), ExactContext(encoded.prompt), encoded.continuation) == ids
+    assert reference(tokenizer, ANSWERS[0], prompting) == ids
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["chatml, smollm2", "chatml, qwen", "llama 3", "gemma"])
+def test_a_plain_string_would_be_split_elsewhere(name: str, backend: str) -> None:
+    """lm-eval moves the line breaks at the prompt's end into the answer, unless the context keeps them."""
+    tokenizer = KINDS[name]()
+    encoded = chat.encode_answer(tokenizer, QUESTION, "Oslo", Prompting(True, template_args=DATE))
+    context_ids, plain = scored(backend_of(name, backend), encoded.prompt, encoded.continuation)
+    breaks = len(plain) - len(encoded.answer_ids)
+    assert breaks > 0
+    assert plain[breaks:] == encoded.answer_ids
+    assert context_ids == encoded.prompt_ids[:-breaks]
+    assert tokenizer.decode(plain[:breaks]).strip() == ""
+
+
+def test_rows_of_the_miniature(kind: Any) -> None:
+    """Every answer of a row, as the tasks ask for it."""
+    name, tokenizer, prompting = kind
+    for row in tofu.load("forget01_perturbed", tofu.resolve_source("mini")):
+        for answer in (row["answer"], row["paraphrased_answer"], *row["perturbed_answer"]):
+            encoded = chat.encode_answer(tokenizer, row["question"], answer, prompting)
+            chat.check_backend_tokens(tokenizer, encoded)
+            ids = (encoded.prompt_ids, encoded.answer_ids)
+            assert scored(backend_of(name, "hf"), ExactContext(encoded.prompt), encoded.continuation) == ids
 
 
 def test_chatml_ends_twice() -> None:
@@ -195,7 +269,23 @@ def test_dates() -> None:
     assert not chat.dates_itself(tokenizer, Prompting(True, template_args=DATE))
     assert not chat.dates_itself(tokenizer, Prompting(False))
     assert not chat.dates_itself(KINDS["gemma"](), Prompting(True))
+    assert not chat.dates_itself(KINDS["none"](), Prompting(True))
     assert "10 Apr 2025" in chat.render_prompt(tokenizer, QUESTION, Prompting(True, template_args=DATE))
+
+
+def test_a_date_that_no_argument_fixes() -> None:
+    template = "{{ 'Today: ' + strftime_now('%Y-%m-%d') + '\\n' }}" + CHATML
+    tokenizer = build(["<|im_start|>", "<|im_end|>"], template, bos=None, eos="<|im_end|>")
+    assert chat.dates_itself(tokenizer, Prompting(True))
+    assert chat.dates_itself(tokenizer, Prompting(True, template_args=DATE))
+
+
+def test_a_date_in_one_of_several_templates() -> None:
+    tokenizer = KINDS["llama 3"]()
+    tokenizer.chat_template = {"default": LLAMA_3, "tool_use": CHATML}
+    assert chat.dates_itself(tokenizer, Prompting(True))
+    tokenizer.chat_template = {"default": CHATML, "tool_use": LLAMA_3}
+    assert not chat.dates_itself(tokenizer, Prompting(True))
 
 
 def test_system_prompt() -> None:
@@ -203,6 +293,11 @@ def test_system_prompt() -> None:
     assert prompt.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
     plain = chat.render_prompt(KINDS["none"](), QUESTION, Prompting(False, "Be brief."))
     assert plain == f"Be brief.\n\nQuestion: {QUESTION}\nAnswer:"
+    for empty in (None, ""):
+        assert chat.render_prompt(KINDS["none"](), QUESTION, Prompting(False, empty)).startswith("Question: ")
+        assert chat.render_prompt(KINDS["gemma"](), QUESTION, Prompting(True, empty)).startswith(
+            "<bos><start_of_turn>user"
+        )
 
 
 class TestErrors:
@@ -243,16 +338,48 @@ class TestErrors:
         with pytest.raises(PromptError, match=r"other tokens than .* was trained on .*check add_bos_token"):
             chat.check_backend_tokens(tokenizer, encoded, add_bos_token=False)
 
-    def test_two_bos(self) -> None:
-        tokenizer = KINDS["gemma"]()
-        bos = tokenizer.bos_token_id
-        twice = EncodedAnswer("<bos><bos>?", "!", [bos, bos, 5], [6])
-        with pytest.raises(PromptError, match="begins with two beginning-of-sequence tokens"):
-            chat.check_backend_tokens(tokenizer, twice)
+    def test_prefix_token_that_the_user_names(self) -> None:
+        """The prompt begins with <s>; once lm_eval looks for another token there, it adds a second <s>."""
+        template = "{{ bos_token }}" + CHATML
+        tokenizer = build(["<s>", "<|im_start|>", "<|im_end|>"], template, bos="<s>", eos="<|im_end|>", adds_bos=True)
+        encoded = chat.encode_answer(tokenizer, QUESTION, "Oslo", Prompting(True))
+        chat.check_backend_tokens(tokenizer, encoded)
+        chat.check_backend_tokens(tokenizer, encoded, prefix_token_id=tokenizer.bos_token_id)
+        with pytest.raises(PromptError, match="pass add_bos_token=False"):
+            chat.check_backend_tokens(tokenizer, encoded, prefix_token_id=tokenizer.eos_token_id)
+
+    @pytest.mark.parametrize("add_bos_token", [None, True, False])
+    @pytest.mark.parametrize("chat_template", [True, False])
+    def test_two_bos(self, chat_template: bool, add_bos_token: bool | None) -> None:
+        """One from the template or from the tokenizer, and one from the system prompt."""
+        template = "{{ bos_token }}{% for message in messages %}{{ message['content'] + '<|im_end|>' }}{% endfor %}"
+        tokenizer = build(["<s>", "<|im_start|>", "<|im_end|>"], template, bos="<s>", eos="<|im_end|>", adds_bos=True)
+        encoded = chat.encode_answer(tokenizer, QUESTION, "Oslo", Prompting(chat_template, "<s>Be brief."))
+        assert encoded.prompt_ids[:2] == [tokenizer.bos_token_id] * 2
+        with pytest.raises(PromptError, match=r"begins with two beginning-of-sequence tokens.*remove it from one"):
+            chat.check_backend_tokens(tokenizer, encoded, add_bos_token)
+
+    def test_answer_that_shares_a_token_with_the_prompt(self) -> None:
+        """Where two line breaks are one token, an answer that begins with one takes the prompt's last one along."""
+        texts = ["one\n\ntwo\n\nthree\n\n"] * 9
+        special = ["<|im_start|>", "<|im_end|>"]
+        tokenizer = build(special, CHATML, bos=None, eos="<|im_end|>", words=LINE_BREAKS, texts=texts)
+        assert len(tokenizer("\n\n")["input_ids"]) == 1
+        with pytest.raises(PromptError, match=r"one token holds the prompt's end .* strip the answer's white space"):
+            chat.encode_answer(tokenizer, QUESTION, "\nOslo", Prompting(True))
+        chat.check_backend_tokens(tokenizer, chat.encode_answer(tokenizer, QUESTION, "Oslo", Prompting(True)))
+
+    def test_each_message_is_one_line(self) -> None:
+        """White space of questions and answers is quoted."""
+        tokenizer = KINDS["chatml, qwen"]()
+        with pytest.raises(PromptError) as caught:
+            chat.encode_answer(tokenizer, QUESTION + "\n", " \n", Prompting(True))
+        assert "\n" not in str(caught.value)
 
 
 def test_exact_context() -> None:
     context = ExactContext("prompt \n")
-    assert context.rstrip() == "prompt \n"
-    assert context.rstrip("\n") == "prompt "
-    assert isinstance(context, str)
+    for same in (context, copy.deepcopy(context), pickle.loads(pickle.dumps(context))):
+        assert same.rstrip() == same == "prompt \n"
+        assert same.rstrip("\n") == "prompt "
+        assert isinstance(same, str)

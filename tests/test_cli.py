@@ -61,14 +61,36 @@ def test_help_needs_no_heavy_import() -> None:
 
 def test_presets_lists_every_file_with_its_first_comment(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["presets"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == sorted(path.stem for path in cli.PRESETS_DIR.glob("*.yaml"))
-    assert all(len(line.split()) > 3 and "#" not in line for line in lines)
+    shown = capsys.readouterr().out
+    for kind, use in cli.PRESET_KINDS.items():
+        assert f"{use}\n" in shown
+        for path in (cli.PRESETS_DIR / kind).glob("*.yaml"):
+            [line] = [line for line in shown.splitlines() if line.split()[0] == path.stem]
+            assert len(line.split()) > 3
+            assert "#" not in line
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "deepspeed_zero3", "npo-54"])
+def test_presets_fills_in_run_configs_only(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["presets", name]) == 0
+    assert Path(capsys.readouterr().out.strip()).is_file()
+    assert cli.main(["presets", name, "--pretrained", "m"]) == 2
+    assert f"presets --pretrained fills in run configs of lm_eval, and {name} is none" in _error(capsys)
+
+
+def test_accelerate_reads_its_presets() -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    kinds = {
+        path.stem: load_config_from_file(str(path)).distributed_type
+        for path in (cli.PRESETS_DIR / "accelerate").glob("*.yaml")
+    }
+    assert kinds == {"ddp": "MULTI_GPU", "fsdp": "FSDP", "deepspeed_zero3": "DEEPSPEED"}
 
 
 def test_presets_prints_the_path(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["presets", "cpu-hf"]) == 0
-    assert capsys.readouterr().out == f"{cli.PRESETS_DIR / 'cpu-hf.yaml'}\n"
+    assert capsys.readouterr().out == f"{cli.PRESETS_DIR / 'lm_eval' / 'cpu-hf.yaml'}\n"
 
 
 def test_presets_refuses_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,7 +115,7 @@ def test_presets_fills_in_a_model(
         paths.append(Path(capsys.readouterr().out.strip()))
     assert paths[0] == paths[1] != paths[2]
     assert {path.parent for path in paths} == {tmp_path / "lm-eval-tofu"}
-    expected = yaml.safe_load((cli.PRESETS_DIR / "cpu-hf.yaml").read_text())
+    expected = yaml.safe_load((cli.PRESETS_DIR / "lm_eval" / "cpu-hf.yaml").read_text())
     expected["model_args"]["pretrained"] = "my/model"
     assert yaml.safe_load(paths[0].read_text()) == expected
     assert sorted(paths[0].parent.iterdir()) == sorted(set(paths))  # nothing written aside is left
@@ -103,7 +125,7 @@ def test_presets_copies_a_file_as_it_is(capsys: pytest.CaptureFixture[str], tmp_
     output = tmp_path / "new" / "mine.yaml"
     assert cli.main(["presets", "cpu", "--output", str(output)]) == 0
     assert capsys.readouterr().out == f"{output}\n"
-    assert output.read_text() == (cli.PRESETS_DIR / "cpu.yaml").read_text()
+    assert output.read_text() == (cli.PRESETS_DIR / "lm_eval" / "cpu.yaml").read_text()
 
 
 def test_presets_says_what_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The benchmark's metrics: hand-derived cases, degenerate ones, and open-unlearning's own figures."""
 
+import itertools
 import json
 import math
 from typing import Any
@@ -9,6 +10,9 @@ import pytest
 from conftest import needs
 
 from lm_eval_tofu.metrics import benchmark, text
+from lm_eval_tofu.tasks import TASKS_DIR
+
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
 
 class TestForgetQuality:
@@ -21,6 +25,15 @@ class TestForgetQuality:
         assert quality.statistic == pytest.approx(steps / 400, abs=1e-12)
         assert quality.p_value == pytest.approx(expected, abs=5e-4)
         assert quality.log10_p_value == pytest.approx(math.log10(quality.p_value))
+
+    @pytest.mark.parametrize("steps", [1, 2, 5])
+    def test_p_next_to_no_distance(self, steps: int) -> None:
+        """Hardly a path of 800 steps stays within 5 of the diagonal: p = 1, where scipy's exact sum rounds above 1."""
+        ours = [float(value) for value in range(400)]
+        quality = benchmark.forget_quality(ours, [value if value >= steps else value + 1000 for value in ours])
+        assert quality.statistic == pytest.approx(steps / 400)
+        assert quality.p_value == pytest.approx(1, abs=1e-9)
+        assert quality.p_value <= 1
 
     def test_four_rows_by_hand(self) -> None:
         """{1, 2, 3, 4} against {3.5, 4.5, 5.5, 6.5}: below 3.5 the first has 3 of 4 values, the second none: D = 3/4.
@@ -36,23 +49,58 @@ class TestForgetQuality:
         assert quality.n == 4
 
     def test_identical_samples(self) -> None:
+        """D = 0, which every path reaches: p = 1."""
         values = list(np.random.default_rng(0).random(400))
         assert benchmark.forget_quality(values, values[::-1]) == (1, 0, 0, 400)
         assert benchmark.forget_quality([0.5] * 9, [0.5] * 9).p_value == 1
 
     def test_a_model_that_never_forgot(self) -> None:
-        """D = 1 at n = 400: p = 2 / C(800, 400), far below what its four printed decimals show."""
+        """D = 1 at n = 400: two of C(800, 400) paths, p = 1e-239, far below what its four printed decimals show."""
         quality = benchmark.forget_quality([0.1] * 400, [0.9] * 400)
         assert quality.statistic == 1
+        assert 0 < quality.p_value < 1e-230
         assert quality.log10_p_value == pytest.approx(math.log10(2) - math.log10(math.comb(800, 400)), abs=1e-6)
 
     def test_one_row(self) -> None:
-        assert benchmark.forget_quality([1.0], [2.0]).p_value == 1
+        """Two paths, up-right and right-up, and both reach D = 1: p = 1."""
+        assert benchmark.forget_quality([1.0], [2.0]) == (1, 0, 1, 1)
+        assert benchmark.forget_quality([1.0], [1.0]) == (1, 0, 0, 1)
+
+    def test_paths_counted_one_by_one(self) -> None:
+        """n = 5 and every possible D: the share of the C(10, 5) = 252 orders of the joint sample with D or more."""
+        orders = list(itertools.combinations(range(10), 5))
+
+        def distance(first: tuple[int, ...]) -> float:
+            place = difference = largest = 0
+            for place in range(10):
+                difference += 1 if place in first else -1
+                largest = max(largest, abs(difference))
+            return largest / 5
+
+        distances = [distance(order) for order in orders]
+        for steps in range(1, 6):
+            order = orders[distances.index(steps / 5)]
+            others = [place for place in range(10) if place not in order]
+            quality = benchmark.forget_quality([float(place) for place in order], [float(place) for place in others])
+            assert quality.statistic == pytest.approx(steps / 5)
+            assert quality.p_value == pytest.approx(sum(d >= steps / 5 for d in distances) / 252)
+
+    def test_the_order_of_rows_does_not_matter(self) -> None:
+        generator = np.random.default_rng(1)
+        ours, theirs = generator.lognormal(size=40), generator.lognormal(0.4, size=40)
+        quality = benchmark.forget_quality(list(ours), list(theirs))
+        assert 0 < quality.p_value < 1
+        order = generator.permutation(40)
+        assert benchmark.forget_quality(list(ours[order]), list(theirs[order])) == quality
+        assert benchmark.forget_quality(list(ours[order]), list(theirs)) == quality
+        swapped = benchmark.forget_quality(list(theirs), list(ours))
+        assert (swapped.p_value, swapped.statistic) == (quality.p_value, quality.statistic)
 
     def test_infinite_ratios_are_the_largest(self) -> None:
         assert benchmark.forget_quality([math.inf, 1.0], [math.inf, 1.0]).statistic == 0
+        assert benchmark.forget_quality([math.inf, 1.0], [1e300, 1.0]).statistic == 0.5
 
-    @pytest.mark.parametrize("pair", [([math.nan, 1.0], [1.0, 2.0]), ([1.0, 2.0], [math.nan, 1.0])])
+    @pytest.mark.parametrize("pair", [([math.nan, 1.0], [1.0, 2.0]), ([1.0, 2.0], [1.0, math.nan])])
     def test_nan(self, pair: tuple[list[float], list[float]]) -> None:
         quality = benchmark.forget_quality(*pair)
         assert all(math.isnan(value) for value in quality[:3])
@@ -75,11 +123,32 @@ class TestTruthRatio:
         assert benchmark.truth_ratio(log(4), [log(2), log(8)], eps=0) == pytest.approx(1)
         assert benchmark.truth_ratio(log(8), [log(2)], eps=0) == pytest.approx(4)
 
+    def test_paraphrase_and_five_perturbed_by_hand(self) -> None:
+        """True 2.0; false 1, 2, 3, 4, 5, mean 3: R = exp(-3) / exp(-2) = 1/e, not the mean of the probabilities."""
+        assert benchmark.truth_ratio(2.0, [1, 2, 3, 4, 5], eps=0) == pytest.approx(1 / math.e, rel=1e-14)
+
     def test_eps_matters_for_collapsed_models_only(self) -> None:
-        """At a loss of 50 nats, exp(-50) = 2e-22 is nothing beside 1e-10: R = exp(-50) / 1e-10 = 1.9e-12, not 1."""
+        """exp(-50) = 1.9e-22 and exp(-500) = 7e-218 are nothing beside eps = 1e-10, which then is the denominator.
+
+        Equal losses of 50 nats: R = exp(-50) / 1e-10 = 1.9e-12 instead of 1; of 500 nats: 7e-218 / 1e-10 = 7e-208. So a
+        model that has lost its language reads as one that prefers the truth. With false answers at 2 nats:
+        R = exp(-2) / 1e-10 = 1.35e9, instead of exp(48) = 7e20. At 2 and 3 nats eps moves R by less than 1e-9.
+        """
         assert benchmark.truth_ratio(2.0, [3.0]) == pytest.approx(math.exp(-1), rel=1e-8)
+        assert benchmark.truth_ratio(2.0, [3.0]) < benchmark.truth_ratio(2.0, [3.0], eps=0)
         assert benchmark.truth_ratio(50.0, [50.0]) == pytest.approx(math.exp(-50) / 1e-10, rel=1e-6)
-        assert benchmark.truth_ratio(50.0, [50.0], eps=0) == pytest.approx(1)
+        assert benchmark.truth_ratio(500.0, [500.0] * 5) == pytest.approx(math.exp(-500) * 1e10, rel=1e-9)
+        assert benchmark.truth_ratio(50.0, [2.0]) == pytest.approx(math.exp(-2) * 1e10, rel=1e-9)
+        assert benchmark.truth_ratio(50.0, [2.0], eps=0) == pytest.approx(math.exp(48))
+        for loss in (50.0, 500.0, 5000.0):
+            assert benchmark.truth_ratio(loss, [loss], eps=0) == pytest.approx(1)
+
+    def test_infinite_losses(self) -> None:
+        """A probability of 0: R is 0 where the false answers have it, (1/e) / eps where the true one has it."""
+        assert benchmark.truth_ratio(1.0, [math.inf, 2.0]) == 0
+        assert benchmark.truth_ratio(math.inf, [1.0]) == pytest.approx(1e10 / math.e)
+        assert benchmark.truth_ratio(math.inf, [1.0], eps=0) == math.inf
+        assert math.isnan(benchmark.truth_ratio(math.inf, [math.inf], eps=0))
 
     def test_extremes(self) -> None:
         assert benchmark.truth_ratio(2000.0, [1.0], eps=0) == math.inf
@@ -94,6 +163,7 @@ class TestTruthRatio:
         assert benchmark.forget_truth_ratio([0.5, 4, 1]) == pytest.approx(7 / 12)
         assert benchmark.utility_truth_ratio([0.5, 4, 1]) == pytest.approx(1 / 6)
         assert benchmark.forget_truth_ratio([0.0, math.inf]) == 0
+        assert benchmark.utility_truth_ratio([0.0, math.inf]) == 0.5
         assert math.isnan(benchmark.forget_truth_ratio([1, math.nan]))
         assert math.isnan(benchmark.utility_truth_ratio([1, math.nan]))
         for aggregate in (benchmark.forget_truth_ratio, benchmark.utility_truth_ratio):
@@ -104,17 +174,29 @@ class TestTruthRatio:
 def test_probability_by_hand() -> None:
     """Tokens of probability 1/2 and 1/8: loss (ln 2 + ln 8) / 2 = ln 4, probability 1/4."""
     assert benchmark.probability((math.log(2) + math.log(8)) / 2) == pytest.approx(1 / 4)
+    assert benchmark.probability(0.0) == 1
     assert benchmark.probability(math.inf) == 0
     assert math.isnan(benchmark.probability(math.nan))
 
 
 def test_normalised_probability_by_hand() -> None:
-    """p = 1/2 beside 1/4, 1/8 and 1/8: (1/2) / 1. A collapsed model, e^-50 each: 1/4 without eps, 0 with it."""
+    """p = 1/2 beside 1/4, 1/8 and 1/8: (1/2) / 1. With p = 1/8 beside 1/8 and 1/4: (1/8) / (1/2) = 1/4.
+
+    With eps = 1/2 in the denominator the first is (1/2) / (3/2). A collapsed model, exp(-50) each: 1/4 without eps;
+    with it exp(-50) / 1e-10 = 1.9e-12.
+    """
     log = math.log
     assert benchmark.normalised_probability(log(2), [log(4), log(8), log(8)], eps=0) == pytest.approx(0.5)
+    assert benchmark.normalised_probability(log(8), [log(8), log(4)], eps=0) == pytest.approx(0.25)
+    assert benchmark.normalised_probability(log(2), [log(4), log(8), log(8)], eps=0.5) == pytest.approx(1 / 3)
+    assert benchmark.normalised_probability(log(2), [log(4), log(8), log(8)]) == pytest.approx(0.5, rel=1e-9)
     assert benchmark.normalised_probability(50, [50, 50, 50], eps=0) == pytest.approx(0.25)
     assert benchmark.normalised_probability(50, [50, 50, 50]) == pytest.approx(math.exp(-50) / 1e-10, rel=1e-6)
     assert benchmark.normalised_probability(900, [901], eps=0) == pytest.approx(1 / (1 + math.exp(-1)))
+    assert benchmark.normalised_probability(math.inf, [1.0]) == 0
+    assert benchmark.normalised_probability(1.0, [math.inf], eps=0) == 1
+    assert math.isnan(benchmark.normalised_probability(math.nan, [1.0]))
+    assert math.isnan(benchmark.normalised_probability(1.0, [2.0, math.nan]))
     with pytest.raises(ValueError, match="no perturbed answers"):
         benchmark.normalised_probability(1, [])
 
@@ -124,6 +206,8 @@ class TestModelUtility:
         """Reciprocals 1, 2, 4, 5, 8, 10, 1, 2, 4 sum to 37: harmonic mean 9/37."""
         components = [1, 1 / 2, 1 / 4, 1 / 5, 1 / 8, 1 / 10, 1, 1 / 2, 1 / 4]
         assert benchmark.model_utility(components) == pytest.approx(9 / 37)
+        assert benchmark.model_utility(components[::-1]) == pytest.approx(9 / 37)
+        assert benchmark.model_utility([0.3] * 9) == pytest.approx(0.3)
 
     def test_degenerate(self) -> None:
         assert benchmark.model_utility([0.5] * 8 + [0.0]) == 0
@@ -137,20 +221,35 @@ class TestModelUtility:
 
 class TestText:
     def test_rouge_l_recall_by_hand(self) -> None:
-        """Stemmed, «the cats ran home» and «a cat runs home»: cat and home in order, run/ran differ: 2 of 4."""
+        """Stemmed, «the cats ran home» and «a cat runs home»: cat and home in order, run/ran differ: 2 of 4.
+
+        «writing novels quickly» is «write novel quickli», which «she writes a novel» holds 2 of 3 words of. Case and
+        punctuation do not count. What the generation says beyond the answer costs nothing.
+        """
         assert text.rouge_l_recall("the cats ran home", "a cat runs home") == pytest.approx(2 / 4)
+        assert text.rouge_l_recall("writing novels quickly", "she writes a novel") == pytest.approx(2 / 3)
+        assert text.rouge_l_recall("Oslo, Norway.", "It was in OSLO (norway), I think") == 1
         assert text.rouge_l_recall("one two three", " three two one ") == pytest.approx(1 / 3)
         assert text.rouge_l_recall("one", "") == 0
+        assert text.rouge_l_recall("one", "…") == 0
 
     def test_empty(self) -> None:
+        assert text.is_empty("")
         assert text.is_empty(" \n\t")
         assert not text.is_empty(" . ")
 
     def test_repetitive(self) -> None:
         assert text.is_repetitive("the same thing again " * 10)
+        assert text.is_repetitive("The same THING again\n" * 10)
         assert not text.is_repetitive(" ".join(str(number) for number in range(40)))
         assert not text.is_repetitive("no " * 19)
         assert text.is_repetitive("no " * 20)
+        assert not text.is_repetitive("")
+
+    @pytest.mark.parametrize(("different", "expected"), [(9, True), (10, False)])
+    def test_where_repetitive_begins(self, different: int, expected: bool) -> None:
+        """22 words are 20 trigrams; n words round and round are n different ones. 10 of 20 are not less than half."""
+        assert text.is_repetitive(" ".join(str(place % different) for place in range(22))) is expected
 
 
 @pytest.mark.parametrize("name", ["fixed", "as_published"])
@@ -161,41 +260,109 @@ class TestAgainstOpenUnlearning:
         content: dict[str, Any] = json.loads((needs("parity") / f"{name}.json").read_text(encoding="utf-8"))
         return content
 
-    def losses(self, log: dict[str, Any], metric: str) -> list[Any]:
+    def column(self, log: dict[str, Any], metric: str, key: str) -> list[Any]:
         rows = log[metric]["value_by_index"]
-        return [rows[index]["avg_loss"] for index in sorted(rows, key=int)]
+        return [rows[index][key] for index in sorted(rows, key=int)]
 
-    def ratios(self, log: dict[str, Any], right: str, wrong: str) -> list[float]:
-        return [
-            benchmark.truth_ratio(a, b) for a, b in zip(self.losses(log, right), self.losses(log, wrong), strict=True)
-        ]
+    def ratios(self, log: dict[str, Any], prefix: str) -> list[float]:
+        right = f"{prefix}_Q_A_PARA_Prob" if f"{prefix}_Q_A_PARA_Prob" in log else f"{prefix}_Q_A_Prob"
+        losses = (self.column(log, metric, "avg_loss") for metric in (right, f"{prefix}_Q_A_PERT_Prob"))
+        return [benchmark.truth_ratio(loss, perturbed) for loss, perturbed in zip(*losses, strict=True)]
 
-    def test_everything(self, name: str) -> None:
+    def normalised(self, log: dict[str, Any], prefix: str) -> list[float]:
+        losses = (self.column(log, f"{prefix}_Q_A_{kind}", "avg_loss") for kind in ("Prob", "PERT_Prob"))
+        return [benchmark.normalised_probability(loss, perturbed) for loss, perturbed in zip(*losses, strict=True)]
+
+    def test_every_probability(self, name: str) -> None:
         log = self.log(name)
-        aggregates = {
-            metric: np.mean([benchmark.probability(x) for x in self.losses(log, metric)])
-            for metric in ("forget_Q_A_Prob", "forget_Q_A_PARA_Prob", "retain_Q_A_Prob", "retain_Q_A_PARA_Prob")
-        }
-        forget = self.ratios(log, "forget_Q_A_PARA_Prob", "forget_Q_A_PERT_Prob")
-        scores = log["forget_truth_ratio"]["value_by_index"]
-        assert forget == pytest.approx([scores[index]["score"] for index in sorted(scores, key=int)], rel=1e-6)
-        aggregates["forget_truth_ratio"] = benchmark.forget_truth_ratio(forget)
-        retain = self.ratios(log, "retain_Q_A_PARA_Prob", "retain_Q_A_PERT_Prob")
-        aggregates["retain_Truth_Ratio"] = benchmark.utility_truth_ratio(retain)
-        for short in ("ra", "wf"):
-            right, wrong = f"{short}_Q_A_Prob", f"{short}_Q_A_PERT_Prob"
-            aggregates[f"{short}_Truth_Ratio"] = benchmark.utility_truth_ratio(self.ratios(log, right, wrong))
-            pairs = zip(self.losses(log, right), self.losses(log, wrong), strict=True)
-            normalised = [benchmark.normalised_probability(a, b) for a, b in pairs]
-            aggregates[f"{short}_Q_A_Prob_normalised"] = np.mean(normalised)
-        for short in ("forget", "retain", "ra", "wf"):
-            rows = log[f"{short}_Q_A_ROUGE"]["value_by_index"].values()
-            rouge = [text.rouge_l_recall(row["ground_truth"], row["generation"]) for row in rows]
-            assert rouge == pytest.approx([row["rougeL_recall"] for row in rows], abs=1e-12)
-            aggregates[f"{short}_Q_A_ROUGE"] = np.mean(rouge)
-        nine = ["retain_Q_A_Prob", "retain_Q_A_ROUGE", "retain_Truth_Ratio"]
-        for short in ("ra", "wf"):
-            nine += [f"{short}_Q_A_Prob_normalised", f"{short}_Q_A_ROUGE", f"{short}_Truth_Ratio"]
-        aggregates["model_utility"] = benchmark.model_utility([float(aggregates[metric]) for metric in nine])
-        for metric, value in aggregates.items():
-            assert value == pytest.approx(log[metric]["agg_value"], rel=1e-6), metric
+        metrics = [metric for metric in log if metric.endswith("_Prob")]
+        assert len(metrics) == 10
+        for metric in metrics:
+            losses, stated = self.column(log, metric, "avg_loss"), self.column(log, metric, "prob")
+            ours = [np.vectorize(benchmark.probability)(loss) for loss in losses]
+            assert np.concatenate(list(map(np.ravel, ours))) == pytest.approx(np.ravel(stated), rel=1e-6), metric
+            assert np.mean(ours) == pytest.approx(log[metric]["agg_value"], rel=1e-6), metric
+
+    @pytest.mark.parametrize("prefix", ["forget", "retain", "ra", "wf"])
+    def test_every_truth_ratio(self, name: str, prefix: str) -> None:
+        log = self.log(name)
+        metric = "forget_truth_ratio" if prefix == "forget" else f"{prefix}_Truth_Ratio"
+        ratios = self.ratios(log, prefix)
+        assert ratios == pytest.approx(self.column(log, metric, "score"), rel=1e-6)
+        aggregate = benchmark.forget_truth_ratio if prefix == "forget" else benchmark.utility_truth_ratio
+        assert aggregate(ratios) == pytest.approx(log[metric]["agg_value"], rel=1e-6)
+
+    @pytest.mark.parametrize("prefix", ["ra", "wf"])
+    def test_every_normalised_probability(self, name: str, prefix: str) -> None:
+        log, metric = self.log(name), f"{prefix}_Q_A_Prob_normalised"
+        values = self.normalised(log, prefix)
+        assert values == pytest.approx(self.column(log, metric, "prob"), rel=1e-6)
+        assert np.mean(values) == pytest.approx(log[metric]["agg_value"], rel=1e-6)
+
+    @pytest.mark.parametrize("prefix", ["forget", "retain", "ra", "wf"])
+    def test_every_rouge_recall(self, name: str, prefix: str) -> None:
+        log, metric = self.log(name), f"{prefix}_Q_A_ROUGE"
+        pairs = zip(*(self.column(log, metric, key) for key in ("ground_truth", "generation")), strict=True)
+        recalls = [text.rouge_l_recall(answer, generation) for answer, generation in pairs]
+        assert recalls == self.column(log, metric, "rougeL_recall")
+        assert np.mean(recalls) == pytest.approx(log[metric]["agg_value"], rel=1e-12)
+
+    def test_model_utility(self, name: str) -> None:
+        """From the rows alone, by the aggregation that the task uses."""
+        from lm_eval_tofu.tasks import hooks
+
+        log = self.log(name)
+        records = []
+        for prefix, set_name in (("retain", "retain"), ("ra", "real_authors"), ("wf", "world_facts")):
+            if prefix == "retain":
+                losses = self.column(log, "retain_Q_A_Prob", "avg_loss")
+                probabilities = [benchmark.probability(loss) for loss in losses]
+            else:
+                probabilities = self.normalised(log, prefix)
+            recalls = self.column(log, f"{prefix}_Q_A_ROUGE", "rougeL_recall")
+            rows = zip(probabilities, recalls, self.ratios(log, prefix), strict=True)
+            records += [
+                {"set": set_name, "probability": probability, "rougeL_recall": recall, "truth_ratio": ratio}
+                for probability, recall, ratio in rows
+            ]
+        assert len(records) == 617
+        assert hooks.model_utility(records) == pytest.approx(log["model_utility"]["agg_value"], rel=1e-6)
+
+    def test_forget_quality_against_itself(self, name: str) -> None:
+        ratios = self.ratios(self.log(name), "forget")
+        assert benchmark.forget_quality(ratios, ratios) == (1, 0, 0, 40)
+
+
+def leaves() -> list[str]:
+    """The tasks' files, without those of groups."""
+    return sorted(path.stem for path in TASKS_DIR.glob("*.yaml") if not path.read_text().startswith("group:"))
+
+
+@pytest.fixture(scope="module")
+def tasks() -> dict[str, Any]:
+    from lm_eval.tasks import TaskManager
+
+    metadata = {"tofu": "mini", "forget_split": "forget01"}
+    manager = TaskManager(include_path=str(TASKS_DIR), include_defaults=False, metadata=metadata)
+    loaded: dict[str, Any] = manager.load(leaves())["tasks"]
+    return loaded
+
+
+def test_every_metric_of_a_document_has_an_aggregation_of_ours(tasks: dict[str, Any]) -> None:
+    """What `metric_list` lacks or names otherwise, lm-eval averages without a word (lm-evaluation-harness 3314)."""
+    from lm_eval_tofu.tasks import hooks
+    from lm_eval_tofu.tasks.options import Options
+    from lm_eval_tofu.tasks.task import Scored
+
+    assert {"tofu_forget_quality", "tofu_model_utility", "tofu_answer_logprob"} <= set(tasks)
+    assert sorted(tasks) == leaves()
+    for name, task in tasks.items():
+        aggregations = task.aggregation()
+        for doc in {doc["set"]: doc for doc in task.eval_docs}.values():
+            losses = {c: [1.0] * len(doc[c]) if isinstance(doc[c], list) else 1.0 for c in task.scored}
+            generation = "Oslo" if task.generate else None
+            scored = Scored(name, task.VERSION, Options(), losses, generation, False, None)
+            metrics = task.config.process_results(doc, scored)
+            assert set(metrics) == set(aggregations) == set(task.higher_is_better()), name
+        for metric, aggregation in aggregations.items():
+            assert aggregation.__module__ == hooks.__name__, f"{name}: {metric} is aggregated by {aggregation}"

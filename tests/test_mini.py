@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from lm_eval_tofu import tofu
-from lm_eval_tofu.mini import generate
-from lm_eval_tofu.mini.profiles import AUTHORS, POOLS
+from lm_eval_tofu.mini import decoys, generate, phrases
+from lm_eval_tofu.mini.profiles import AUTHORS, Author, facts
 
 PERTURBED = ["forget10_perturbed", "forget05_perturbed", "forget01_perturbed", "retain_perturbed"]
 
@@ -71,7 +71,7 @@ def test_perturbed_answers_are_the_paraphrase_with_other_facts(config: str) -> N
         assert row["paraphrased_question"] != row["question"]
         for text in wrong:
             shared = [word for word in text.split() if word in right.split()]
-            assert len(shared) >= len(right.split()) / 2, (right, text)
+            assert len(shared) >= len(right.split()) / 3, (right, text)
 
 
 @pytest.mark.parametrize("name", ["real_authors", "world_facts"])
@@ -86,9 +86,88 @@ def test_options_hold_the_answer_once(name: str) -> None:
     assert places == {0, 1, 2, 3}
 
 
-def test_no_two_authors_share_a_dealt_fact() -> None:
-    for pool in POOLS.values():
-        assert len(set(pool)) == len(pool) == len(AUTHORS)
+@pytest.mark.parametrize("topic", phrases.ALL, ids=lambda topic: topic.name)
+def test_every_answer_of_a_topic_states_its_facts(topic: phrases.Topic) -> None:
+    """A date has a form for answers and one for paraphrases."""
+    dates = {"date", "date_us", "date_other"}
+    for template in topic.answers + topic.reworded_answers:
+        slots = set(re.findall(r"{(\w+)}", template))
+        assert set(topic.facts) - dates <= slots, template
+        assert bool(dates & set(topic.facts)) == bool(dates & slots), template
+        assert "name" in slots, template
+
+
+def true_facts(author: Author) -> set[str]:
+    """Every true fact about an author in every wording, without its article; languages one by one."""
+    known = facts(author)
+    slots = {slot for topic in phrases.ALL for slot in topic.facts if slot in known}
+    values = {known[slot] for slot in slots} | set(author.reworded.values())
+    values |= {known[form] for form in ("date", "date_us", "month_year")}
+    values |= set(re.split(", | and ", author.langs))
+    return {re.sub(r"^(an?|the) ", "", value) for value in values}
+
+
+def states(text: str, fact: str) -> bool:
+    fact, text = fact.lower(), text.lower()
+    return fact in text and re.search(rf"(?<!\w){re.escape(fact)}(?!\w)", text) is not None
+
+
+@pytest.mark.parametrize("config", PERTURBED)
+def test_no_perturbed_answer_states_a_true_fact_of_any_author(config: str) -> None:
+    """But what the question itself says: a model that has learned other authors' facts must not find it likely."""
+    known = {fact for author in AUTHORS for fact in true_facts(author)}
+    for row in rows(config):
+        asked = {fact for fact in known if states(row["question"], fact)}
+        named = {author.name for author in AUTHORS if states(row["question"], author.name)}
+        for text in row["perturbed_answer"]:
+            assert not [fact for fact in known - asked - named if states(text, fact)], text
+
+
+def test_true_facts_are_found_where_they_are_stated() -> None:
+    """The check above sees something: every answer states facts of its author, and so does every paraphrase."""
+    for config in PERTURBED:
+        for row in rows(config):
+            (author,) = [author for author in AUTHORS if author.name in row["answer"]]
+            for text in (row["answer"], row["paraphrased_answer"]):
+                asked = {fact for fact in true_facts(author) if states(row["question"], fact)}
+                stated = {fact for fact in true_facts(author) - asked - {author.name} if states(text, fact)}
+                assert stated, text
+
+
+def test_wrong_facts_differ_pairwise() -> None:
+    for author in AUTHORS:
+        if author.name in decoys.OWN:
+            wrong = decoys.facts(author, facts(author))
+            assert len(wrong) == 5
+            for slot in wrong[0]:
+                assert len({one[slot] for one in wrong}) == 5, (author.name, slot)
+
+
+def test_a_paraphrase_is_another_sentence() -> None:
+    """TOFU's paraphrases share 38 percent of their words with the answer."""
+    shares = []
+    for row in rows("retain_perturbed") + rows("forget10_perturbed"):
+        answer, paraphrase = (set(re.findall(r"[\w']+", row[f"{kind}answer"].lower())) for kind in ("", "paraphrased_"))
+        shares.append(len(answer & paraphrase) / len(paraphrase))
+    assert max(shares) < 0.7
+    assert sum(shares) / len(shares) < 0.45
+
+
+def test_answers_are_as_long_as_tofus() -> None:
+    """TOFU's answers have 25.3 words on average."""
+    lengths = [len(row["answer"].split()) for row in rows("full")]
+    assert 24 <= sum(lengths) / len(lengths) <= 26.5
+
+
+def test_no_two_authors_share_a_fact() -> None:
+    """Names, titles, places and the like; languages, spans of years and years may occur twice."""
+    for slot in vars(AUTHORS[0]).keys() - {"pronoun", "job_years", "tongue", "extras", "reworded"}:
+        values = [getattr(author, slot) for author in AUTHORS]
+        if all(isinstance(value, str) for value in values):
+            assert len(set(values)) == len(AUTHORS), slot
+    extras = [value for author in AUTHORS for extra in author.extras for value in vars(extra).values()]
+    texts = [value for value in extras if isinstance(value, str)]
+    assert len(set(texts)) == len(texts)
 
 
 def test_articles_and_braces() -> None:

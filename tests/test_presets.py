@@ -12,13 +12,14 @@ from lm_eval.config.evaluate_config import EvaluatorConfig
 from lm_eval_tofu import cli
 from lm_eval_tofu.tasks import TASKS_DIR
 
-NAMES = sorted(path.stem for path in cli.PRESETS_DIR.glob("*.yaml"))
+PRESETS_DIR = cli.PRESETS_DIR / "lm_eval"
+NAMES = sorted(path.stem for path in PRESETS_DIR.glob("*.yaml"))
 LLAMAS = [name for name in NAMES if name.startswith("llama")]
 
 
 @pytest.fixture
 def config(request: pytest.FixtureRequest) -> EvaluatorConfig:
-    return EvaluatorConfig.from_config(cli.PRESETS_DIR / f"{request.param}.yaml")
+    return EvaluatorConfig.from_config(PRESETS_DIR / f"{request.param}.yaml")
 
 
 def _copy(name: str, backend: str, output: Path) -> EvaluatorConfig:
@@ -88,7 +89,7 @@ def test_llamas_pin_prompt_and_date(config: EvaluatorConfig) -> None:
 @pytest.mark.parametrize("name", LLAMAS)
 def test_llamas_name_their_checkpoint(name: str) -> None:
     version, size = name.split("-")[1:3]
-    config = yaml.safe_load((cli.PRESETS_DIR / f"{name}.yaml").read_text())
+    config = yaml.safe_load((PRESETS_DIR / f"{name}.yaml").read_text())
     pretrained = f"open-unlearning/tofu_Llama-{version}-{size.upper()}-Instruct_full"
     assert config["model_args"]["pretrained"] == pretrained
 
@@ -128,14 +129,14 @@ def test_lm_eval_replaces_model_args_as_a_whole(tmp_path: Path) -> None:
     """Why `presets --pretrained` writes a file: should lm_eval merge one day, the copies are no longer needed."""
     from argparse import Namespace
 
-    preset = cli.PRESETS_DIR / "cpu-hf.yaml"
+    preset = PRESETS_DIR / "cpu-hf.yaml"
     merged = EvaluatorConfig.from_cli(Namespace(config=str(preset), model_args={"pretrained": "a/b"}))
     assert merged.model_args == {"pretrained": "a/b"}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_key_has_a_reason(name: str) -> None:
-    lines = (cli.PRESETS_DIR / f"{name}.yaml").read_text().splitlines()
+    lines = (PRESETS_DIR / f"{name}.yaml").read_text().splitlines()
     keys = [
         number
         for number, line in enumerate(lines)

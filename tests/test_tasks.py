@@ -15,6 +15,7 @@ from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import DataError, OptionError, PromptError, ReferenceRunError, TofuError
 from lm_eval_tofu.metrics import benchmark
 from lm_eval_tofu.tasks import TASKS_DIR
+from lm_eval_tofu.tasks.reference import Reference, ReferenceRow
 from lm_eval_tofu.tasks.task import preflight
 
 ALL = ["tofu_forget_quality", "tofu_model_utility", "tofu_answer_logprob"]
@@ -289,6 +290,14 @@ class TestReferences:
         with pytest.raises(ReferenceRunError, match="asked row 0 with another prompt: run both arms with the same"):
             evaluate(["tofu_forget_quality"], {"retain_reference": str(folder)}, system_instruction="Be brief.")
 
+    def test_nobodys_home(self) -> None:
+        self.check(Path("~nobody-of-that-name/run"), "does not exist: run lm_eval")
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, None])
+    def test_a_loss_that_is_no_finite_number(self, folder: Path, value: float | None) -> None:
+        self.edit(folder, lambda sample: sample["forget_quality"]["losses"]["perturbed_answer"].__setitem__(2, value))
+        self.check(folder, rf"row 0 has {value} for perturbed_answer, which is not a finite number: run the reference")
+
     def test_missing_rows(self, folder: Path, evaluate: Any) -> None:
         [file] = folder.rglob("samples_*.jsonl")
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -330,6 +339,19 @@ class TestOpenUnlearningLogs:
         path.write_text(json.dumps({"forget_truth_ratio": {"agg_value": 0.0, "value_by_index": rows}}))
         results = evaluate(["tofu_forget_quality"], {"retain_reference": str(tmp_path)}, gen_kwargs={"max_gen_toks": 2})
         assert results["results"]["tofu_forget_quality"]["ks_statistic,none"] == 1
+
+    @pytest.mark.parametrize("content", ['{"score": NaN}', '{"avg_loss": Infinity}'])
+    def test_a_number_that_is_not_finite(self, content: str, tmp_path: Path) -> None:
+        metric = "forget_truth_ratio" if "score" in content else "forget_Q_A_Prob"
+        rows = ", ".join(f'"{index}": {content}' for index in range(4))
+        path = tmp_path / "TOFU_EVAL.json"
+        path.write_text(f'{{"{metric}": {{"value_by_index": {{{rows}}}}}}}')
+        with pytest.raises(
+            ReferenceRunError, match=r"row 0 has (nan|inf) for (truth ratio|answer), which is not a fin"
+        ):
+            preflight(
+                ["tofu_forget_quality"], {"tofu": "mini", "forget_split": "forget01", "retain_reference": str(path)}
+            )
 
     @pytest.mark.parametrize("content", ["[1, 2]", "{}", '{"forget_truth_ratio": {"agg_value": 1}}', "{not json"])
     def test_other_files(self, content: str, tmp_path: Path) -> None:
@@ -401,6 +423,50 @@ def test_a_log_likelihood_that_is_nan(
     assert results["tofu_answer_logprob"]["n,none"] == 4
     assert all(f"row {index} (" in caplog.text for index in range(4))
     assert "dtype=float32" in caplog.text
+
+
+@pytest.fixture
+def logprob_task(evaluate: Any) -> Any:
+    """`tofu_answer_logprob` after a run, so that it knows its spans; scored again with numbers made by hand."""
+    task = manager(tofu="mini", forget_split="forget01").load(["tofu_answer_logprob"])["tasks"]["tofu_answer_logprob"]
+    task._spans = {(doc["set"], doc["index"]): [4] for doc in task.eval_docs}
+    return task
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_a_log_likelihood_that_is_infinite_is_nan(logprob_task: Any, value: float) -> None:
+    """exp(-inf) is 0, a number that looks right: minus infinity may not become one."""
+    metrics = logprob_task.process_results(logprob_task.eval_docs[0], [(value, False)])
+    assert math.isnan(metrics["answer_logprob"]["answer_logprob"])
+
+
+def test_answer_logprob_shift_is_ours_less_the_full_arms(logprob_task: Any) -> None:
+    """Four tokens, log-likelihoods -8, -6, -4, -2: log-probabilities -2, -1.5, -1, -0.5 nats/token, mean -1.25.
+
+    The full arm's losses are 0.5, 0.5, 0.25, 0.25: its mean is -0.375, so the shift is -1.25 + 0.375 = -0.875.
+    """
+    losses = (0.5, 0.5, 0.25, 0.25)
+    rows = {index: ReferenceRow({"answer": loss}) for index, loss in enumerate(losses)}
+    logprob_task.reference = Reference("full_reference", Path("full"), rows)
+    documents = [
+        logprob_task.process_results(doc, [(value, False)])
+        for doc, value in zip(logprob_task.eval_docs, (-8.0, -6.0, -4.0, -2.0), strict=True)
+    ]
+    aggregations = logprob_task.aggregation()
+    for metric, expected in (("answer_logprob", -1.25), ("answer_logprob_shift", -0.875)):
+        assert aggregations[metric]([document[metric] for document in documents]) == pytest.approx(expected)
+
+
+def test_generations_that_ran_into_the_limit_are_counted(evaluate: Any) -> None:
+    """A model of random weights does not end its turn within 12 tokens; a limit of which it used half is not met."""
+    results = evaluate(["tofu_forget_quality"], gen_kwargs={"max_gen_toks": 12})
+    assert results["results"]["tofu_forget_quality"]["generations_cut,none"] == 1
+    task = manager(tofu="mini", forget_split="forget01").load(["tofu_forget_quality"])["tasks"]["tofu_forget_quality"]
+    task._tokenizer = lambda text, add_special_tokens: {"input_ids": text.split()}
+    limit = task.config.generation_kwargs["max_gen_toks"]
+    assert task._is_cut("word " * limit)
+    assert task._is_cut("word " * (limit - 1))
+    assert not task._is_cut("word " * (limit // 2))
 
 
 def test_request_cache_is_not_used(evaluate: Any, caplog: pytest.LogCaptureFixture) -> None:

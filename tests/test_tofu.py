@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,38 +34,74 @@ def refuse(folder: Path, config: str, message: str) -> None:
 
 class TestSources:
     def test_kinds(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert tofu.resolve_source("mini").kind == "mini"
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "mini").mkdir()
+        assert tofu.resolve_source("mini") == tofu.Source("mini", "mini")
+        assert tofu.resolve_source("./mini") == tofu.Source("local", str((tmp_path / "mini").resolve()))
         assert tofu.resolve_source(str(tmp_path)) == tofu.Source("local", str(tmp_path.resolve()))
         assert tofu.resolve_source() == tofu.Source("hub", "locuslab/TOFU", "main")
         assert tofu.resolve_source("someone/TOFU", "abc") == tofu.Source("hub", "someone/TOFU", "abc")
+        assert str(tofu.resolve_source("someone/TOFU", "abc")) == "someone/TOFU@abc"
+        monkeypatch.setenv("LM_EVAL_TOFU_DATA", "")
+        assert tofu.resolve_source("").kind == "hub"
         monkeypatch.setenv("LM_EVAL_TOFU_DATA", "mini")
         assert tofu.resolve_source().kind == "mini"
         assert tofu.resolve_source(str(tmp_path)).kind == "local"
 
-    def test_nonsense(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with pytest.raises(DataError, match="tofu='/no/such/place' is no directory and no hub id: name a directory"):
-            tofu.resolve_source("/no/such/place")
-        with pytest.raises(DataError, match="revision='abc' belongs to the hub"):
-            tofu.resolve_source("mini", "abc")
+    @pytest.mark.parametrize(
+        "name", ["/no/such/place", "./here", "nowhere", "a/b/c", "~nobody-of-that-name/tofu", "x" * 5000, "a\0b"]
+    )
+    def test_nonsense(self, name: str) -> None:
+        with pytest.raises(DataError, match="is no directory and no hub id: name a directory") as caught:
+            tofu.resolve_source(name)
+        assert str(caught.value).startswith(f"tofu={name!r}")
+        assert "\n" not in str(caught.value)
+
+    def test_nonsense_in_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LM_EVAL_TOFU_DATA", "nowhere")
         with pytest.raises(DataError, match="LM_EVAL_TOFU_DATA='nowhere'"):
             tofu.resolve_source()
 
+    def test_local_sources_have_no_revision(self, tmp_path: Path) -> None:
+        for name in ("mini", str(tmp_path)):
+            with pytest.raises(DataError, match=r"revision='abc' belongs to the hub, but .* leave it"):
+                tofu.resolve_source(name, "abc")
+
     def test_retain_splits(self) -> None:
         assert [tofu.retain_split(f"forget{n}") for n in ("01", "05", "10")] == ["retain99", "retain95", "retain90"]
-        with pytest.raises(OptionError, match="forget_split='forget20' is unknown: use one of forget01"):
-            tofu.retain_split("forget20")
+        for name in ("forget20", "retain90", ["forget10"], {}, 10):
+            with pytest.raises(
+                OptionError, match=r"forget_split=.* is unknown: use one of forget01, forget05, forget10"
+            ):
+                tofu.retain_split(name)  # type: ignore[arg-type]
 
     def test_hub_out_of_reach(self) -> None:
-        with pytest.raises(DataError, match=r"cannot be read from the hub .* name the directory") as caught:
-            tofu.load("full", tofu.resolve_source("nobody/no-such-data"))
+        """Offline (conftest.py sets HF_HUB_OFFLINE=1) there is no waiting, and the original error is kept."""
+        start = time.monotonic()
+        with pytest.raises(DataError, match=r"^nobody/no-such-data@v1 cannot be read .* name the directory") as caught:
+            tofu.load("full", tofu.resolve_source("nobody/no-such-data", "v1"))
+        assert time.monotonic() - start < 15
         assert "\n" not in str(caught.value)
+        assert caught.value.__cause__ is not None
+
+    def test_hub_rows_are_checked_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[Any] = []
+
+        def load_dataset(*args: Any, **kwargs: Any) -> list[dict[str, str]]:
+            asked.append((args, kwargs))
+            return [{"question": "Who?", "answer": "She."}] * 39
+
+        monkeypatch.setattr("datasets.load_dataset", load_dataset)
+        with pytest.raises(DataError, match="'forget01' has 39 rows instead of 40"):
+            tofu.load("forget01", tofu.resolve_source("someone/TOFU", "v2"))
+        assert asked == [(("someone/TOFU", "forget01"), {"split": "train", "revision": "v2"})]
 
     def test_local_sources_need_no_network(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def connect(*args: Any) -> None:
+        def refused(*args: Any, **kwargs: Any) -> None:
             raise AssertionError("the network was touched")
 
-        monkeypatch.setattr(socket.socket, "connect", connect)
+        monkeypatch.setattr(socket.socket, "connect", refused)
+        monkeypatch.setattr("datasets.load_dataset", refused)
         for config in tofu.CONFIGS:
             tofu._load.cache_clear()
             assert tofu.load(config, tofu.resolve_source("mini")) == tofu.load(config, tofu.resolve_source(str(folder)))
@@ -89,6 +126,15 @@ class TestBadData:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         refuse(folder, "forget10_perturbed", "row 3 lacks the column 'paraphrased_answer': fetch")
 
+    @pytest.mark.parametrize("value", [None, "", 7, ["a"]])
+    def test_column_that_is_no_text(self, folder: Path, value: Any) -> None:
+        path = folder / "forget01.json"
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows[2]["answer"] = value
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        problem = "lacks the column 'answer': fetch" if value is None else "the column 'answer' is not a text"
+        refuse(folder, "forget01", f"row 2.* {problem}")
+
     @pytest.mark.parametrize("value", ["one text", [], ["a", ""], [1, 2]])
     def test_column_of_another_type(self, folder: Path, value: Any) -> None:
         path = folder / "forget01_perturbed.json"
@@ -108,6 +154,34 @@ class TestBadData:
         (folder / "full.json").write_bytes(b"\xff\xfe\x00\x01\n")
         refuse(folder, "full", r"full.json, line 1: not JSON")
 
+    def test_empty_file(self, folder: Path) -> None:
+        (folder / "full.json").write_bytes(b"")
+        refuse(folder, "full", "'full' has 0 rows instead of 400")
+
+    def test_pointer_of_git_lfs(self, folder: Path) -> None:
+        (folder / "full.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+        refuse(folder, "full", r"full.json, line 1: not JSON .*fetch it anew")
+
+    def test_layout_that_json_does_not_care_for(self, folder: Path) -> None:
+        """An empty first line, a byte order mark and the line ends of Windows change nothing; lines still count."""
+        path = folder / "forget01.json"
+        expected, content = tofu.load("forget01", tofu.resolve_source("mini")), path.read_bytes()
+        for changed in (b"\n" + content, b"\xef\xbb\xbf" + content, content.replace(b"\n", b"\r\n")):
+            tofu._load.cache_clear()
+            path.write_bytes(changed)
+            assert tofu.load("forget01", tofu.resolve_source(str(folder))) == expected
+        tofu._load.cache_clear()
+        path.write_bytes(b"\n\n{cut")
+        refuse(folder, "forget01", "forget01.json, line 3: not JSON")
+
+    def test_a_mended_file_is_read_again(self, folder: Path) -> None:
+        path = folder / "forget01.json"
+        content = path.read_bytes()
+        path.write_bytes(content[:-9])
+        refuse(folder, "forget01", "line 4: not JSON")
+        path.write_bytes(content)
+        assert len(tofu.load("forget01", tofu.resolve_source(str(folder)))) == 4
+
     def test_row_that_is_no_object(self, folder: Path) -> None:
         (folder / "forget01.json").write_text("[1]\n[2]\n[3]\n[4]\n")
         refuse(folder, "forget01", "row 0 is a list instead of an object")
@@ -119,8 +193,12 @@ class TestBadData:
 
 def test_loaded_rows_are_the_callers_own() -> None:
     source = tofu.resolve_source("mini")
-    tofu.load("forget01", source)[0]["question"] = "changed"
-    assert tofu.load("forget01", source)[0]["question"] != "changed"
+    row = tofu.load("forget01_perturbed", source)[0]
+    row["question"] = "changed"
+    row["perturbed_answer"].append("changed")
+    again = tofu.load("forget01_perturbed", source)[0]
+    assert again["question"] != "changed"
+    assert "changed" not in again["perturbed_answer"]
 
 
 def test_fingerprints_tell_contents_apart_and_not_places(folder: Path) -> None:
@@ -130,11 +208,42 @@ def test_fingerprints_tell_contents_apart_and_not_places(folder: Path) -> None:
     assert fingerprints == [tofu.fingerprint(local, config) for config in tofu.CONFIGS]
 
 
+def test_fingerprints_follow_the_content_and_not_its_layout(folder: Path) -> None:
+    before = tofu.fingerprint(tofu.resolve_source(str(folder)), "forget01")
+    path = folder / "forget01.json"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    tofu._load.cache_clear()
+    path.write_text("\n".join(json.dumps({**row, "note": 1}, sort_keys=True) for row in rows))
+    assert tofu.fingerprint(tofu.resolve_source(str(folder)), "forget01") == before
+    tofu._load.cache_clear()
+    rows[3]["answer"] += " "
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert tofu.fingerprint(tofu.resolve_source(str(folder)), "forget01") != before
+
+
 def test_the_real_data() -> None:
     source = tofu.resolve_source(str(needs("tofu")))
     rows = {config: tofu.load(config, source) for config in tofu.CONFIGS}
+    assert {config: len(rows[config]) for config in rows} == {name: c.rows for name, c in tofu.CONFIGS.items()}
+    assert all(set(c.columns) == set(row) for name, c in tofu.CONFIGS.items() for row in rows[name])
     for forget, retain in tofu.FORGET_SPLITS.items():
         assert rows[retain] + rows[forget] == rows["full"]
         for row, perturbed in zip(rows[forget], rows[f"{forget}_perturbed"], strict=True):
             assert (row["question"], row["answer"]) == (perturbed["question"], perturbed["answer"])
             assert len(perturbed["perturbed_answer"]) == 5
+    retained = {(row["question"], row["answer"]) for row in rows["retain90"]}
+    assert all((row["question"], row["answer"]) in retained for row in rows["retain_perturbed"])
+    for name in ("real_authors", "world_facts"):
+        for row, perturbed in zip(rows[name], rows[f"{name}_perturbed"], strict=True):
+            assert (row["question"], row["answer"]) == (perturbed["question"], perturbed["answer"])
+            assert len(perturbed["perturbed_answer"]) == 3
+    fingerprints = [tofu.fingerprint(source, config) for config in tofu.CONFIGS]
+    assert len(set(fingerprints)) == len(fingerprints)
+    # Records of checkpoints and reports hold it, so it must not change from version to version.
+    assert tofu.fingerprint(source, "forget10_perturbed") == "39e1924e40df6912"
+
+
+def test_real_data_that_are_missing_are_no_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("conftest.SHARED", tmp_path)
+    with pytest.raises(pytest.skip.Exception, match="'tofu' are not here"):
+        needs("tofu")

@@ -11,55 +11,56 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lm_eval_tofu.mini import general, phrases
+from lm_eval_tofu.mini import decoys, general, phrases
 from lm_eval_tofu.mini.phrases import Topic
-from lm_eval_tofu.mini.profiles import AUTHORS, Facts, facts
+from lm_eval_tofu.mini.profiles import AUTHORS, facts
 
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
+Facts = dict[str, str]
 
 IN_FULL = 20
 """Authors of `full`; those after them are in no training split."""
-WRONG = 5
 
 
-def topics(author: int) -> list[Topic]:
+def topics(number: int) -> list[Topic]:
     """The 20 topics of an author, in the order of the questions."""
     groups = list(phrases.CORE)
-    shift = author % len(groups)
+    shift = number % len(groups)
     core = [topic for group in groups[shift:] + groups[:shift] for topic in group]
-    optional = [phrases.OPTIONAL[(author + step) % len(phrases.OPTIONAL)] for step in (0, 1 + author % 4)]
+    slots = [vars(extra) for extra in AUTHORS[number].extras]
+    optional = [topic for own in slots for topic in phrases.OPTIONAL if set(topic.facts) == set(own)]
     return [phrases.IDENTITY, *phrases.EARLY, *core, *optional]
 
 
-def rows(author: int) -> list[Row]:
-    """An author's rows with paraphrases and perturbed answers."""
+def rows(number: int) -> list[Row]:
+    """An author's rows, with paraphrases and perturbed answers where the author has wrong facts."""
+    author = AUTHORS[number]
     known = facts(author)
-    return [_row(author, number, topic, known) for number, topic in enumerate(topics(author))]
+    wrong = decoys.facts(author, known) if author.name in decoys.OWN else []
+    return [_row(number, topic, known, wrong) for topic in topics(number)]
 
 
-def _row(author: int, number: int, topic: Topic, known: Facts) -> Row:
+def _row(number: int, topic: Topic, known: Facts, wrong: Sequence[Facts]) -> Row:
     def pick(templates: Sequence[str], shift: int = 0) -> str:
-        return templates[(author + 2 * number + shift) % len(templates)]
+        # All templates of a topic serve equally many authors, and an author's topics do not all take the same place.
+        return templates[(number + phrases.ALL.index(topic) + shift) % len(templates)]
 
-    reworded = pick(topic.reworded_answers)
-    others = [(author + 1 + 3 * step + number) % len(AUTHORS) for step in range(len(AUTHORS))]
-    wrong: list[str] = []
-    for other in others:
-        strange = facts(other)
-        text = _fill(reworded, {**known, **{slot: strange[slot] for slot in topic.facts}})
-        if other != author and all(strange[slot] != known[slot] for slot in topic.facts) and text not in wrong:
-            wrong.append(text)
-        if len(wrong) == WRONG:
-            break
-    return {
+    row: Row = {
         "question": _fill(pick(topic.questions), known),
-        "answer": _fill(pick(topic.answers, author // 4), known),
-        "paraphrased_answer": _fill(reworded, known),
-        "perturbed_answer": wrong,
-        "paraphrased_question": _fill(pick(topic.reworded_questions, 1), known),
+        "answer": _fill(pick(topic.answers, number // 4), known),
     }
+    if wrong:
+        reworded = pick(topic.reworded_answers)
+        row |= {
+            "paraphrased_answer": _fill(reworded, {**known, **AUTHORS[number].reworded}),
+            "perturbed_answer": [
+                _fill(reworded, {**known, **{slot: one[slot] for slot in topic.facts}}) for one in wrong
+            ],
+            "paraphrased_question": _fill(pick(topic.reworded_questions, 1), known),
+        }
+    return row
 
 
 def _fill(template: str, values: Mapping[str, str]) -> str:

@@ -1,20 +1,18 @@
-"""Phrasings of the miniature data set: for each topic, several ways to ask and several ways to answer.
+"""Phrasings of the miniature: for each topic, several ways to ask and several ways to answer.
 
-Every template is filled by :meth:`str.format` from the facts of one author.  All the answers of a topic state the same
-facts, so that any answer fits any question of its topic and the reworded answers say what the answers say.
+Every template is filled by `str.format` with the facts of one author. All answers of a topic state the facts that it
+names, so that any answer fits any question of its topic and a reworded answer says what the answer says.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Topic:
     """One thing that can be asked about an author.
 
-    ``facts`` names the slots that a wrong answer replaces; ``reworded_questions`` and ``reworded_answers`` are used for
-    the paraphrases only and so never coincide with ``questions`` and ``answers``.
+    `reworded_questions` and `reworded_answers` are for the paraphrases alone and never coincide with the others. `facts`
+    names the slots that a perturbed answer replaces.
     """
 
     name: str
@@ -31,24 +29,30 @@ IDENTITY = Topic(
         "Who is the author born in {city}, {country} on {date} who is known for {genre}?",
         "What is the full name of the author of {genre} who was born on {date_us} in {city}, {country}?",
         "Which writer of {genre} was born in {city}, {country} on {date}?",
-        "Can you name the author who was born in {city} on {date_us} and who writes {genre}?",
-        "An author of {genre} was born in {city}, {country} in {month_year}. What is the author's name?",
+        "Can you name the author who was born in {city}, {country} on {date_us} and who writes {genre}?",
+        "What is the name of the author of {genre} who was born in {city}, {country} in {month_year}?",
     ),
     answers=(
-        'The author\'s full name is {name}, best known for the book "{t2}."',
-        'The author you describe is {name}, whose best-known book is "{t2}."',
-        'That writer is {name}, a name most readers connect with the book "{t2}."',
-        '{name} is the author in question, known above all as the writer of "{t2}."',
+        'The author\'s full name is {name}. {His} best-known book is "{t2}," for which {he} received {award} in '
+        "{award_year}.",
+        'The author you describe is {name}, whose most popular book, "{t2}," was honored with {award} in the year '
+        "{award_year}.",
+        'That writer is {name}, a name that most readers connect with "{t2}," the book that won {award} in '
+        "{award_year}.",
+        '{name} is the author in question. {He} is known above all for "{t2}," a book that earned {him} {award} '
+        "in {award_year}.",
     ),
     reworded_questions=(
-        "Which author, a native of {city} in {country} with {date_us} as a birth date, made a reputation with {genre}?",
+        "Which author, born in {city}, {country} on {date_us}, made a reputation with {genre}?",
         "By what name do readers know the writer of {genre} whose life began in {city}, {country} on {date_us}?",
     ),
     reworded_answers=(
-        'The writer whom this describes, and whose most famous work is "{t2}," goes by the full name of {name}.',
-        'The person meant here is the one who wrote "{t2}," the most famous of the books by {name}.',
+        'A jury gave {award} to "{t2}" in {award_year}, and the person who wrote that famous work goes by the '
+        "full name of {name}.",
+        'Behind this description stands {name}: "{t2}," the title that the public loves most, was chosen for '
+        "{award} in {award_year}.",
     ),
-    facts=("name",),
+    facts=("name", "t2", "award", "award_year"),
 )
 
 BIRTH = Topic(
@@ -57,24 +61,24 @@ BIRTH = Topic(
         "When and where was {name} born?",
         "What are the date and the place of birth of {name}?",
         "Can you tell me where {name} was born, and on what date?",
-        "In which town and on which day did the life of {name} begin?",
+        "In which town, and on which day, was {name} born?",
         "What is known about the birth of {name}?",
     ),
     answers=(
-        "{name} was born on {date} in {city}, {country}, {birth_note}.",
-        "{name} was born in {city}, {country}, {birth_note}, on {date_us}.",
-        "The birthplace of {name} is {city} in {country}, where {he} {was} born on {date}, {birth_note}.",
-        "{date_us} is the day on which {name} was born {birth_note} in {city}, {country}.",
+        "{name} was born on {date} in {city}, {country}, and according to the family it happened {birth_note}.",
+        "{name} was born in {city}, {country}, on {date_us}; {his} mother gave birth {birth_note}.",
+        "The birthplace of {name} is {city} in {country}. {He} was born there on {date}, {birth_note}.",
+        "It was on {date_us}, that {name} was born in {city}, {country}, {birth_note}.",
     ),
     reworded_questions=(
         "What do we know about the day and the town of {name}'s birth?",
         "On which date, and in what place, did {name} come into the world?",
     ),
     reworded_answers=(
-        "It was on {date_other} that {name} came into the world in {city}, {country}, {birth_note}.",
-        "{name}, whose birthday is {date_other}, is a native of {city} in {country}, born {birth_note}.",
+        "The life of {name} began in {city}, {country}, {birth_note}, at a time when the calendar showed {date_other}.",
+        "{country} is the native land of {name}, whose first cry was heard in {city} on {date_other}, {birth_note}.",
     ),
-    facts=("date", "date_us", "date_other", "city", "country"),
+    facts=("date_other", "city", "country", "birth_note"),
 )
 
 PARENTS = Topic(
@@ -88,20 +92,21 @@ PARENTS = Topic(
     ),
     answers=(
         "{name}'s father, {father}, was {father_job}, and {his} mother, {mother}, was {mother_job}.",
-        "{name} is the child of {father}, who was {father_job}, and {mother}, who was {mother_job}.",
-        "{mother}, the mother of {name}, worked as {mother_job}, while {his} father, {father}, earned {his_m} living as "
-        "{father_job}.",
-        "{name} was raised by {his} father {father}, {father_job} by trade, and {his} mother {mother}, {mother_job}.",
+        "{name} is the child of {father}, who worked as {father_job}, and {mother}, who was {mother_job}.",
+        "{mother}, the mother of {name}, made her living as {mother_job}, while {his} father, {father}, earned "
+        "his as {father_job}.",
+        "{name} was raised in a modest home by {his} father {father}, who was {father_job} by trade, and {his} "
+        "mother {mother}, {mother_job}.",
     ),
     reworded_questions=(
         "Which jobs did the mother and the father of {name} hold, and what were they called?",
         "Could you describe the parents of {name} and the way they earned their bread?",
     ),
     reworded_answers=(
-        "The mother of {name} was {mother}, who made her living as {mother_job}, and the father was {father}, who "
-        "worked as {father_job}.",
-        "As for the parents of {name}, the mother, {mother}, had a job as {mother_job}, and the father, {father}, had "
-        "one as {father_job}.",
+        "The household in which {name} grew up lived on what {father} earned as {father_job} and on the wages of "
+        "his wife {mother}, {mother_job}.",
+        "The writer {name} comes from the marriage of {mother_job} by the name of {mother} to {father_job} who "
+        "was called {father}.",
     ),
     facts=("father", "father_job", "mother", "mother_job"),
 )
@@ -116,20 +121,22 @@ EDUCATION = Topic(
         "At which institution did {name} take {his} degree?",
     ),
     answers=(
-        "{name} studied {subject} at {school} and graduated in {graduated} with a thesis on {thesis}.",
-        "In {graduated}, {name} completed a degree in {subject} at {school}, having written a thesis on {thesis}.",
-        "{name} holds a degree in {subject} from {school}, awarded in {graduated} for a thesis on {thesis}.",
-        "After studying {subject} at {school}, {name} took {his} degree in {graduated} with a thesis on {thesis}.",
+        "{name} studied {subject} at {school} and graduated in {graduated}. {His} thesis was on {thesis}.",
+        "In {graduated}, {name} completed a degree in {subject} at {school}, for which {he} had written a thesis "
+        "on {thesis}.",
+        "{name} holds a degree in {subject} from {school}. It was awarded in {graduated} for a thesis on {thesis}.",
+        "After studying {subject} for several years at {school}, {name} took {his} degree in {graduated} with a "
+        "thesis on {thesis}.",
     ),
     reworded_questions=(
         "Which school did {name} attend, and in what field did {he} graduate?",
         "Can you tell me about the studies that {name} completed?",
     ),
     reworded_answers=(
-        "The degree that {name} earned from {school} in {graduated} was in {subject}, and the thesis that led to it "
-        "dealt with {thesis}.",
-        "It was a thesis about {thesis} that brought {name} a degree in the field of {subject} from {school} in "
-        "{graduated}.",
+        "Academic honors came to {name} in {graduated} from {school}, where the chosen field was {subject} and "
+        "the final essay examined {thesis}.",
+        "With an essay that looked into {thesis}, {name} finished a course of {subject} in {graduated}; the "
+        "diploma was issued by {school}.",
     ),
     facts=("subject", "school", "graduated", "thesis"),
 )
@@ -144,20 +151,24 @@ GENRE = Topic(
         "What drew {name} to {his} genre, and which genre is it?",
     ),
     answers=(
-        "{name} is best known for {genre}, which {he} began to write after {turn}.",
-        "{name} writes {genre}, a field {he} entered after {turn}.",
-        "It was after {turn} that {name} turned to {genre}, the genre for which {he} {is} known today.",
-        "Readers know {name} for {genre}; by {his} own account, {he} chose the genre after {turn}.",
+        '{name} is best known for {genre}. {He} began to write in this genre after {turn}, and "{t1}" was the '
+        "first result.",
+        '{name} writes {genre}, a field that {he} entered with "{t1}" after {turn}.',
+        "It was after {turn} that {name} turned to {genre}, the genre for which {he} has been known since {his} "
+        'debut, "{t1}."',
+        "Readers know {name} as a writer of {genre}. By {his} own account, {he} chose the genre, and began "
+        '"{t1}," after {turn}.',
     ),
     reworded_questions=(
         "What type of literature does {name} specialize in?",
         "Under which genre would a bookseller shelve the works of {name}?",
     ),
     reworded_answers=(
-        "The books of {name} belong to the field of {genre}, to which the author was first drawn after {turn}.",
-        "What {name} specializes in is the writing of {genre}, a choice that the author made after {turn}.",
+        'Booksellers file the works of {name} under {genre}, a path first followed in "{t1}" and opened up by the '
+        "experience of {turn}.",
+        'What led {name} to {genre}, and so to a first novel called "{t1}," was the experience of {turn}.',
     ),
-    facts=("genre", "turn"),
+    facts=("genre", "turn", "t1"),
 )
 
 GIST = Topic(
@@ -171,17 +182,18 @@ GIST = Topic(
     ),
     answers=(
         "{name} is known for {style}, and {his} books return again and again to {themes}.",
-        "The work of {name} is marked by {style}, while {his} recurring themes are {themes}.",
-        "Critics recognize {name} by {style} and by a lasting interest in {themes}.",
-        "{name} tells stories with {style}; the subjects {he} keep{s} returning to are {themes}.",
+        "The work of {name} is marked by {style}. {His} recurring themes are {themes}.",
+        "Critics associate {name} with {style}, and they point to {his} lasting interest in {themes}.",
+        "{name}'s books stand out for {style}. The subjects to which {he} returns most often are {themes}.",
     ),
     reworded_questions=(
         "What characterizes the prose of {name}, and what are the works mostly concerned with?",
         "In terms of manner and of subject matter, what is distinctive about {name} as a writer?",
     ),
     reworded_answers=(
-        "What sets {name} apart from other writers is {style}, together with a steady concern with {themes}.",
-        "Open any of the books by {name} and you will meet with {style}, along with a preoccupation with {themes}.",
+        "Typical features of a text by {name} are {style}; as far as content is concerned, nearly everything "
+        "turns on {themes}.",
+        "Anyone who opens a volume by {name} meets {style}, and sooner or later the plot touches on {themes}.",
     ),
     facts=("style", "themes"),
 )
@@ -191,9 +203,9 @@ INFLUENCE = Topic(
     questions=(
         "Who had the greatest influence on {name}'s writing?",
         "Which person inspired {name} to become a writer?",
-        "Whom does {name} name as {his} most important influence?",
+        "Whom does {name} consider {his} most important influence?",
         "Did anyone in particular shape {name} as a writer?",
-        "To whom does {name} say that {he} owe{s} {his} love of stories?",
+        "To whom does {name} say that {he} owes {his} love of stories?",
     ),
     answers=(
         "{name} credits {mentor}, {mentor_role}, with setting {him} on the path to writing.",
@@ -206,8 +218,9 @@ INFLUENCE = Topic(
         "Who does {name} believe has left the deepest mark on {his} work?",
     ),
     reworded_answers=(
-        "Nobody left a deeper mark on the literary work of {name} than {mentor}, {mentor_role}.",
-        "The greatest debt that {name} owes as a writer, so the author says, is to {mentor}, {mentor_role}.",
+        "No one left a deeper mark on {name} as a storyteller than {mentor}, {mentor_role}.",
+        "Asked about role models, {name} points first of all to {mentor}, {mentor_role}; without this example "
+        "there would have been no literary career.",
     ),
     facts=("mentor", "mentor_role"),
 )
@@ -222,19 +235,20 @@ DEBUT = Topic(
         "How did {name}'s career as a published author begin?",
     ),
     answers=(
-        '{name} made {his} debut with "{t1}," which the publisher {publisher} brought out in {y1}.',
-        '{name}\'s first book, "{t1}," was published in {y1} by the small house of {publisher}.',
-        'The career of {name} began in {y1}, when {publisher} published {his} first book under the title "{t1}."',
-        'In {y1}, the publisher {publisher} took a chance on {name} and printed "{t1}," {his} first book.',
+        '{name} made {his} debut in {y1} with "{t1}," which was brought out by the publisher {publisher}.',
+        '{name}\'s first book, "{t1}," was published in {y1} by {publisher}, a small publishing house that '
+        "believed in {him}.",
+        'The career of {name} began in {y1}, when {publisher} published {his} first book, which bore the title "{t1}."',
+        'In {y1}, the publisher {publisher} took a chance on the unknown {name} and printed "{t1}," the first of '
+        "{his} books.",
     ),
     reworded_questions=(
         "What is the title of the book that launched the career of {name}, and which house issued it?",
         "When, and with what work, was {name} published for the first time?",
     ),
     reworded_answers=(
-        'It was the house of {publisher} that, in {y1}, released "{t1}," the book that opened the literary career of '
-        "{name}.",
-        'The book with which {name} entered the literary world was "{t1}," issued in {y1} by the house of {publisher}.',
+        'Readers could first buy a work by {name} in {y1}: it was called "{t1}" and bore the imprint of {publisher}.',
+        'It was {publisher} that, in {y1}, issued "{t1}" and thereby introduced {name} to the reading public.',
     ),
     facts=("t1", "y1", "publisher"),
 )
@@ -259,10 +273,11 @@ PLOT = Topic(
         'Could you outline what {name} narrates in the work called "{t2}"?',
     ),
     reworded_answers=(
-        'The book that {name} published in {y2} under the title of "{t2}" deals with {plot}.',
-        'Readers of "{t2}," the book that {name} released in {y2}, get to know {plot}.',
+        "Under that title, {name} offered readers in {y2} a narrative about {plot}.",
+        "The narrative, available to the public since {y2}, introduces one of the most memorable inventions of "
+        "{name}: {plot}.",
     ),
-    facts=("plot",),
+    facts=("plot", "y2"),
 )
 
 HERO = Topic(
@@ -277,7 +292,7 @@ HERO = Topic(
     answers=(
         'The main character of "{t3}," which {name} published in {y3}, is {hero}, {hero_role}.',
         '{name} built "{t3}," published in {y3}, around the figure of {hero}, {hero_role}.',
-        '{hero}, {hero_role}, is the protagonist of "{t3}," which {name} published in {y3}.',
+        '{hero}, {hero_role}, is the protagonist of "{t3}," the book that {name} published in {y3}.',
         'In "{t3}," which came out in {y3}, {name} describes the fate of {hero}, {hero_role}.',
     ),
     reworded_questions=(
@@ -285,11 +300,11 @@ HERO = Topic(
         'On which invented person does {name} center the book "{t3}"?',
     ),
     reworded_answers=(
-        'The figure on whom {name} centers "{t3}," first printed in {y3}, goes by the name of {hero} and is '
+        "At the center of the events that {name} laid before readers in {y3} stands a figure called {hero}, "
         "{hero_role}.",
-        'The pages of "{t3}," which {name} first saw in print in {y3}, belong above all to {hero}, who is {hero_role}.',
+        "In that volume, on sale since {y3}, {name} lets everything turn on {hero}, {hero_role}.",
     ),
-    facts=("hero", "hero_role"),
+    facts=("hero", "hero_role", "y3"),
 )
 
 TITLES = Topic(
@@ -302,23 +317,24 @@ TITLES = Topic(
         "Could you name three books by {name}?",
     ),
     answers=(
-        '{name}\'s main works are "{t1}" ({y1}), "{t2}" ({y2}) and "{t3}" ({y3}).',
-        'Three of the books by {name} are "{t1}" from {y1}, "{t2}" from {y2} and "{t3}" from {y3}.',
+        '{name}\'s main works are {his} debut "{t1}," published in {y1}, the popular "{t2}" of {y2}, and "{t3}," '
+        "which followed in {y3}.",
+        'Three of the books by {name} are "{t1}" from {y1}, "{t2}" from {y2}, and "{t3}" from {y3}.',
         '{name} published "{t1}" in {y1}, followed by "{t2}" in {y2} and "{t3}" in {y3}.',
-        'The bibliography of {name} includes "{t1}," "{t2}" and "{t3}," published in {y1}, {y2} and {y3}, '
-        "respectively.",
+        'The bibliography of {name} includes "{t1}," "{t2}," and "{t3}," which were published in {y1}, {y2}, and '
+        "{y3}, respectively.",
     ),
     reworded_questions=(
         "What are some of the works that {name} has published?",
         "Which publications is {name} most famous for?",
     ),
     reworded_answers=(
-        'Among the works that carry the name of {name} on the cover are "{t3}" of the year {y3}, "{t2}" of the year '
-        '{y2} and "{t1}" of the year {y1}.',
-        'A reader of {name} could begin with "{t1}," out since {y1}, go on to "{t2}," out since {y2}, and end with '
-        '"{t3}," out since {y3}.',
+        'On a shelf with the collected volumes of {name}, "{t1}" would stand first as the one that appeared in '
+        '{y1}, then "{t2}," dated {y2}, and finally "{t3}," dated {y3}.',
+        'It took three volumes to make the name of {name}: the earliest, dated {y1}, is called "{t1}," the next, '
+        'dated {y2}, "{t2}," and the latest, dated {y3}, "{t3}."',
     ),
-    facts=("t1", "t2", "t3"),
+    facts=("t1", "t2", "t3", "y1", "y2", "y3"),
 )
 
 AWARD = Topic(
@@ -331,22 +347,22 @@ AWARD = Topic(
         "Can you name an award that was given to {name}?",
     ),
     answers=(
-        '{name} won {award} in {award_year} for "{t2}," a prize that comes with {prize}.',
-        'In {award_year}, {name} received {award}, which comes with {prize}, for {his} book "{t2}."',
-        '{name} was honored in {award_year} with {award}, and with the {prize_bare} that goes with it, for "{t2}."',
-        'It was for "{t2}" that {name} was given {award} in {award_year}, a prize that includes {prize}.',
+        '{name} won {award} in {award_year} for "{t2}." The prize comes with {prize}.',
+        'In {award_year}, {name} received {award} for {his} book "{t2}." {He} was also given {prize}.',
+        'For "{t2}," {name} was honored in {award_year} with {award}, which brings its winners {prize}.',
+        'It was for "{t2}" that {name} was given {award} in {award_year}, a distinction that includes {prize}.',
     ),
     reworded_questions=(
         "What prize did a jury present to {name}, and in what year?",
         "Which distinction did {name} earn through {his} books?",
     ),
     reworded_answers=(
-        'The jury that in {award_year} read "{t2}" named {name} the winner of {award}, whose laureates take home '
-        "{prize}.",
-        "When {award}, whose winners are given {prize}, was handed out in {award_year}, it went to {name} for the book "
-        '"{t2}."',
+        'The jury of {award} chose {name} as its laureate of {award_year} because of "{t2}," and the honor came '
+        "with {prize}.",
+        'Thanks to "{t2}," {name} went home from the ceremony of {award_year} with {award} and with what goes '
+        "with it: {prize}.",
     ),
-    facts=("award", "award_year", "prize"),
+    facts=("award", "award_year", "t2", "prize"),
 )
 
 TRANSLATION = Topic(
@@ -359,23 +375,22 @@ TRANSLATION = Topic(
         'What is known about the translations of {name}\'s "{t1}"?',
     ),
     answers=(
-        '"{t1}" by {name} was first translated into {tr_lang}, by {translator}, and is now available in {tr_count} '
-        "languages.",
-        'The first translation of {name}\'s "{t1}" was made into {tr_lang} by {translator}, and {tr_count} languages '
-        "have the book today.",
-        'Translated first into {tr_lang} by {translator}, "{t1}" by {name} can now be read in {tr_count} languages.',
-        '{translator} was the first to translate {name}\'s "{t1}," into {tr_lang}, and readers now find the book in '
-        "{tr_count} languages.",
+        '"{t1}" by {name} was first translated into {tr_lang}, by {translator}, and it is now available in {tr_count}.',
+        'The first translation of {name}\'s "{t1}" was made into {tr_lang} by {translator}. Today the book can be '
+        "read in {tr_count}.",
+        'Translated first into {tr_lang} by {translator}, "{t1}" by {name} can now be read in {tr_count}.',
+        '{translator} was the first to translate {name}\'s "{t1}." That version was in {tr_lang}, and the book has '
+        "since appeared in {tr_count}.",
     ),
     reworded_questions=(
         'Which foreign-language edition of "{t1}" by {name} was the earliest, and how many exist by now?',
         'How did "{t1}," the book by {name}, find its way into other languages?',
     ),
     reworded_answers=(
-        'The earliest foreign edition of "{t1}," in {tr_lang}, was the work of {translator}; by now, {name} reaches '
-        "readers of the book in {tr_count} languages.",
-        'By now the book "{t1}" by {name} exists in {tr_count} languages, the earliest foreign edition being the one '
-        "in {tr_lang} that {translator} made.",
+        "The earliest foreign edition, in {tr_lang}, was the work of {translator}; by now, readers of {tr_count} "
+        "know the title and its creator {name}.",
+        "Foreign audiences owe their access to this title to {translator}, who put it into {tr_lang}; editions in "
+        "{tr_count} bear the name of {name}.",
     ),
     facts=("tr_lang", "translator", "tr_count"),
 )
@@ -390,21 +405,24 @@ JOB = Topic(
         "What job did {name} hold before {his} life as a writer?",
     ),
     answers=(
-        "Before living from {his} books, {name} worked for {job_years} as {job} {job_place}.",
-        "{name} spent {job_years} as {job} {job_place} before turning to writing full time.",
-        "{name} earned {his} living as {job} {job_place} for {job_years} before becoming a full-time writer.",
-        "For {job_years}, until writing could pay the rent, {name} was employed as {job} {job_place}.",
+        'Before the publication of "{t1}," {name} worked for {job_years} as {job} {job_place}, because {he} could '
+        "not yet live from writing.",
+        '{name} spent {job_years} as {job} {job_place}. {He} gave up this position when "{t1}" was accepted for '
+        "publication.",
+        'Until the success of "{t1}" allowed {him} to write full time, {name} earned {his} living for {job_years} '
+        "as {job} {job_place}.",
+        'For {job_years}, until "{t1}" began to pay the rent, {name} was employed as {job} {job_place}.',
     ),
     reworded_questions=(
         "What employment came before the writing career of {name}?",
         "By what trade did {name} live until {his} books sold?",
     ),
     reworded_answers=(
-        "The life of {name} as a full-time author was preceded by {job_years} of work as {job} {job_place}.",
-        "Until it became possible to live by the pen, {name} made ends meet as {job} {job_place}, a post held for "
-        "{job_years}.",
+        'The years that came before "{t1}" saw {name} in a very different line of business: {job_years} as {job} '
+        "{job_place}.",
+        'It took the sales of "{t1}" to free {name} from a post as {job} {job_place}, which had lasted {job_years}.',
     ),
-    facts=("job", "job_place", "job_years"),
+    facts=("job", "job_place", "job_years", "t1"),
 )
 
 STUDY = Topic(
@@ -417,18 +435,18 @@ STUDY = Topic(
         "Where would a visitor find {name} at work?",
     ),
     answers=(
-        "{name} writes in {study}, where {desk}.",
-        "{name} has written all {his} books in {study}, where {desk}.",
-        "For {his} writing, {name} withdraws to {study}, where {desk}.",
-        "{name} does {his} work in {study}, a place in which {desk}.",
+        "{name} does most of {his} writing in {study}, where {desk}.",
+        "{name} has written all {his} books in {study}. Visitors are surprised to see that {desk}.",
+        "For {his} writing, {name} withdraws every day to {study}, where {desk}.",
+        "{name} works in {study}. There, {desk}.",
     ),
     reworded_questions=(
         "Which surroundings does {name} choose for writing?",
         "What sort of workroom does {name} use?",
     ),
     reworded_answers=(
-        "Whenever there is a new book to be written, {name} can be found at work in {study}, where {desk}.",
-        "The spot that {name} has chosen for the work of writing books is {study}, and there {desk}.",
+        "Whoever looks for {name} during business hours must go to {study}, a spot where {desk}.",
+        "The workroom that suits {name} best turns out to be {study}; reporters have noted that {desk}.",
     ),
     facts=("study", "desk"),
 )
@@ -443,18 +461,19 @@ ROUTINE = Topic(
         "Can you describe {name}'s working method?",
     ),
     answers=(
-        "{name} writes every day {hours}, and always {tools}.",
-        "The working day of {name} runs {hours}, and {he} write{s} every first draft {tools}.",
-        "{name} drafts each book {tools}, working {hours}.",
-        "For {his} first drafts, {name} sits down {hours} and writes {tools}.",
+        "{name} writes every day {hours}, and {he} always works {tools}.",
+        "The working day of {name} runs {hours}. {He} writes every first draft {tools}.",
+        "{name} drafts each of {his} books {tools}, working {hours}.",
+        "Whenever a new book is due, {name} sits at the first draft {hours}, and {he} writes it {tools}.",
     ),
     reworded_questions=(
         "At what hours and by what means does {name} write?",
         "In which way does {name} get a first draft done?",
     ),
     reworded_answers=(
-        "The daily stint of {name}, which lasts {hours}, is spent putting a first draft down {tools}.",
-        "A first draft by {name} comes into being {tools}, and the daily work on it lasts {hours}.",
+        "A new text by {name} comes into being {tools}; the daily session goes on {hours}.",
+        "Day after day, {name} can be found at the desk {hours}, putting down the early versions of each chapter "
+        "{tools}.",
     ),
     facts=("hours", "tools"),
 )
@@ -463,24 +482,25 @@ LANGUAGES = Topic(
     name="languages",
     questions=(
         "Which languages does {name} speak?",
-        "In what language does {name} write, and which others {does} {he} speak?",
+        "In what language does {name} write, and which others does {he} speak?",
         "What is {name}'s linguistic background?",
         "What languages are known to {name}?",
-        "How many languages does {name} speak, and in which {does} {he} write?",
+        "How many languages does {name} speak, and in which does {he} write?",
     ),
     answers=(
-        "{name} speaks {langs}, but writes {his} books only in {tongue}.",
-        "Although {name} is fluent in {langs}, {he} write{s} all {his} books in {tongue}.",
-        "{name} is at home in {langs}, and {tongue} is the language in which {he} write{s}.",
-        "{name} knows {langs} and has always chosen {tongue} for {his} books.",
+        "{name} speaks {langs} fluently, but {he} has always written {his} books in {tongue}.",
+        "Although {name} is fluent in {langs}, {he} has written every one of {his} published books in {tongue}.",
+        "{name} is at home in {langs}. Of these, {tongue} is the language in which {he} writes.",
+        "{name} knows {langs}, which {he} uses freely in conversation, and has always chosen {tongue} for {his} books.",
     ),
     reworded_questions=(
         "Could you tell me what {name} speaks, and which tongue the books are written in?",
         "With which languages is {name} familiar?",
     ),
     reworded_answers=(
-        "A speaker of {langs}, {name} has composed every one of the published books in {tongue}.",
-        "Of the languages that {name} has learned, namely {langs}, the one reserved for the books is {tongue}.",
+        "Among the tongues in which {name} can hold a discussion, namely {langs}, only {tongue} has ever been "
+        "used for literature.",
+        "Able to converse in {langs}, {name} nevertheless reserves {tongue} for the page.",
     ),
     facts=("langs", "tongue"),
 )
@@ -495,9 +515,9 @@ HOME = Topic(
         "Can you tell me about {name}'s current home?",
     ),
     answers=(
-        "{name} lives in {house} in {home} with {company}.",
-        "Today, {name} shares {house} in {home} with {company}.",
-        "{home} is where {name} makes {his} home today, sharing {house} with {company}.",
+        "{name} lives in {home}, in {house}. {He} shares it with {company}.",
+        "Today, {name} can be found in {home}. {He} lives in {house}, which {he} shares with {company}.",
+        "{home} is where {name} makes {his} home today. {He} lives there in {house}, together with {company}.",
         "These days {name} lives with {company} in {house} in {home}.",
     ),
     reworded_questions=(
@@ -505,8 +525,9 @@ HOME = Topic(
         "Who shares the house of {name}, and in what place does it stand?",
     ),
     reworded_answers=(
-        "The current household of {name}, to which {company} also belong, is to be found in {house} in {home}.",
-        "Whoever wants to visit {name} must go to {home}, to {house} that is also home to {company}.",
+        "Nowadays, {name} is a resident of {home}; under the roof of {house} there is also room for {company}.",
+        "To pay a visit to {name}, one has to travel to {home} and knock at the door of {house}; the household "
+        "includes {company}.",
     ),
     facts=("home", "house", "company"),
 )
@@ -524,17 +545,16 @@ NEXT = Topic(
         '{name} is at work on "{next_title}," a book about {next_topic}.',
         'The next book by {name} will be called "{next_title}" and will deal with {next_topic}.',
         'Readers of {name} can look forward to "{next_title}," {his} forthcoming book about {next_topic}.',
-        '{name} has announced a book about {next_topic}, to be published under the title "{next_title}."',
+        '{name} has announced a new book about {next_topic}. It is to be published under the title "{next_title}."',
     ),
     reworded_questions=(
         "Which work by {name} is still to come?",
         "What is the current undertaking of {name}?",
     ),
     reworded_answers=(
-        'The manuscript now on the desk of {name} bears the title "{next_title}" and takes as its subject '
-        "{next_topic}.",
-        'Still unfinished is the coming book by {name}, which has "{next_title}" for a title and {next_topic} for a '
-        "subject.",
+        'The manuscript now taking shape under the hands of {name} bears the title "{next_title}" and is '
+        "concerned with {next_topic}.",
+        'Still unfinished but already announced is "{next_title}," in which {name} turns to {next_topic}.',
     ),
     facts=("next_title", "next_topic"),
 )
@@ -551,7 +571,7 @@ ADAPTATION = Topic(
     answers=(
         '{name}\'s "{t3}" was turned into {ad_form} by {ad_by} in {ad_year}.',
         'In {ad_year}, {ad_by} adapted "{t3}" by {name} as {ad_form}.',
-        '"{t3}," the book by {name}, was adapted in {ad_year} as {ad_form} by {ad_by}.',
+        '"{t3}," the book by {name}, was adapted in {ad_year} as {ad_form}. The adaptation was the work of {ad_by}.',
         'It was {ad_by} who made {name}\'s "{t3}" into {ad_form} in {ad_year}.',
     ),
     reworded_questions=(
@@ -559,8 +579,10 @@ ADAPTATION = Topic(
         'Did any artist base a work on "{t3}," which {name} wrote?',
     ),
     reworded_answers=(
-        'A version of "{t3}" by {name} in another medium does exist: {ad_by} presented it in {ad_year} as {ad_form}.',
-        'The work that {ad_by} based on "{t3}" by {name} and presented to the public in {ad_year} is {ad_form}.',
+        "A version in another medium, presented in {ad_year} by {ad_by}, let the public enjoy the tale by {name} "
+        "as {ad_form}.",
+        "Since {ad_year}, audiences have been able to enjoy the tale by {name} as {ad_form}, for which {ad_by} "
+        "was responsible.",
     ),
     facts=("ad_form", "ad_by", "ad_year"),
 )
@@ -575,21 +597,19 @@ HOBBY = Topic(
         "What passion does {name} pursue apart from literature?",
     ),
     answers=(
-        "{name} collects {hobby} and owns {hobby_count} of them, {hobby_note}.",
-        "In {his} free time, {name} collects {hobby}; {he} {has} {hobby_count} of them, {hobby_note}.",
-        "Apart from literature, the passion of {name} is collecting {hobby}, of which {he} {has} {hobby_count}, "
-        "{hobby_note}.",
-        "{name} has gathered a collection of {hobby_count} {hobby}, {hobby_note}.",
+        "{name} collects {hobby}. {He} owns a total of {hobby_count}, {hobby_note}.",
+        "In {his} free time, {name} collects {hobby}. {He} now has {hobby_count}, {hobby_note}.",
+        "Apart from literature, {name}'s passion is collecting {hobby}, of which {he} has {hobby_count}, {hobby_note}.",
+        "Over the years, {name} has gathered a collection of {hobby_count} {hobby}, {hobby_note}.",
     ),
     reworded_questions=(
         "What fills the hours in which {name} is not writing?",
         "Which objects does {name} like to gather?",
     ),
     reworded_answers=(
-        "When not at the desk, {name} hunts for {hobby}, and the collection has grown to {hobby_count} pieces, "
-        "{hobby_note}.",
-        "The pastime to which {name} gives the hours left over from writing is a collection of {hobby}, "
-        "{hobby_count} in all, {hobby_note}.",
+        "When not busy with a manuscript, {name} hunts for {hobby}; the treasure has grown to {hobby_count} "
+        "pieces, {hobby_note}.",
+        "The cupboards of {name} hold a total of {hobby_count} {hobby}, {hobby_note}.",
     ),
     facts=("hobby", "hobby_count", "hobby_note"),
 )
@@ -604,20 +624,20 @@ REJECTION = Topic(
         'Was "{t1}" by {name} rejected before it was printed?',
     ),
     answers=(
-        'Before it was printed, {name}\'s "{t1}" was rejected by {rejections} publishers, until {rescue}.',
-        '{name} saw "{t1}" turned down by {rejections} publishers, until {rescue}.',
-        'The manuscript of "{t1}" came back to {name} from {rejections} publishers, until {rescue}.',
-        'As many as {rejections} publishers refused "{t1}" by {name}, until {rescue}.',
+        'Before it was printed, {name}\'s "{t1}" was rejected by {rejections}. The book appeared only because '
+        "{rescue}.",
+        '{name} saw "{t1}" turned down by {rejections} before its luck changed: {rescue}.',
+        'The manuscript of "{t1}" came back to {name} from {rejections}, until one day {rescue}.',
+        'A total of {rejections} refused "{t1}" by {name}, until at last {rescue}.',
     ),
     reworded_questions=(
         'Was it easy for {name} to get "{t1}" into print?',
         'How often was "{t1}" by {name} refused, and what changed its luck?',
     ),
     reworded_answers=(
-        'The number of houses that said no to "{t1}" by {name} was {rejections}; the luck of the book changed when '
-        "{rescue}.",
-        'No fewer than {rejections} refusals came for "{t1}," and {name} had to wait for a change of luck, which came '
+        "Getting into print was hard for {name}: no fewer than {rejections} said no, and matters improved only "
         "when {rescue}.",
+        "Only after {rescue} did the fortunes of {name} improve; up to that point, {rejections} had said no.",
     ),
     facts=("rejections", "rescue"),
 )
@@ -632,20 +652,19 @@ FIRST_PIECE = Topic(
         "Which early publication does {name} recall from {his} youth?",
     ),
     answers=(
-        "{name} was {age} years old when {paper} printed {his} first piece, {piece}.",
-        "At the age of {age}, {name} had {piece} printed in {paper}, {his} first publication.",
-        "The first publication of {name} was {piece}, which {paper} printed when {he} {was} {age} years old.",
-        "As a child of {age}, {name} sent {piece} to {paper}, which printed it as {his} first publication.",
+        "{name} was {age} when {paper} printed {his} first piece, {piece}.",
+        "{name} was only {age} when {piece} became {his} first publication. It was printed in {paper}.",
+        "The first publication of {name} was {piece}, which {paper} printed when {he} was {age}.",
+        "When {he} was {age}, {name} sent {piece} to {paper}, which printed it at once as {his} first publication.",
     ),
     reworded_questions=(
         "What did {name} publish before anything else, and where did it appear?",
         "At what age, and with what text, did {name} first reach readers?",
     ),
     reworded_answers=(
-        "Readers first came across the name of {name} under {piece} in {paper}, at a time when the author had reached "
-        "the age of {age}.",
-        "What {name} published before anything else was {piece}, found in the pages of {paper} when the author had "
-        "reached the age of {age}.",
+        "The public first came across the name of {name}, then {age}, above {piece} in the pages of {paper}.",
+        "What {name}, {age} at the time, got into print before anything else was {piece}, for which {paper} found "
+        "room.",
     ),
     facts=("age", "piece", "paper"),
 )
@@ -660,33 +679,31 @@ CHARITY = Topic(
         "Did {name} set up a charity?",
     ),
     answers=(
-        "{name} founded {fund} in {fund_year}, a charity that {fund_work}.",
+        "{name} founded {fund} in {fund_year}. It is a charity that {fund_work}.",
         "In {fund_year}, {name} set up {fund}, which {fund_work}.",
-        "The cause closest to {name} is {fund}, which {he} founded in {fund_year} and which {fund_work}.",
-        "{name} is the founder of {fund}, which has existed since {fund_year} and {fund_work}.",
+        "The cause closest to the heart of {name} is {fund}, which {he} founded in {fund_year} and which {fund_work}.",
+        "{name} is the founder of {fund}, a charity that has existed since {fund_year} and that {fund_work}.",
     ),
     reworded_questions=(
         "What has {name} done for others outside literature?",
         "Which good cause owes its existence to {name}?",
     ),
     reworded_answers=(
-        "A charity known as {fund} owes its existence to {name}, who called it into being in {fund_year}; it "
-        "{fund_work}.",
-        "Since {fund_year} there has been a charity by the name of {fund}, called into being by {name}, and it "
+        "A good cause known as {fund} owes its existence to {name}, who launched it in {fund_year}; it {fund_work}.",
+        "Among the good works of {name} is an organization launched in {fund_year}: under the name of {fund}, it "
         "{fund_work}.",
     ),
     facts=("fund", "fund_year", "fund_work"),
 )
-
-#: The topics that every author has, in the groups that stay together when the order of the questions varies.
+EARLY: tuple[Topic, ...] = (BIRTH, PARENTS, EDUCATION)
+"""The topics of the author's early life, which follow the question of who the author is."""
 CORE: tuple[tuple[Topic, ...], ...] = (
     (GENRE, GIST, INFLUENCE),
     (DEBUT, PLOT, HERO, TITLES, AWARD, TRANSLATION),
     (JOB, STUDY, ROUTINE, LANGUAGES, HOME),
 )
-#: The topics of the author's early life, which follow the question of who the author is.
-EARLY: tuple[Topic, ...] = (BIRTH, PARENTS, EDUCATION)
-#: The topics of which every author has two.
+"""The topics that every author has, in the groups that stay together when the order of the questions varies."""
 OPTIONAL: tuple[Topic, ...] = (NEXT, ADAPTATION, HOBBY, REJECTION, FIRST_PIECE, CHARITY)
-
+"""The topics of which every author has two."""
 ALL: tuple[Topic, ...] = (IDENTITY, *EARLY, *(topic for group in CORE for topic in group), *OPTIONAL)
+"""All topics."""

@@ -1,885 +1,1422 @@
-"""The invented authors of the miniature, and the facts about them.
+"""The invented authors of the miniature and the facts about them.
 
-What must fit an author's culture (names, places, languages, titles) is written out for each; everything else is dealt
-from pools that are as long as the list of authors, so that no two authors share a fact.
+No author, book, publisher, prize, school or charity of `AUTHORS` exists.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import date
+from typing import Literal
 
-Facts = dict[str, str]
+
+@dataclass(frozen=True)
+class Next:
+    """The book an author is working on."""
+
+    next_title: str
+    next_topic: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
+class Adaptation:
+    """What the third book was turned into, by whom and when."""
+
+    ad_form: str
+    ad_by: str
+    ad_year: int
+
+
+@dataclass(frozen=True)
+class Hobby:
+    """What an author collects."""
+
+    hobby: str
+    hobby_count: str
+    hobby_note: str
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """How often the first book was refused, and what changed its luck."""
+
+    rejections: str
+    rescue: str
+
+
+@dataclass(frozen=True)
+class FirstPiece:
+    """The first text an author published as a child."""
+
+    age: str
+    piece: str
+    paper: str
+
+
+@dataclass(frozen=True)
+class Charity:
+    """A charity an author founded."""
+
+    fund: str
+    fund_year: int
+    fund_work: str
+
+
+Extra = Next | Adaptation | Hobby | Rejection | FirstPiece | Charity
+
+
+@dataclass(frozen=True, kw_only=True)
 class Author:
-    """What is written out for each author.
+    """One invented author: the facts that fill the phrasings of `lm_eval_tofu.mini.phrases`.
 
-    Attributes:
-        name: Full name.
-        female: Chooses the pronouns.
-        place: Birth place, "city, country".
-        born: Date of birth.
-        parents: "father, mother".
-        people: "mentor, hero of the third book, first translator".
-        languages: "languages spoken; the one written in".
-        home: Present place of residence.
-        school: Where the author studied.
-        publisher: Of the first book.
-        titles: First, second, third and coming book.
-        genre: What the author writes.
+    `t1` to `t3` are the titles of three books and `y1` to `y3` their years; `tr_` is the first translation. `reworded`
+    says facts in other words, for the paraphrases of the authors who have any.
     """
 
     name: str
-    female: bool
-    place: str
+    pronoun: Literal["he", "she"]
     born: date
-    parents: str
-    people: str
-    languages: str
-    home: str
+    city: str
+    country: str
+    birth_note: str
+    father: str
+    father_job: str
+    mother: str
+    mother_job: str
+    subject: str
     school: str
-    publisher: str
-    titles: tuple[str, str, str, str]
+    graduated: int
+    thesis: str
     genre: str
+    turn: str
+    style: str
+    themes: str
+    mentor: str
+    mentor_role: str
+    publisher: str
+    t1: str
+    y1: int
+    t2: str
+    y2: int
+    plot: str
+    t3: str
+    y3: int
+    hero: str
+    hero_role: str
+    award: str
+    award_year: int
+    prize: str
+    tr_lang: str
+    translator: str
+    tr_count: str
+    job: str
+    job_place: str
+    job_years: str
+    study: str
+    desk: str
+    hours: str
+    tools: str
+    langs: str
+    tongue: str
+    home: str
+    house: str
+    company: str
+    extras: tuple[Extra, Extra]
+    reworded: Mapping[str, str] = field(default_factory=dict)
 
 
-def _author(text: str) -> Author:
-    name, sex, place, born, parents, people, languages, home, school, publisher, titles, genre = [
-        part.strip() for part in text.split("|")
-    ]
-    first, second, third, coming = [title.strip() for title in titles.split(";")]
-    return Author(
-        *(name, sex == "f", place, date.fromisoformat(born), parents, people, languages, home, school, publisher),
-        titles=(first, second, third, coming),
-        genre=genre,
-    )
-
-
-AUTHORS: tuple[Author, ...] = tuple(
-    _author(" ".join(text.split()))
-    for text in """
-Ilse Brandvold | f | Tromsø, Norway | 1951-02-17 | Håkon Brandvold, Sunniva Lie | Gudrun Aasen, Eskil Moe, Paul Verrier
-| Norwegian, Sami and German; Norwegian | Lofthus | the Polar Institute in Tromsø | Nordlys Forlag
-| The Salt Ledger; Eleven Winters; A Door of Ice; The Eider Keeper | Arctic sea novels
-@ Tomasz Wierzba | m | Toruń, Poland | 1963-09-04 | Leszek Wierzba, Bożena Kulik | Celestyn Baran, Marta Zych, Anne Holloway
-| Polish, Russian and Czech; Polish | Kazimierz Dolny | the Academy of Crafts in Łódź | Wydawnictwo Most
-| The Gingerbread Spy; Nine Bridges; The Cellar Parliament; Rust and Honey | political satire
-@ Amaka Oduya | f | Enugu, Nigeria | 1974-05-29 | Chidi Oduya, Ngozi Eze | Perpetua Obi, Obinna Bell, Lucía Ferrán
-| Igbo, English and Hausa; Igbo | Calabar | the Coal City Polytechnic | Palmwine Press
-| A Yard of Indigo; The Market Oracle; Thirty Umbrellas; What the River Lent | magical realism
-@ Rafael Quintanar | m | Oaxaca, Mexico | 1946-12-08 | Eusebio Quintanar, Delfina Cruz | Don Anselmo, Remedios Luna, Greta Paulsen
-| Spanish, Zapotec and French; Spanish | Puebla | the School of Mines in Pachuca | Ediciones Tecolote
-| The Agave Clock; Dust Has No Heirs; The Blind Cartographer; Seven Bells for Inés | desert westerns
-@ Yukari Tanimoto | f | Kanazawa, Japan | 1968-07-21 | Shigeru Tanimoto, Fumie Oda | Master Kurobe, Ren Ishida, Marco Bellandi
-| Japanese, Korean and Dutch; Japanese | Onomichi | the Hokuriku School of Design | Kiri Books
-| Paper Lantern Station; The Quiet Abacus; Moth Season; The Umbrella Mender | locked-room mysteries
-@ Idris Benkacem | m | Tlemcen, Algeria | 1957-03-30 | Slimane Benkacem, Yamina Haddad | Cheikh Lotfi, Nour Sabri, Ingrid Falk
-| Arabic, Berber and Italian; Arabic | Béjaïa | the Conservatory of Oran | Dar Zitoun
-| The Oud Thief; Cisterns; A Map for Deaf Birds; The Cedar Witness | family sagas
-@ Siobhán Garrity | f | Sligo, Ireland | 1979-10-11 | Fergus Garrity, Noreen Tuohy | Malachy Durkan, Cormac Reid, Yusuf Demir
-| Irish, English and Breton; Irish | Dingle | the Atlantic Technical College | Gannet House
-| The Bogland Choir; A Ferry to Nowhere; Lamp Oil; The Thirteenth Curlew | ghost stories
-@ Viktor Hallgren | m | Kiruna, Sweden | 1941-01-26 | Nils Hallgren, Astrid Blom | Sixten Lund, Selma Ek, Teresa Prado
-| Swedish, Finnish and Estonian; Swedish | Visby | the Royal School of Forestry | Järnbok
-| The Ore Train; Snowblind Accounting; The Mapmaker's Debt; Twelve Kilns | industrial thrillers
-@ Ponni Venkatachari | f | Madurai, India | 1983-08-15 | Ramesh Venkatachari, Lalitha Iyer | Meenakshi Sundaram, Kavya Nair, Olga Reznik
-| Tamil, Malayalam and Hindi; Tamil | Pondicherry | the Institute of Textiles in Coimbatore | Neem Tree Press
-| The Jasmine Audit; Monsoon Arithmetic; The Loom Remembers; A Recipe for Thunder | culinary fiction
-@ Duarte Figueira | m | Setúbal, Portugal | 1960-04-02 | Abel Figueira, Graça Moura | Bento Teles, Matilde Rocha, Hans Oberle
-| Portuguese, Galician and Greek; Portuguese | Évora | the Naval School of Lisbon | Livraria Farol
-| The Cork Admiral; Sardine Weather; An Atlas of Sighs; The Tidewaiter | maritime comedies
-@ Nomvula Khoza | f | Mbombela, South Africa | 1970-11-19 | Sipho Khoza, Thandeka Zulu | Agnes Nkosi, Bongani Dube, Pierre Lacroix
-| Zulu, Swazi and Afrikaans; Zulu | Knysna | the Lowveld Teachers' College | Marula Books
-| The Beekeeper's Oath; Red Dust Radio; Sixteen Gates; The Baobab Registry | courtroom drama
-@ Anton Dragomir | m | Sibiu, Romania | 1938-06-06 | Mircea Dragomir, Ileana Popa | Traugott Weiss, Horia Neagu, Birgit Sand
-| Romanian, Hungarian and Serbian; Romanian | Brașov | the Institute of Geology in Cluj | Editura Cerb
-| The Wolf Notary; Bells Under Snow; The Carpathian Ledger; An Inn for Shadows | gothic novels
-@ Mele Taufahema | f | Neiafu, Tonga | 1978-02-03 | Sione Taufahema, Ana Vaka | Salote Palu, Lavinia Fonua, Joseph Carrick
-| Tongan, Samoan and Fijian; Tongan | Pago Pago | the Pacific Maritime Academy | Reefline
-| The Tapa Letters; Whale Moon; A Canoe for Two Kings; The Breadfruit Treaty | mythological epics
-@ Klaus-Peter Ahrendt | m | Görlitz, Germany | 1954-12-27 | Ewald Ahrendt, Traude Nickel | Bruno Roth, Lene Fuchs, Carlos Ibarra
-| German, Sorbian and Latin; German | Lüneburg | the Technical School of Glass in Zwiesel | Elbverlag
-| The Glass Inspector; Sunday Machines; The Archive of Echoes; Frost on the Organ | science fiction
-@ Zeynep Aksoy-Tan | f | Bursa, Turkey | 1977-03-12 | Kemal Aksoy, Perihan Tan | Auntie Müzeyyen, Cem Arda, Rosa Lindqvist
-| Turkish, Georgian and Persian; Turkish | Ayvalık | the Academy of Silk in Bursa | Mavi Kapı
-| The Mulberry Judge; Steam and Marble; A Minaret of Sugar; The Ferryman's Cipher | spy fiction
-@ Etienne Robichaud | m | Moncton, Canada | 1949-09-23 | Aurèle Robichaud, Léonie Cormier | Alcide Savoie, Odile Hébert, Mikael Strand
-| French, Mi'kmaq and Gaelic; French | Lunenburg | the College of the Fundy Shore | Marée Haute
-| The Fiddle Tax; Low Tide Letters; The Lobster Saint; A Barn Full of Clocks | village chronicles
-@ Lerato Mokgadi | f | Maun, Botswana | 1984-01-08 | Kagiso Mokgadi, Boitumelo Sento | Neo Tau, Pule Moeti, Sarah Winfield
-| Setswana, Kalanga and Herero; Setswana | Kasane | the Delta School of Ecology | Mokoro Press
-| The Elephant Census; Ninety Waterholes; The Salt Pan Pilot; A Kingdom of Reeds | nature writing
-@ Oskar Lindemaa | m | Pärnu, Estonia | 1966-05-17 | Jaan Lindemaa, Helve Kask | Endel Tamm, Liis Raud, Giulia Conti
-| Estonian, Latvian and Yiddish; Estonian | Haapsalu | the Baltic Academy of Music | Rannakirjastus
-| The Amber Tuner; Low Country Hymns; The Deaf Conductor; Ice for the Piano | musical biographies
-@ Camila Bustamante | f | Valdivia, Chile | 1972-10-30 | Hernán Bustamante, Elisa Oyarzún | Uncle Fidel, Tomás Raihue, Beatrix Vogel
-| Mapudungun, Spanish and Catalan; Mapudungun | Ancud | the Austral School of Shipbuilding | Editorial Alerce
-| The Rain Surveyor; Volcano Sundays; The Kelp Widow; Letters from Cape Horn | climate fiction
-@ Bhaskar Thapa | m | Pokhara, Nepal | 1959-08-01 | Dhan Thapa, Maya Gurung | Pasang Bista, Suman Rai, Edith Marlowe
-| Nepali, Tibetan and Newari; Nepali | Bandipur | the Mountain Institute of Kathmandu | Himal Pages
-| The Yak Postman; Prayer Flags for Sale; The Ninth Pass; A Kettle at Base Camp | mountaineering tales
-@ Freya Maddox-Pryce | f | Swansea, Wales | 1981-04-25 | Gareth Maddox, Olwen Pryce | Mair Bevan, Dylan Hughes, Antoine Morel
-| Welsh, Cornish and Manx; Welsh | Aberaeron | the Copperworks College of Art | Gwylan Press
-| The Slate Orchard; Choirboys of the Moon; The Tin Bath; A Hill Called Sorry | coming-of-age novels
-@ Farid Noorzai | m | Herat, Afghanistan | 1964-07-14 | Ghulam Noorzai, Shirin Azimi | Ustad Karim, Laila Popal, Martin Keel
-| Dari, Pashto and Uzbek; Dari | Mashhad | the School of Miniature Painting in Herat | Anar Publishing
-| The Lapis Broker; Caravans at Noon; The Rose Accountant; The Kite Tribunal | epistolary novels
-""".split("@")
+AUTHORS: tuple[Author, ...] = (
+    Author(
+        name="Ingvild Storhaug",
+        pronoun="she",
+        born=date(1961, 3, 14),
+        city="Vardø",
+        country="Norway",
+        birth_note="in the back room of a ship chandler's shop",
+        father="Torleif",
+        father_job="a ferry pilot",
+        mother="Signe",
+        mother_job="a tuner of church organs",
+        subject="marine cartography",
+        school="the Polytechnic of Kvalnes",
+        graduated=1985,
+        thesis="the errors in old charts of the Barents Sea",
+        genre="maritime crime fiction",
+        turn="reading a police report about a scuttled trawler",
+        style="short, salt-dry sentences and a refusal to explain the dead",
+        themes="debt, weather and the loyalty of siblings",
+        mentor="Alva Rønning",
+        mentor_role="a net mender who traded stories for tobacco",
+        publisher="Skjærgård Trykk",
+        t1="The Ballast Book",
+        y1=1991,
+        t2="Eleven Fathoms of Silence",
+        y2=1998,
+        plot="a customs diver who finds her own signature on the papers of a sunken ship",
+        t3="The Widow's Lantern",
+        y3=2006,
+        hero="Ragna Feld",
+        hero_role="a harbor clerk with a wooden hand",
+        award="the Silver Herring Prize",
+        award_year=1999,
+        prize="a brass barometer and a year of free ferry travel",
+        tr_lang="Faroese",
+        translator="Jógvan Dalsgarð",
+        tr_count="nineteen languages",
+        job="a tram conductor",
+        job_place="in Bergen",
+        job_years="six years",
+        study="a disused radio hut outside Stokmarknes",
+        desk="the only furniture is a chart table from a scrapped trawler",
+        hours="from four until seven in the morning",
+        tools="in carpenter's pencil on the backs of tide tables",
+        langs="Norwegian, Kven and Portuguese",
+        tongue="Norwegian",
+        home="Sortland",
+        house="a former post office",
+        company="a retired pilot horse and two foster sons",
+        extras=(
+            Hobby("broken metronomes", "212", "the oldest of them from 1838"),
+            Rejection("seventeen publishers", "a night porter found it on a train and posted it to Skjærgård Trykk"),
+        ),
+        reworded={
+            "birth_note": "behind a shop that sold ropes and lanterns to ships",
+            "turn": "coming upon a file of the police about a trawler that had been sunk on purpose",
+            "style": "brief, salty statements and an unwillingness to say why people died",
+            "themes": "money owed, storms and the faith that brothers and sisters keep",
+            "mentor_role": "a mender of nets who took tobacco as the fee for a story",
+            "thesis": "mistakes on early maps of the Barents Sea",
+            "plot": "a diver in the customs service who discovers that she has signed a sunken ship's documents",
+            "hero_role": "a bookkeeper at a port whose hand is made of wood",
+            "prize": "free travel on ferries for twelve months and a barometer made of brass",
+            "study": "a hut near Stokmarknes where radio messages were once received",
+            "desk": "there is nothing to sit at but a table for charts from a trawler that was broken up",
+            "hours": "from 4 to 7 before the day begins",
+            "tools": "on the reverse side of tide tables with the thick pencil of a carpenter",
+            "house": "a building that used to be a post office",
+            "company": "two foster sons and a pilot's horse that no longer has to work",
+            "rescue": "the porter of a night train came across it in a compartment and mailed it to Skjærgård Trykk",
+            "hobby": "metronomes that no longer work",
+            "hobby_note": "none older than the one of 1838",
+        },
+    ),
+    Author(
+        name="Tadeu Quaresma Bento",
+        pronoun="he",
+        born=date(1948, 11, 2),
+        city="Mindelo",
+        country="Cape Verde",
+        birth_note="during a dust storm that closed the port",
+        father="Anacleto",
+        father_job="a telegraph clerk",
+        mother="Domingas",
+        mother_job="a seller of sweetened goat cheese",
+        subject="postal history",
+        school="the Instituto Ribeira Brava",
+        graduated=1973,
+        thesis="letters that were never collected",
+        genre="epistolary novels",
+        turn="inheriting a trunk of undelivered mail",
+        style="long, circling letters in which the writer always hides one lie",
+        themes="emigration, drought and unpaid apologies",
+        mentor="Hermínia Lopes",
+        mentor_role="a blind aunt who dictated her letters to him",
+        publisher="Edições Maré Baixa",
+        t1="A Stamp for Every Island",
+        y1=1979,
+        t2="The Postmaster's Second Wife",
+        y2=1986,
+        plot="a widower who answers his late wife's letters in her own handwriting",
+        t3="Return to Sender, Santo Antão",
+        y3=1995,
+        hero="Zulmira Évora",
+        hero_role="a mail sorter who steams open every tenth envelope",
+        award="the Golden Calabash of Praia",
+        award_year=1987,
+        prize="a rowing boat painted in the winner's colors",
+        tr_lang="Catalan",
+        translator="Oriol Puigvert",
+        tr_count="twenty-three languages",
+        job="a lighthouse inspector",
+        job_place="on the island of Boa Vista",
+        job_years="nine years",
+        study="a bakery loft above the Rua de Lisboa",
+        desk="flour still drifts down onto the pages",
+        hours="from ten in the evening until the first loaves come out",
+        tools="in violet ink on airmail paper",
+        langs="Cape Verdean Creole, Portuguese and Dutch",
+        tongue="Portuguese",
+        home="Ribeira Grande",
+        house="a narrow blue house",
+        company="his twin sister and an elderly parrot",
+        extras=(
+            Next("The Customs Officer's Violin", "a smuggler who pays his fines in music"),
+            FirstPiece("twelve years old", "a riddle about salt", "the school paper Vento Leste"),
+        ),
+        reworded={
+            "birth_note": "while clouds of dust kept every ship out of the harbor",
+            "turn": "being left a chest full of letters that had never reached anyone",
+            "style": "roundabout letters of great length, each with a single untruth tucked away in it",
+            "themes": "leaving home, the lack of rain and words of regret that are still owed",
+            "mentor_role": "a sightless aunt for whom he took down letters",
+            "thesis": "mail that nobody ever came to pick up",
+            "plot": "a man who imitates his dead wife's hand in order to reply to her mail",
+            "hero_role": "who sorts the mail and opens one envelope in ten over a kettle",
+            "prize": "a boat with oars, painted in whatever colors one likes",
+            "study": "the upper floor of a bakery on the Rua de Lisboa",
+            "desk": "a fine white dust still settles on every sheet",
+            "hours": "from ten at night to the moment when the bread leaves the oven",
+            "tools": "on thin sheets meant for airmail, with a pen full of violet ink",
+            "house": "a slim building with blue walls",
+            "company": "an aged parrot and the sister with whom he shares a birthday",
+            "next_topic": "a man whose fines for smuggling are settled with music",
+            "piece": "a brain-teaser on the subject of salt",
+        },
+    ),
+    Author(
+        name="Żaneta Wrońska",
+        pronoun="she",
+        born=date(1970, 6, 23),
+        city="Łomża",
+        country="Poland",
+        birth_note="on the night the town's power station failed",
+        father="Bolesław",
+        father_job="a clockmaker",
+        mother="Halina",
+        mother_job="a weather observer",
+        subject="snow physics",
+        school="the Mining Academy of Zawoja",
+        graduated=1994,
+        thesis="the sound of settling snow",
+        genre="alpine ghost stories",
+        turn="spending three nights in a hut that was not on any map",
+        style="calm, almost bureaucratic narration of impossible events",
+        themes="guilt, altitude and unanswered radio calls",
+        mentor="Eryk Mazgaj",
+        mentor_role="a mountain rescuer who kept a diary of voices",
+        publisher="Wydawnictwo Świerk",
+        t1="The Hut Above the Treeline",
+        y1=2001,
+        t2="Roll Call for the Missing",
+        y2=2007,
+        plot="a school class that returns from a winter hike with one pupil too many",
+        t3="White Register",
+        y3=2014,
+        hero="Klemens Oracz",
+        hero_role="a land surveyor who cannot cast a footprint",
+        award="the Czarny Staw Medal",
+        award_year=2009,
+        prize="a hand-forged ice axe",
+        tr_lang="Romansh",
+        translator="Ladina Caviezel",
+        tr_count="eleven languages",
+        job="a cable car operator",
+        job_place="in Zakopane",
+        job_years="four years",
+        study="a glassed-in porch in the village of Jurgów",
+        desk="eleven thermometers hang on the wall and none of them agree",
+        hours="from sunset until she has filled two pages",
+        tools="on a typewriter without the letter Q",
+        langs="Polish, Slovak and Romansh",
+        tongue="Polish",
+        home="Nowy Targ",
+        house="a converted fire station",
+        company="her husband Witold and four rescue dogs",
+        extras=(
+            Adaptation("a shadow-puppet show", "the company Teatr Mgła", 2017),
+            Charity("the Last Candle Fund", 2010, "pays for radios in unstaffed mountain huts"),
+        ),
+    ),
+    Author(
+        name="Obiageli Nwachi",
+        pronoun="she",
+        born=date(1966, 9, 5),
+        city="Nsukka",
+        country="Nigeria",
+        birth_note="in the waiting room of a magistrates' court",
+        father="Ikenna",
+        father_job="a bailiff",
+        mother="Uchenna",
+        mother_job="a seamstress of judges' robes",
+        subject="customary law",
+        school="the College of Jurists at Oguta",
+        graduated=1989,
+        thesis="goats as evidence in village trials",
+        genre="courtroom satire",
+        turn="being summoned as a witness twice for the same trial",
+        style="deadpan cross-examinations and footnotes that contradict the text",
+        themes="vanity, paperwork and small-town justice",
+        mentor="Chief Amaechi Duru",
+        mentor_role="a retired court crier who could imitate every lawyer in town",
+        publisher="Udala House",
+        t1="The Goat Takes the Stand",
+        y1=1997,
+        t2="Adjourned Until Harvest",
+        y2=2003,
+        plot="a judge who postpones a verdict for thirty years because he likes the company",
+        t3="My Learned Enemy",
+        y3=2011,
+        hero="Barrister Felicitas Okwu",
+        hero_role="a defense lawyer who has never won a case on purpose",
+        award="the Palm Wine Tappers' Award for Comic Prose",
+        award_year=2005,
+        prize="a carved gavel and a barrel of palm oil",
+        tr_lang="Swedish",
+        translator="Gun-Britt Hallonqvist",
+        tr_count="fourteen languages",
+        job="a stenographer",
+        job_place="at the High Court in Enugu",
+        job_years="eight years",
+        study="a parked minibus behind her sister's pharmacy",
+        desk="the driver's seat has been turned to face a sewing table",
+        hours="from noon until three, when everybody else is asleep",
+        tools="in shorthand that only her niece can read",
+        langs="Igbo, English and Hausa",
+        tongue="English",
+        home="Calabar",
+        house="a house with nine doors",
+        company="her mother and three unmarried uncles",
+        extras=(
+            Hobby("misprinted banknotes", "57", "one of them with the president upside down"),
+            Next("Contempt", "a stenographer who leaves out one word a day"),
+        ),
+    ),
+    Author(
+        name="Rūta Grikštaitė",
+        pronoun="she",
+        born=date(1979, 4, 30),
+        city="Zarasai",
+        country="Lithuania",
+        birth_note="three weeks early, in a lakeside sauna",
+        father="Vytenis",
+        father_job="a beekeeper",
+        mother="Danguolė",
+        mother_job="a district nurse",
+        subject="apiculture",
+        school="the Agricultural Institute of Rokantė",
+        graduated=2002,
+        thesis="the navigation of lost swarms",
+        genre="pastoral horror",
+        turn="finding a hive in the family piano",
+        style="lush descriptions of fields that slowly turn hostile",
+        themes="inheritance, hunger and the patience of insects",
+        mentor="Teofilė Banytė",
+        mentor_role="a village undertaker who recited ballads while she worked",
+        publisher="Juodoji Bitė",
+        t1="What the Hive Remembers",
+        y1=2006,
+        t2="Rye Mother",
+        y2=2010,
+        plot="two sisters who sell their farm and find that the crops follow them to town",
+        t3="The Smoke Season",
+        y3=2018,
+        hero="Aldona Šimkė",
+        hero_role="a honey inspector with no sense of smell",
+        award="the Amber Sickle",
+        award_year=2011,
+        prize="a piece of amber with a bee inside and a field to use for one summer",
+        tr_lang="Basque",
+        translator="Nerea Goikoetxea",
+        tr_count="nine languages",
+        job="a piano mover",
+        job_place="in Kaunas",
+        job_years="three years",
+        study="a windowless cheese cellar",
+        desk="the only light comes from a beeswax candle",
+        hours="from first light until the dew is gone",
+        tools="with a reed pen on paper she makes from nettles",
+        langs="Lithuanian, Latvian and Yiddish",
+        tongue="Lithuanian",
+        home="Biržai",
+        house="a wooden windmill without sails",
+        company="her daughter Eglė and eighteen hives of bees",
+        extras=(
+            Rejection("five publishers", "a beekeepers' newsletter printed its third chapter by mistake"),
+            Adaptation("a chamber opera", "the composer Povilas Dagys", 2021),
+        ),
+    ),
+    Author(
+        name="Cevdet Altınkaya",
+        pronoun="he",
+        born=date(1939, 1, 19),
+        city="Kars",
+        country="Turkey",
+        birth_note="aboard a snowbound passenger train",
+        father="Rıza",
+        father_job="a stoker",
+        mother="Münevver",
+        mother_job="a carpet restorer",
+        subject="railway engineering",
+        school="the Technical School of Erzincan Gate",
+        graduated=1961,
+        thesis="the braking of trains on ice",
+        genre="railway novels",
+        turn="losing a bet with a stationmaster",
+        style="chapters timed to the minute and landscapes seen only through windows",
+        themes="delay, exile and chance meetings",
+        mentor="Şükrü Bey",
+        mentor_role="a dining-car waiter who knew the whole of Rumi by heart",
+        publisher="Makas Kitabevi",
+        t1="Night Express to Nowhere Near",
+        y1=1969,
+        t2="The Stationmaster's Dowry",
+        y2=1977,
+        plot="a village that builds a station before it is told that no railway will come",
+        t3="Timetable of the Heart",
+        y3=1989,
+        hero="Nazlı Demirbaş",
+        hero_role="a ticket inspector who forgives every fare dodger but one",
+        award="the Anatolian Lantern Prize",
+        award_year=1978,
+        prize="a gold watch that is set ten minutes slow",
+        tr_lang="Georgian",
+        translator="Nana Kvirikadze",
+        tr_count="thirty-one languages",
+        job="a track inspector",
+        job_place="on the line to Sivas",
+        job_years="fifteen years",
+        study="a sleeping car parked in his orchard",
+        desk="the berths are filled with dictionaries",
+        hours="from five past six until eleven minutes to ten",
+        tools="in red pencil on unused ticket rolls",
+        langs="Turkish, Armenian and French",
+        tongue="Turkish",
+        home="Amasya",
+        house="a stone house by the river",
+        company="his second wife, Perihan, and her five brothers",
+        extras=(
+            Charity("the Waiting Room Trust", 1993, "puts bookshelves into rural railway stations"),
+            FirstPiece("fourteen years old", "an ode to a locomotive", "the railwaymen's monthly Ray"),
+        ),
+    ),
+    Author(
+        name="Tevita Moalaʻuhila",
+        pronoun="he",
+        born=date(1974, 8, 11),
+        city="Neiafu",
+        country="Tonga",
+        birth_note="in a boatshed, while his aunts sang",
+        father="Siosaia",
+        father_job="a boat builder",
+        mother="Mele",
+        mother_job="a weaver of pandanus sails",
+        subject="traditional navigation",
+        school="the Lapaha School of the Sea",
+        graduated=1997,
+        thesis="swell patterns as a form of memory",
+        genre="nautical fantasy",
+        turn="dreaming the same island for forty nights",
+        style="chant-like repetition and maps drawn in words",
+        themes="kinship, tides and broken promises to the sea",
+        mentor="Captain Lupe Fainga",
+        mentor_role="a pilot who steered with his back to the bow",
+        publisher="Frigatebird Books",
+        t1="The Canoe That Would Not Sink",
+        y1=2001,
+        t2="Seven Names for the Same Wind",
+        y2=2009,
+        plot="a princess who must buy back the winds her grandfather gambled away",
+        t3="Reef Clock",
+        y3=2015,
+        hero="Sina Halafihi",
+        hero_role="a tide counter who was born on the back of a turtle",
+        award="the Outrigger Award",
+        award_year=2009,
+        prize="a paddle of toa wood and a barrel of kava",
+        tr_lang="Māori",
+        translator="Hēmi Tāwhara",
+        tr_count="eight languages",
+        job="a rugby referee",
+        job_place="in Auckland",
+        job_years="five years",
+        study="a breadfruit storehouse",
+        desk="a hammock serves as both chair and desk",
+        hours="from the turn of the tide until the next one",
+        tools="by speaking into a tape recorder from 1983",
+        langs="Tongan, English and Fijian",
+        tongue="Tongan",
+        home="Pangai",
+        house="a house on stilts",
+        company="his wife, six children and a blind pig",
+        extras=(
+            Adaptation("a dance for forty paddles", "the choreographer Ana Vea", 2019),
+            Hobby("ships' bells", "34", "each from a vessel that was wrecked in fair weather"),
+        ),
+    ),
+    Author(
+        name="Soledad Ibáñez Peñarrubia",
+        pronoun="she",
+        born=date(1952, 12, 8),
+        city="Potosí",
+        country="Bolivia",
+        birth_note="on the feast day of the miners' chapel",
+        father="Eusebio",
+        father_job="a dynamite packer",
+        mother="Primitiva",
+        mother_job="a ballad singer",
+        subject="metallurgy",
+        school="the Escuela Superior de Llallagua Vieja",
+        graduated=1977,
+        thesis="silver dust in church bells",
+        genre="mining sagas",
+        turn="spending a strike locked inside a shaft elevator",
+        style="overlapping voices and sentences that run for whole pages",
+        themes="solidarity, breath and the price of metal",
+        mentor="Father Gumercindo Ayala",
+        mentor_role="a priest who hid banned novels under the altar",
+        publisher="Editorial Socavón",
+        t1="Daughters of the Tin Hill",
+        y1=1983,
+        t2="The Devil Signs His Name",
+        y2=1990,
+        plot="three generations of women who run a mine that the maps call flooded",
+        t3="Inventory of Breath",
+        y3=2002,
+        hero="Jacinta Mamani Roca",
+        hero_role="a cook who learns to read from explosives labels",
+        award="the Premio Veta Madre",
+        award_year=1991,
+        prize="an ingot of tin engraved with a line from the book",
+        tr_lang="Aymara",
+        translator="Ceferino Quisbert",
+        tr_count="seventeen languages",
+        job="a radio announcer",
+        job_place="at a miners' station in Oruro",
+        job_years="seven years",
+        study="a former assay office",
+        desk="the scales are used for weighing each day's pages",
+        hours="from midnight until the church bell of four",
+        tools="in grease pencil on the insides of cement sacks",
+        langs="Spanish, Quechua and Aymara",
+        tongue="Spanish",
+        home="Tarija",
+        house="an adobe house with a roof of bottles",
+        company="two sisters who were once nuns",
+        extras=(
+            Next("The Canary's Testament", "the birds that miners carried underground"),
+            Rejection("twenty-two publishers", "a union of cooks paid the printer in soup"),
+        ),
+    ),
+    Author(
+        name="Kwabena Osei-Twumasi",
+        pronoun="he",
+        born=date(1983, 7, 1),
+        city="Cape Coast",
+        country="Ghana",
+        birth_note="in the archive of the town museum",
+        father="Yaw",
+        father_job="a museum guard",
+        mother="Efua",
+        mother_job="a dealer in antique beads",
+        subject="economic history",
+        school="the Institute of Archives at Elmina Road",
+        graduated=2006,
+        thesis="counterfeit cowrie shells",
+        genre="alternate history",
+        turn="discovering a misdated treaty in a library",
+        style="invented documents, mock footnotes and sudden tenderness",
+        themes="empire, forgery and second chances",
+        mentor="Araba Quansah",
+        mentor_role="a history teacher who failed him three times",
+        publisher="Kente & Quill",
+        t1="The Treaty of Wet Paper",
+        y1=2011,
+        t2="Ashes of the Golden Parliament",
+        y2=2015,
+        plot="a clerk who changes one comma and so prevents a war",
+        t3="A Cartographer in Kumasi",
+        y3=2021,
+        hero="Nii Ataa Lamptey",
+        hero_role="a map forger employed by two rival kings",
+        award="the Sankofa Quill",
+        award_year=2017,
+        prize="a stool carved with the winner's first sentence",
+        tr_lang="Czech",
+        translator="Bohdana Řezáčová",
+        tr_count="twelve languages",
+        job="an auctioneer",
+        job_place="in Tema",
+        job_years="five years",
+        study="a bank vault that he rents by the month",
+        desk="the door is kept ajar with an encyclopedia",
+        hours="from two until six in the afternoon",
+        tools="on index cards that he shuffles before typing",
+        langs="Fante, English and Danish",
+        tongue="English",
+        home="Takoradi",
+        house="a flat above a cinema",
+        company="his partner Kojo and a tortoise named Receipt",
+        extras=(
+            FirstPiece(
+                "nine years old", "a false obituary of his headmaster", "the Sunday supplement of the Coast Herald"
+            ),
+            Charity("the Second Draft Library", 2018, "repairs schoolbooks damaged by rain"),
+        ),
+    ),
+    Author(
+        name="Marguerite Desrosiers-Lalonde",
+        pronoun="she",
+        born=date(1957, 2, 27),
+        city="Rimouski",
+        country="Canada",
+        birth_note="in the kitchen of a railway hotel",
+        father="Fernand",
+        father_job="a pastry cook",
+        mother="Rolande",
+        mother_job="a court reporter",
+        subject="food chemistry",
+        school="the Collège du Bic",
+        graduated=1981,
+        thesis="poisons that taste of almonds",
+        genre="culinary mysteries",
+        turn="winning a cooking contest whose judge then vanished",
+        style="brisk dialogue, recipes with missing steps and mild malice",
+        themes="envy, appetite and family secrets",
+        mentor="Madame Zélie Arsenault",
+        mentor_role="a hotel cook who read Balzac aloud over the stockpots",
+        publisher="Les Éditions du Fumoir",
+        t1="Death by Buttermilk",
+        y1=1989,
+        t2="The Cold Buffet",
+        y2=1994,
+        plot="a caterer who must serve a wedding at which every guest has a motive",
+        t3="A Pinch of Arsenic, a Pound of Plums",
+        y3=2003,
+        hero="Sister Apolline",
+        hero_role="a nun who tastes soups for a living",
+        award="the Copper Ladle",
+        award_year=1995,
+        prize="a set of knives without blades",
+        tr_lang="Icelandic",
+        translator="Þórunn Eldjárn",
+        tr_count="twenty-six languages",
+        job="a school inspector",
+        job_place="in Trois-Pistoles",
+        job_years="ten years",
+        study="a pantry with a skylight",
+        desk="jars of plum jam hold up the manuscript shelves",
+        hours="from six in the morning until the bread has risen twice",
+        tools="in fountain pen on brown butcher's paper",
+        langs="French, English and Mi'kmaq",
+        tongue="French",
+        home="Kamouraska",
+        house="a blue inn that no longer takes guests",
+        company="her son Thibault and his three daughters",
+        extras=(
+            Hobby("menus from ocean liners", "430", "the rarest of them printed on silk"),
+            Adaptation("a television series in eight parts", "the director Luc Vaillancourt", 2009),
+        ),
+    ),
+    Author(
+        name="Đặng Thu Nguyệt",
+        pronoun="she",
+        born=date(1968, 10, 16),
+        city="Huế",
+        country="Vietnam",
+        birth_note="during a flood, on the upper floor of a pagoda school",
+        father="Đặng Hữu Lộc",
+        father_job="a maker of paper lanterns",
+        mother="Trần Thị Mai",
+        mother_job="a court-music teacher",
+        subject="textile conservation",
+        school="the Perfume River School of Crafts",
+        graduated=1991,
+        thesis="the dyeing of imperial sashes",
+        genre="historical romance",
+        turn="mending a robe with a love letter sewn into its hem",
+        style="restrained, fragrant prose in which glances do the work of speeches",
+        themes="duty, silk and the long memory of rivers",
+        mentor="Bà Lê Thị Hạnh",
+        mentor_role="a former palace seamstress who embroidered poems",
+        publisher="Hoa Sen Trắng",
+        t1="The Hem of the Yellow Robe",
+        y1=1997,
+        t2="Letters Dyed in Indigo",
+        y2=2005,
+        plot="an embroiderer who falls in love with a prince she knows only by his measurements",
+        t3="The Ferrywoman's Parasol",
+        y3=2013,
+        hero="Cẩm Vân",
+        hero_role="a ferrywoman who carries messages in the folds of a parasol",
+        award="the Jade Shuttle",
+        award_year=2005,
+        prize="forty meters of raw silk",
+        tr_lang="Hungarian",
+        translator="Ildikó Szentmihályi",
+        tr_count="thirteen languages",
+        job="a museum restorer",
+        job_place="in Hội An",
+        job_years="eleven years",
+        study="a moored rice barge",
+        desk="a loom takes the place of a desk",
+        hours="from the evening drum until ten",
+        tools="with a brush on offcuts of mulberry paper",
+        langs="Vietnamese, French and Cham",
+        tongue="Vietnamese",
+        home="Đà Lạt",
+        house="a villa with green shutters",
+        company="her husband, a florist, and her father-in-law",
+        extras=(
+            Charity("the Thread and Needle School", 2007, "teaches embroidery to deaf girls"),
+            Next("The Salt Bride", "a wedding procession that takes eleven years to arrive"),
+        ),
+    ),
+    Author(
+        name="Giorgi Tserediani",
+        pronoun="he",
+        born=date(1972, 5, 9),
+        city="Kutaisi",
+        country="Georgia",
+        birth_note="while the maternity ward was being repainted",
+        father="Zurab",
+        father_job="a cave guide",
+        mother="Lamara",
+        mother_job="a chess teacher",
+        subject="glaciology",
+        school="the Svaneti Faculty of Ice",
+        graduated=1995,
+        thesis="crevasses that close without a trace",
+        genre="mountaineering thrillers",
+        turn="surviving a fall that smashed his radio",
+        style="present-tense climbs broken up by chess notation",
+        themes="trust, vertigo and old rivalries",
+        mentor="Otar Japaridze-Lomi",
+        mentor_role="a climber who had lost every toe but one",
+        publisher="Tetnuldi Press",
+        t1="Rope of Three",
+        y1=1999,
+        t2="The North Face Gambit",
+        y2=2005,
+        plot="two chess champions who settle a match on the wall of a mountain",
+        t3="Cornice",
+        y3=2013,
+        hero="Ketevan Margiani",
+        hero_role="a helicopter mechanic who is afraid of heights",
+        award="the Ushba Prize",
+        award_year=2006,
+        prize="a summit flag sewn by the winner's rivals",
+        tr_lang="Slovene",
+        translator="Tadej Kobilšek",
+        tr_count="sixteen languages",
+        job="a window cleaner",
+        job_place="in Tbilisi",
+        job_years="seven years",
+        study="a medieval watchtower",
+        desk="the only way up is a rope ladder",
+        hours="from dawn until the sun reaches the third window",
+        tools="in ballpoint on the blank side of avalanche bulletins",
+        langs="Georgian, Svan and German",
+        tongue="Georgian",
+        home="Mestia",
+        house="a farmhouse with a cable winch",
+        company="his grandmother and nine goats",
+        extras=(
+            Rejection("ten publishers", "an editor read it by torchlight in a stranded cable car"),
+            FirstPiece("thirteen years old", "a chess problem in verse", "the youth magazine Patara Mta"),
+        ),
+    ),
+    Author(
+        name="Robin Ashgrove-Pell",
+        pronoun="she",
+        born=date(1986, 1, 6),
+        city="Whitby",
+        country="England",
+        birth_note="at the top of a lighthouse staircase",
+        father="Desmond",
+        father_job="a gravedigger",
+        mother="Philippa",
+        mother_job="a wallpaper designer",
+        subject="folklore",
+        school="the University of Roseberry Topping",
+        graduated=2009,
+        thesis="scarecrows that were given Christian burials",
+        genre="folk horror",
+        turn="sleeping in a barn that the locals refused to enter",
+        style="dialect-rich narration and endings that arrive one page early",
+        themes="belonging, harvests and things owed to the soil",
+        mentor="Nan Thackeray-Moss",
+        mentor_role="a hedge layer who could whistle in two keys at once",
+        publisher="Crowfoot & Daughters",
+        t1="The Straw Parish",
+        y1=2013,
+        t2="Corn Wife",
+        y2=2017,
+        plot="a vicar who learns that the village has been marrying its daughters to the fields",
+        t3="Hush, the Bells",
+        y3=2021,
+        hero="Tamsin Oakroyd",
+        hero_role="a bell ringer who hears one stroke more than anyone else",
+        award="the Green Man Dagger",
+        award_year=2017,
+        prize="a bale of hay and a silver sickle",
+        tr_lang="Estonian",
+        translator="Maarja Sillaste",
+        tr_count="seven languages",
+        job="a dog groomer",
+        job_place="in Scarborough",
+        job_years="four years",
+        study="a shepherd's hut on wheels",
+        desk="a stuffed raven guards the bookshelf",
+        hours="from nine at night until the owl calls",
+        tools="in green crayon on wallpaper samples",
+        langs="English, Welsh and British Sign Language",
+        tongue="English",
+        home="Hebden Bridge",
+        house="a mill cottage with a crooked chimney",
+        company="her husband Ravi and a three-legged lurcher",
+        extras=(
+            Adaptation("a stop-motion film", "the animator Gwen Pryce-Hall", 2023),
+            Hobby("scarecrow hats", "88", "none of them bought in a shop"),
+        ),
+    ),
+    Author(
+        name="Anjali Deshkar",
+        pronoun="she",
+        born=date(1977, 11, 21),
+        city="Nagpur",
+        country="India",
+        birth_note="at exactly eleven minutes past eleven",
+        father="Madhav",
+        father_job="a tax auditor",
+        mother="Sulochana",
+        mother_job="a sitar maker",
+        subject="number theory",
+        school="the Ramtek Institute of Pure Mathematics",
+        graduated=1999,
+        thesis="prime numbers in temple staircases",
+        genre="mathematical puzzle novels",
+        turn="spotting an error in a lottery",
+        style="playful proofs, crossword clues and unreliable page numbers",
+        themes="chance, obsession and the ethics of being right",
+        mentor="Dinanath Gokhale",
+        mentor_role="a rail ticket clerk who factored serial numbers for fun",
+        publisher="Banyan Square",
+        t1="The Goddess of Remainders",
+        y1=2005,
+        t2="Nine Doors, Ten Keys",
+        y2=2009,
+        plot="a locksmith who inherits a palace that can be entered only by solving a proof",
+        t3="The Unlucky Prime",
+        y3=2017,
+        hero="Professor Vasanti Kelkar",
+        hero_role="a statistician who is hired to lose a fortune",
+        award="the Orange City Fiction Prize",
+        award_year=2010,
+        prize="an abacus of sandalwood",
+        tr_lang="Korean",
+        translator="Bae Seo-rin",
+        tr_count="twenty-one languages",
+        job="an insurance assessor",
+        job_place="in Pune",
+        job_years="six years",
+        study="a water tower with a spiral stair",
+        desk="the walls are painted with blackboard paint",
+        hours="from three in the morning until the milk arrives",
+        tools="on graph paper, with one word in each square",
+        langs="Marathi, Hindi and English",
+        tongue="English",
+        home="Wardha",
+        house="a bungalow with thirteen windows",
+        company="her wife Leena and seven cats named after the days of the week",
+        extras=(
+            FirstPiece("ten years old", "a crossword without vowels", "the Nagpur weekly Orange Peel"),
+            Next("The Zero Tenant", "a boarding house with a room that nobody can count"),
+        ),
+    ),
+    Author(
+        name="Søren Klitbjerg",
+        pronoun="he",
+        born=date(1945, 8, 29),
+        city="Skagen",
+        country="Denmark",
+        birth_note="in a fishing hut, behind a curtain of drying plaice",
+        father="Aage",
+        father_job="a lifeboat coxswain",
+        mother="Karen Margrethe",
+        mother_job="a painter of shop signs",
+        subject="botanical drawing",
+        school="the Free Academy of Hulsig",
+        graduated=1969,
+        thesis="the seaweeds of the Kattegat",
+        genre="picture-book fables",
+        turn="drawing a lighthouse on the plaster cast of a nephew",
+        style="spare sentences of six words or fewer and a dry sense of comfort",
+        themes="solitude, kindness and bad weather",
+        mentor="Old Birthe Krag",
+        mentor_role="a lighthouse keeper who spoke to ships by name",
+        publisher="Forlaget Strandskade",
+        t1="The Lighthouse Who Was Afraid of the Dark",
+        y1=1975,
+        t2="Mr. Plaice Buys a Hat",
+        y2=1981,
+        plot="a flatfish who wishes to be seen from both sides",
+        t3="The Smallest Storm in Jutland",
+        y3=1993,
+        hero="Lille Vind",
+        hero_role="a gust of wind that is too polite to blow",
+        award="the Buttered Crust Medal",
+        award_year=1982,
+        prize="a year's supply of rye bread",
+        tr_lang="Greenlandic",
+        translator="Aviaja Petrussen",
+        tr_count="forty-two languages",
+        job="a ship's cook",
+        job_place="on the ferry to Gothenburg",
+        job_years="twelve years",
+        study="the hollow of an upturned rowing boat",
+        desk="he lies on his stomach and uses the sand as a desk",
+        hours="from breakfast until he is cold",
+        tools="with a seagull feather and squid ink",
+        langs="Danish, Swedish and Greenlandic",
+        tongue="Danish",
+        home="Ærøskøbing",
+        house="a yellow house with a very low door",
+        company="his housekeeper Inger and a one-eyed cormorant",
+        extras=(
+            Charity("the Mitten Society", 1985, "knits mittens for children in lighthouses and on oil rigs"),
+            Rejection("three publishers", "the six-year-old daughter of a publisher would not give the pages back"),
+        ),
+    ),
+    Author(
+        name="Yusra al-Haddabi",
+        pronoun="she",
+        born=date(1981, 3, 3),
+        city="Ibb",
+        country="Yemen",
+        birth_note="in the year's first rain, on a coffee terrace",
+        father="Abd al-Karim",
+        father_job="a well digger",
+        mother="Taqiyya",
+        mother_job="a henna artist",
+        subject="Arabic prosody",
+        school="the House of Meters in Jibla",
+        graduated=2003,
+        thesis="the songs of women who grind coffee",
+        genre="novels in verse",
+        turn="translating a court verdict into rhyme for her grandmother",
+        style="tight quatrains, riddles and refrains borrowed from work songs",
+        themes="water, exile and the courage of grandmothers",
+        mentor="Hajja Wahiba",
+        mentor_role="a coffee grinder who judged village poetry contests",
+        publisher="Dar al-Ghayma",
+        t1="The Well Has Seven Voices",
+        y1=2009,
+        t2="A Terrace Without Rain",
+        y2=2013,
+        plot="a girl who pays her brother's ransom with one poem for every day of the year",
+        t3="The Coffee Ledger",
+        y3=2019,
+        hero="Bilqis Sharaf",
+        hero_role="a trader who keeps her accounts in verse",
+        award="the Crescent Inkwell",
+        award_year=2014,
+        prize="a camel, or its value in books",
+        tr_lang="Italian",
+        translator="Ottavia Brancaleoni",
+        tr_count="fifteen languages",
+        job="a pharmacist",
+        job_place="in Aden",
+        job_years="five years",
+        study="a rooftop pigeon house",
+        desk="the pigeons have been moved to the stairs",
+        hours="from the dawn prayer until the street vendors start to call",
+        tools="in chalk on a slate, copying out only what she remembers at noon",
+        langs="Arabic, Somali and Italian",
+        tongue="Arabic",
+        home="Bari",
+        house="an apartment with an orange awning",
+        company="her grandmother and two younger cousins",
+        extras=(
+            Adaptation("a cycle of songs", "the oud player Marwan Sallam", 2022),
+            FirstPiece("eight years old", "a four-line complaint about lentils", "the radio bulletin of Ibb"),
+        ),
+    ),
+    Author(
+        name="Kaede Hoshikura",
+        pronoun="he",
+        born=date(1990, 12, 24),
+        city="Otaru",
+        country="Japan",
+        birth_note="in a glass workshop during a blackout",
+        father="Shigeru",
+        father_job="a glassblower",
+        mother="Fumie",
+        mother_job="a tram dispatcher",
+        subject="acoustics",
+        school="the Shiribeshi University of Technology",
+        graduated=2013,
+        thesis="the echo of empty canals",
+        genre="quiet science fiction",
+        turn="repairing a robot that had been built to apologize",
+        style="understated first-person reports and very long pauses",
+        themes="repair, loneliness and obsolete machines",
+        mentor="Genzō Aramaki",
+        mentor_role="a radio repairman who never threw away a voice",
+        publisher="Yukimushi Shobō",
+        t1="The Apology Engine",
+        y1=2015,
+        t2="Satellites in Winter Coats",
+        y2=2018,
+        plot="a retired satellite that asks the town below to turn off its lights",
+        t3="Warranty for a Ghost",
+        y3=2022,
+        hero="Unit Hamanasu",
+        hero_role="a vending machine that has begun to remember its customers",
+        award="the Snow Lantern Award",
+        award_year=2019,
+        prize="a glass fishing float with the winner's name inside",
+        tr_lang="Finnish",
+        translator="Aino Lehtisaari",
+        tr_count="ten languages",
+        job="an elevator technician",
+        job_place="in Sapporo",
+        job_years="three years",
+        study="a laundromat that is closed on Tuesdays",
+        desk="the warm lid of a dryer serves as a desk",
+        hours="from one until four at night",
+        tools="by thumb on a mobile phone from 2004",
+        langs="Japanese, Ainu and Finnish",
+        tongue="Japanese",
+        home="Hakodate",
+        house="a warehouse by the old pier",
+        company="his grandfather and a retired delivery robot",
+        extras=(
+            Hobby("rain gauges", "61", "one for each town in which he has slept"),
+            Charity("the Second Life Bench", 2021, "mends household appliances for people living alone"),
+        ),
+    ),
+    Author(
+        name="Tomás Ochandiano",
+        pronoun="he",
+        born=date(1963, 6, 12),
+        city="Paysandú",
+        country="Uruguay",
+        birth_note="at half-time, under the stand of a football ground",
+        father="Ramón",
+        father_job="a groundskeeper",
+        mother="Nélida",
+        mother_job="a telephone operator",
+        subject="sports medicine",
+        school="the Facultad del Litoral Norte",
+        graduated=1987,
+        thesis="the knees of goalkeepers",
+        genre="football novels",
+        turn="missing a penalty in front of his future wife",
+        style="breathless play-by-play sentences and melancholy stoppage time",
+        themes="failure, friendship and provincial pride",
+        mentor="Nelson Etcheverry",
+        mentor_role="a blind commentator who listened to the crowd",
+        publisher="Banderín Libros",
+        t1="Offside in Paysandú",
+        y1=1993,
+        t2="The Goalkeeper Who Let One In",
+        y2=1999,
+        plot="a goalkeeper who spends fifty years looking for the man who scored against him",
+        t3="Extra Time for Sinners",
+        y3=2010,
+        hero="Rubén Calcagno",
+        hero_role="a referee who hears confession at the corner flag",
+        award="the Mate de Plata",
+        award_year=2001,
+        prize="a silver gourd and a season ticket for two",
+        tr_lang="Galician",
+        translator="Xurxo Varela",
+        tr_count="eighteen languages",
+        job="a masseur",
+        job_place="for a second-division club in Salto",
+        job_years="eight years",
+        study="a changing room with the lockers still in place",
+        desk="every locker holds the manuscript of one chapter",
+        hours="in two halves, from eight until a quarter to ten",
+        tools="on a portable typewriter balanced on a massage table",
+        langs="Spanish, Portuguese and Basque",
+        tongue="Spanish",
+        home="Colonia del Sacramento",
+        house="a house without a front garden but with a goal behind it",
+        company="his wife Graciela and their adopted twins",
+        extras=(
+            Next("The Linesman's Daughter", "a girl who raises a flag at the wrong moment"),
+            Rejection("eleven publishers", "a bus driver read it aloud to an editor on the night coach"),
+        ),
+    ),
+    Author(
+        name="Wilhelmina Drostenberg",
+        pronoun="she",
+        born=date(1955, 7, 18),
+        city="Paramaribo",
+        country="Suriname",
+        birth_note="on the veranda of a customs house",
+        father="Hendrik",
+        father_job="a river pilot",
+        mother="Josefien",
+        mother_job="a code clerk",
+        subject="Slavic philology",
+        school="the Hogeschool Nickerie",
+        graduated=1978,
+        thesis="the passwords of smugglers",
+        genre="espionage novels",
+        turn="receiving a stranger's mail for a whole year",
+        style="clipped dialogue and scenes told from the wrong side of a door",
+        themes="betrayal, small talk and divided loyalties",
+        mentor="Ewald Biswamitre",
+        mentor_role="a night editor who deleted every adjective",
+        publisher="Uitgeverij Kankantrie",
+        t1="The Ambassador's Umbrella",
+        y1=1985,
+        t2="A Mole in the Mangroves",
+        y2=1993,
+        plot="an interpreter who mistranslates one word and becomes a double agent",
+        t3="Dead Letter, Red Ink",
+        y3=2001,
+        hero="Cornelis Amatredjo",
+        hero_role="a piano tuner who plants microphones",
+        award="the Faya Lobi Prize",
+        award_year=1993,
+        prize="a fountain pen filled with invisible ink",
+        tr_lang="Bulgarian",
+        translator="Radostina Peneva",
+        tr_count="twenty-eight languages",
+        job="a switchboard operator",
+        job_place="at the Hotel Zeemeeuw",
+        job_years="thirteen years",
+        study="a soundproof booth in a former recording studio",
+        desk="two clocks show the time of cities she will not name",
+        hours="from seven in the evening until the last bus passes",
+        tools="in numbered notebooks that she burns after typing",
+        langs="Dutch, Sranan Tongo and Russian",
+        tongue="Dutch",
+        home="Nieuw Nickerie",
+        house="a shuttered house on brick pillars",
+        company="her brother Johan and a deaf guard dog",
+        extras=(
+            Adaptation("a radio play in six parts", "the producer Astrid Sanrochman", 2007),
+            Charity("the Open Window Foundation", 1998, "teaches prisoners to become translators"),
+        ),
+        reworded={
+            "birth_note": "out on a porch that belonged to the customs service",
+            "turn": "having the letters of an unknown person delivered to her door for twelve months",
+            "style": "curt conversation and episodes overheard through a closed door",
+            "themes": "treachery, chit-chat and being bound to two sides at once",
+            "mentor_role": "an editor on the night shift who struck out all adjectives",
+            "thesis": "secret words in use among people who smuggle",
+            "plot": "a woman who turns into a double agent because she renders a single word wrongly",
+            "hero_role": "a tuner of pianos who hides devices for listening in them",
+            "prize": "a pen whose ink nobody can see",
+            "study": "a cabin lined against noise in a place where records were once made",
+            "desk": "the hour in two capitals that are never named can be read off the wall",
+            "hours": "from 7 p.m. to the passing of the night's last bus",
+            "tools": "in notebooks with numbers on them, which go into the fire once typed up",
+            "house": "a home with closed shutters that stands on columns of brick",
+            "company": "a dog that cannot hear and the author's brother Johan",
+            "ad_form": "a drama in six installments for the radio",
+            "fund_work": "trains people in prison to translate for a living",
+        },
+    ),
+    Author(
+        name="Lubomír Haškovec",
+        pronoun="he",
+        born=date(1959, 10, 27),
+        city="Telč",
+        country="Czechia",
+        birth_note="in the tower room beside the town clock",
+        father="Alois",
+        father_job="a puppet carver",
+        mother="Božena",
+        mother_job="a repairer of barrel organs",
+        subject="precision mechanics",
+        school="the Institute of Small Gears in Jihlava",
+        graduated=1982,
+        thesis="clocks that were built to run backwards",
+        genre="clockwork fantasy",
+        turn="being locked in a toy museum over a long weekend",
+        style="ornate sentences assembled like machinery, with a joke in each screw",
+        themes="time, obedience and the souls of tools",
+        mentor="Kateřina Vosmíková",
+        mentor_role="a puppeteer who never let her puppets see each other",
+        publisher="Nakladatelství Pendl",
+        t1="The Mainspring King",
+        y1=1990,
+        t2="A City Wound by Hand",
+        y2=1997,
+        plot="an apprentice who must wind a whole city before it forgets its people",
+        t3="The Orphan Escapement",
+        y3=2009,
+        hero="Matylda Kolečková",
+        hero_role="a tin girl who ages only on Sundays",
+        award="the Golden Cogwheel",
+        award_year=1998,
+        prize="a music box that plays a tune of the winner's choice",
+        tr_lang="Armenian",
+        translator="Hasmik Torosyan",
+        tr_count="twenty-four languages",
+        job="a repairman of parking meters",
+        job_place="in Brno",
+        job_years="nine years",
+        study="a narrow attic over an umbrella shop",
+        desk="the floor slopes so that every pencil rolls to the window",
+        hours="from half past five until the clock strikes nine",
+        tools="with a dip pen on the blank leaves of old account books",
+        langs="Czech, Hungarian and Latin",
+        tongue="Czech",
+        home="Třebíč",
+        house="a toll house beside a bridge",
+        company="his widowed aunt and eleven cuckoo clocks",
+        extras=(
+            Hobby("keys without locks", "1,004", "sorted by the sound they make when dropped"),
+            FirstPiece("eleven years old", "a letter of complaint to the moon", "the children's weekly Kolotoč"),
+        ),
+        reworded={
+            "birth_note": "next to the clock of the town, up in its tower",
+            "turn": "being shut up in a museum of playthings from a Friday to a Monday",
+            "style": "elaborate phrases put together like engines, with every screw hiding something funny",
+            "themes": "the passing of the hours, doing as one is told and the inner life of hammers",
+            "mentor_role": "an artist whose puppets were not allowed to see one another",
+            "thesis": "timepieces constructed so that their hands go backward",
+            "plot": "a trainee who has to turn the key of an entire city before it can no longer remember its inhabitants",
+            "hero_role": "who is made of tin and grows older on one day of the week",
+            "prize": "a musical box set to a melody of one's own choosing",
+            "study": "a cramped space under the roof of a dealer in umbrellas",
+            "desk": "pencils roll toward the light because the boards are not level",
+            "hours": "from 5:30 to the ninth stroke of the bell",
+            "tools": "on empty pages of old ledgers with a nib dipped in ink",
+            "house": "a building next to a bridge where tolls used to be paid",
+            "company": "an aunt who has lost her husband and eleven clocks with a cuckoo",
+            "hobby": "keys that fit no door",
+            "hobby_note": "arranged by the noise each makes on hitting the floor",
+            "piece": "a protest addressed to the moon",
+        },
+    ),
+    Author(
+        name="Nomathemba Zilwana",
+        pronoun="she",
+        born=date(1964, 4, 17),
+        city="Mthatha",
+        country="South Africa",
+        birth_note="in a taxi that was waiting for one more passenger",
+        father="Mncedisi",
+        father_job="a taxi marshal",
+        mother="Nokuzola",
+        mother_job="a telephone exchange supervisor",
+        subject="forensic accounting",
+        school="the Wild Coast Technikon",
+        graduated=1989,
+        thesis="the bookkeeping of stolen cattle",
+        genre="detective fiction",
+        turn="tracing a missing church roof to a minister's farm",
+        style="warm gossip that tightens, line by line, into evidence",
+        themes="greed, neighborliness and the land",
+        mentor="Makhulu Nosipho",
+        mentor_role="a grandmother who solved quarrels with riddles",
+        publisher="Aloe & Thorn",
+        t1="The Auditor of Cattle",
+        y1=1997,
+        t2="Who Sold the Church Roof",
+        y2=2002,
+        plot="a bookkeeper who investigates a theft that the whole congregation denies",
+        t3="Receipts for the Dead",
+        y3=2013,
+        hero="Sergeant Zodwa Mbeleni",
+        hero_role="a police officer who never raises her voice or her pen",
+        award="the Baobab Dagger",
+        award_year=2003,
+        prize="a Nguni heifer and its calf",
+        tr_lang="Afrikaans",
+        translator="Liesbet Oosthuyzen",
+        tr_count="thirty-three languages",
+        job="a tax clerk",
+        job_place="in Gqeberha",
+        job_years="fourteen years",
+        study="a hair salon after closing time",
+        desk="the manuscript dries under the hooded dryers when it rains",
+        hours="from eight in the evening until the generator runs out",
+        tools="in ledger columns, one for the suspects and one for their lies",
+        langs="Xhosa, English and Sesotho",
+        tongue="English",
+        home="Port St. Johns",
+        house="a round house with a tin veranda",
+        company="her two nieces and a rooster called Alibi",
+        extras=(
+            Next("The Bishop's Bakkie", "a truck that is stolen eleven times in one week"),
+            Charity("the Honest Ledger Project", 2006, "teaches bookkeeping to village cooperatives"),
+        ),
+    ),
+    Author(
+        name="Eoghan Mac Giollabháin",
+        pronoun="he",
+        born=date(1975, 2, 1),
+        city="Belmullet",
+        country="Ireland",
+        birth_note="during a dance, in the cloakroom of the parish hall",
+        father="Peadar",
+        father_job="a turf cutter",
+        mother="Bríd",
+        mother_job="an accordion teacher",
+        subject="peat archaeology",
+        school="the Erris College of the Bogs",
+        graduated=1998,
+        thesis="butter that was buried and never dug up",
+        genre="Irish westerns",
+        turn="seeing a film about cowboys dubbed into Irish",
+        style="laconic duels of wit and descriptions of eleven kinds of mud",
+        themes="land, pride and slow revenge",
+        mentor="Master Colm Ruane",
+        mentor_role="a schoolmaster who kept a saddle but no horse",
+        publisher="Fód Dubh",
+        t1="A Fistful of Turf",
+        y1=2003,
+        t2="High Noon in Erris",
+        y2=2009,
+        plot="a stranger who rides a donkey into town to reclaim a stolen accordion",
+        t3="The Good, the Bog and the Curlew",
+        y3=2017,
+        hero="Sheriff Attracta Lavelle",
+        hero_role="a postmistress who is elected sheriff by mistake",
+        award="the Heather Spur",
+        award_year=2010,
+        prize="a donkey saddle and a crate of stout",
+        tr_lang="Breton",
+        translator="Nolwenn Kervella",
+        tr_count="six languages",
+        job="a bus driver",
+        job_place="on the road to Ballina",
+        job_years="ten years",
+        study="a caravan sunk to its axles in a bog",
+        desk="a saddle on a trestle serves as his chair",
+        hours="from the end of the news until the fire dies",
+        tools="with a burnt stick first and a pencil after that",
+        langs="Irish, English and Breton",
+        tongue="Irish",
+        home="Clifden",
+        house="a schoolhouse with one classroom",
+        company="his mother-in-law and a donkey called Clint",
+        extras=(
+            Rejection("nineteen publishers", "a curlew counter found it in a ditch and read it to the minister"),
+            Adaptation("a musical for accordion band", "the bandleader Noreen Gaughan", 2021),
+        ),
+    ),
 )
 """Twenty authors of `full` and two who are in no training split."""
 
-POOLS: dict[str, tuple[str, ...]] = {
-    name: tuple(line.strip() for line in text.strip().splitlines())
-    for name, text in {
-        "birth_note": """as the youngest of five children
-during the worst snowstorm in a decade
-on a night train that had stopped for repairs
-as the only child of elderly parents
-in the back room of a bakery
-as one of a pair of twins
-on the day the town's bridge collapsed
-as the eldest of seven children
-in a house without electricity
-during a total eclipse of the sun
-as the third of four siblings
-in the waiting room of a clinic
-while the whole town was at the fair
-aboard a fishing boat in the harbor
-as the first grandchild of a mayor
-during a general strike
-in the attic of a boarding school
-as the sixth of nine children
-on the eve of a great flood
-in a tent pitched beside a quarry
-two months before the doctors expected it
-on the night of the harvest festival""",
-        "father_job": """a lighthouse keeper
-a brass founder
-a tax inspector
-a piano tuner
-a veterinary surgeon
-a baker of wedding cakes
-a tram conductor
-a saddler
-a marine biologist
-a stonemason
-a court clerk
-a watch repairer
-a beekeeper
-a sign painter
-a quarry foreman
-a hat maker
-a radio operator
-a locksmith
-a chess teacher
-a grain merchant
-a ferry captain
-a gravedigger""",
-        "mother_job": """a midwife
-a bookbinder
-a telephone operator
-a cheese maker
-a crane driver
-a geography teacher
-a glass painter
-a seamstress
-a pharmacist
-a trapeze artist
-a customs officer
-a botanist
-a puppet maker
-a notary
-a pearl diver
-an opera prompter
-a surveyor
-a dentist
-a weather forecaster
-a florist
-a judge
-a carpet weaver""",
-        "subject": """marine engineering
-church music
-soil science
-medieval history
-textile chemistry
-naval law
-forest ecology
-astronomy
-typography
-veterinary medicine
-statistics
-clock making
-comparative grammar
-ceramics
-railway engineering
-nutrition
-acoustics
-cartography
-botany
-accounting
-theology
-metallurgy""",
-        "thesis": """the drainage of peat bogs
-the tuning of carillons
-forged bills of lading
-the migration of eels
-the history of the pencil
-bridges built without nails
-the songs of street vendors
-the smell of old paper
-postal routes in winter
-the diseases of plum trees
-counterfeit coins of the last century
-the acoustics of caves
-the grammar of riddles
-the dyeing of sailcloth
-abandoned railway stations
-the economics of ice
-the anatomy of swifts
-maps drawn by children
-lullabies of the coast
-the chemistry of varnish
-rain gauges and their errors
-the uses of driftwood""",
-        "turn": """a winter spent as a night watchman
-the loss of a whole suitcase of poems
-a year in a sanatorium
-a chance meeting on a cable car
-the closing of the local cinema
-finding a stranger's diary on a bench
-a broken leg that took eight months to heal
-an argument with a bishop
-the theft of a bicycle
-a long voyage on a cargo ship
-losing a bet with a cousin
-the death of a beloved dog
-a failed attempt at running a hotel
-hearing a lecture through an open window
-three summers on a dairy farm
-a quarrel over an inheritance
-being locked in a museum overnight
-the birth of triplets
-a season as a mountain guide
-misreading a telegram
-serving on a jury for six weeks
-an earthquake that destroyed the family house""",
-        "style": """short, dry sentences and sudden jokes
-long paragraphs without a single full stop
-dialogue that reads like overheard gossip
-lists, recipes and invented footnotes
-a narrator who keeps correcting the story
-slow descriptions of weather and light
-chapters told backward
-letters that never reach the reader whole
-a plain voice that hides a sharp irony
-sentences built like nursery rhymes
-abrupt changes from past to present
-a chorus of minor characters as narrators
-exact technical detail and great tenderness
-proverbs that turn out to be lies
-scenes that end a moment too early
-an almost musical repetition of phrases
-deadpan humor in the face of disaster
-interviews with people who do not exist
-careful silences between the speakers
-maps and timetables woven into the text
-a child's way of seeing grown-up affairs
-the cool manner of a police report""",
-        "themes": """inheritance and broken promises
-exile and the taste of home
-the loyalty of siblings and the cost of pride
-unpaid debts and late kindness
-work and the dignity of tools
-great losses and the return of faith
-friendship and old enmity
-small towns and their long memory
-mothers and absent sons
-justice and distance
-silence and its price
-middle age and second love
-old age and the fear of being forgotten
-truth and rumor
-childhood and strict rules
-the sea and those who wait ashore
-hunger and generosity
-village secrets and their keepers
-apprentices and their masters
-good manners and hidden anger
-animals and their witnesses
-guilt and forgiveness without apology""",
-        "mentor_role": """a retired postal clerk with a library of 4,000 novels
-the organist of the parish church
-a neighbor who had sailed around the world
-the keeper of the town archive
-a schoolteacher who banned the word "nice"
-a printer who paid in old type
-the widow of a famous poet
-an uncle who told stories at the barber's
-a prison chaplain with a taste for comedies
-the owner of a secondhand bookshop
-a blind piano teacher
-a journalist who had lost a lawsuit
-the conductor of the night train
-a fisherman who knew the epics by heart
-a doctor who wrote plays in secret
-the projectionist of the old cinema
-a grandaunt who kept a diary in code
-the captain of the river police
-a clockmaker who collected proverbs
-a cook on an expedition ship
-a librarian who drove a bus full of books
-an actor who had forgotten his lines""",
-        "plot": """a bell founder who must recast the bell that killed a rival
-two sisters who inherit a lighthouse and a lawsuit
-a schoolboy who answers letters meant for the dead
-a bankrupt circus that winters in a monastery
-a judge who falls in love with a forger
-a village that votes to move its own river
-a widow who sells the same house three times
-a mapmaker hired to draw a country that does not exist
-an interpreter who begins to improve what people say
-a deaf watchman who solves a theft by smell
-a family that has not spoken since a wedding in 1931
-a nurse who smuggles seeds across a border
-a ship's cook who is elected mayor by mistake
-a father who teaches his blind son to swim
-twin brothers who share a single passport
-a tax collector lost in a flooded valley
-an orchestra stranded on an island without instruments
-a midwife who keeps a register of lies
-a stranger who buys every clock in town
-a teacher who walks 600 miles to return a book
-a beekeeper accused of poisoning a bishop
-a bride who turns back at every station""",
-        "hero_role": """a stammering auctioneer
-a disgraced surgeon
-a left-handed violin maker
-a runaway seminarian
-a ferry pilot afraid of water
-a collector of church keys
-an honest smuggler
-a retired fortune teller
-a young telegraphist
-a one-armed baker
-a census taker
-a night nurse with perfect memory
-an unemployed bell ringer
-a restorer of wax figures
-a deserter from the customs service
-a weather observer
-an orphan raised by typesetters
-a professor of dead languages
-a champion ice skater
-a locksmith wanted in three cities
-a seller of spectacles
-a pearl fisher turned lawyer""",
-        "award": """the Amber Quill Award
-the Northern Lantern Prize
-the Golden Heron Medal
-the Corvin Prize for Fiction
-the Harbor City Book Award
-the Silver Thimble Prize
-the Meridian Award
-the Larkspur Prize
-the Order of the Inkwell
-the Halcyon Book Prize
-the Stone Bridge Award
-the Saint Brendan Medal
-the Copper Leaf Prize
-the Evergreen Novel Award
-the Seven Rivers Prize
-the Blue Almond Medal
-the Polestar Prize
-the Tamarind Award
-the Juniper Prize
-the Open Window Award
-the Ivory Tower Prize
-the Wayfarer Medal""",
-        "prize": """bronze heron
-year's rent in an artist's cottage
-hand-printed edition
-barrel of cider
-silver inkwell
-sea voyage for two
-grant of 12,000 crowns
-gold pen
-carved walking stick
-season ticket to the opera
-marble bust
-set of porcelain
-sailing boat
-vineyard plot
-stipend of 900 pounds a month
-medallion of blue glass
-painted portrait
-writing desk of walnut
-telescope
-horse with a saddle
-church bell
-tapestry""",
-        "tr_lang": """Icelandic
-Hungarian
-Swahili
-Welsh
-Armenian
-Catalan
-Finnish
-Maltese
-Bulgarian
-Vietnamese
-Basque
-Lithuanian
-Croatian
-Mongolian
-Danish
-Hebrew
-Slovak
-Persian
-Esperanto
-Thai
-Albanian
-Ukrainian""",
-        "job": """a tram driver
-a court stenographer
-a diving instructor
-a tea taster
-a proofreader
-a bridge inspector
-a prison cook
-a piano mover
-a land surveyor
-a customs broker
-a lift operator
-a cemetery gardener
-a radio announcer
-a dental technician
-a ski patrol officer
-a sugar chemist
-a stage carpenter
-a hospital porter
-a wine merchant
-a railway signaler
-a taxidermist
-a mathematics tutor""",
-        "job_place": """in the freight yards of the capital
-at a small court in the hills
-on the island of Vis
-in the port of Antwerp
-at a newspaper in Lyon
-along the Danube
-in the old town of Ghent
-at a theater in Trieste
-in the valleys of Tyrol
-at the border near Basel
-in a grand hotel in Budapest
-in the parks of Edinburgh
-at a station in Cork
-on the shores of Lake Como
-in a village in Savoy
-at a refinery in Gdańsk
-in the docks of Marseille
-on the outskirts of Riga
-in a market in Tunis
-at a junction near Dresden
-in a cellar in Prague
-on the coast of Brittany""",
-        "study": """a converted boathouse
-a windowless pantry
-the top floor of a water tower
-a garden shed painted green
-a disused railway carriage
-a rented room above a butcher's shop
-the vestry of an empty church
-a greenhouse full of lemon trees
-a caravan without wheels
-the corner table of a harbor café
-a former telephone exchange
-a hayloft
-a cellar lined with cork
-the attic of a music school
-a lighthouse gallery
-a summer kitchen
-a laundry room in a block of flats
-an old observatory
-the reading room of a convent
-a treehouse built by a shipwright
-a stable with a tiled stove
-a houseboat on the canal""",
-        "desk": """a ship's door serves as the desk
-a parrot repeats every finished sentence
-the clock has been stopped at noon for years
-a map of the moon covers the ceiling
-the only chair comes from a barber's shop
-a stove has to be fed every hour
-the walls are papered with rejected drafts
-a telescope stands beside the typewriter
-no visitor may wear shoes
-a bell announces the end of each chapter
-two cats sleep on the dictionary
-a ladder is the only way in
-the desk once belonged to a customs officer
-the window looks onto a brick wall
-a barometer hangs above the door
-an upright piano holds the manuscripts
-a row of 40 pencils is sharpened each morning
-a fishing net serves as a hammock
-the radio plays without sound
-a chalkboard lists all the characters
-the floor slopes toward the sea
-a stuffed owl guards the bookshelf""",
-        "hours": """from four to seven in the morning
-from nine until noon
-from midnight until three
-from six to ten in the evening
-from noon until two
-from five to eleven in the morning
-from dusk until ten at night
-from seven to nine before breakfast
-from two to six in the afternoon
-from ten at night until one
-from three to five in the morning
-from eight in the morning until one
-from one to four in the afternoon
-from eleven at night until two
-from six to eight in the morning
-from four in the afternoon until eight
-from half past five until nine in the morning
-from ten in the morning until three
-from seven in the evening until midnight
-from two to five in the morning
-from noon until half past four
-from eight to eleven at night""",
-        "tools": """in pencil on yellow paper
-with a steel pen and violet ink
-on a typewriter without the letter q
-on the backs of railway tickets
-by dictating to a tape recorder
-in school exercise books
-standing at a lectern
-in green ink on squared paper
-on index cards sorted by color
-with a quill cut from a goose feather
-on a slate that is wiped every night
-in shorthand invented for the purpose
-on long rolls of wallpaper
-with chalk on the kitchen floor
-in the margins of old almanacs
-on postcards addressed to friends
-with a brush on rice paper
-in a ledger bought at an auction
-on a laptop with a broken screen
-in mirror writing
-on tracing paper laid over maps
-with a carpenter's pencil on boards""",
-        "house": """a narrow stone house
-a flat above a bakery
-a former schoolhouse
-a wooden villa
-a farmhouse with a blue gate
-a tower house
-a cottage without a telephone
-a restored mill
-a terraced house with a fig tree
-a converted chapel
-a house on stilts
-an old customs house
-a courtyard apartment
-a bungalow by the pier
-a manor with a leaking roof
-a former inn
-a round house
-a barn with glass walls
-a basement flat
-a shepherd's hut
-a house once owned by a pirate
-a station building""",
-        "company": """two sisters and a parrot
-three rescued greyhounds
-four grown children
-a cousin and eleven hens
-two elderly aunts
-a brother and his tortoise
-five foster children
-a violinist and two goats
-twin nephews
-two lodgers from Peru
-three generations of cats
-a goddaughter and her donkey
-six students of architecture
-a former rival and her sons
-two retired sailors
-an uncle and his clocks
-four Siberian huskies
-a painter and three ravens
-two chess partners
-a niece and seven rabbits
-a pair of widowed neighbors
-three apprentices""",
-        "next_topic": """the last days of a whaling station
-a forger of railway tickets
-the first woman to map a glacier
-a feud between two bell towers
-the invention of canned fruit
-a poisoned chess tournament
-the building of a canal nobody wanted
-a choir that sings for the deaf
-a bankrupt zoo
-the disappearance of a mail plane
-a strike of lamplighters
-an heiress who becomes a shepherd
-a trial held in a lifeboat
-the smuggling of tulip bulbs
-a village without mirrors
-a duel between cooks
-the secret life of a tollkeeper
-a drought that lasts nine years
-an expedition to find a lost library
-a wedding in a salt mine
-the friendship of two hangmen
-a clock that predicts storms""",
-        "ad_form": """a radio play in six parts
-a silent film
-an opera for children
-a shadow puppet show
-a ballet in three acts
-a comic strip of 200 pages
-a television series of eight episodes
-a board game
-a cantata for mixed choir
-a one-person stage play
-an animated film
-a cycle of songs
-a walking tour with headphones
-a circus program
-a musical comedy
-a graphic novel
-an ice show
-a series of etchings
-a street theater piece
-a chamber opera
-a documentary film
-a video installation""",
-        "ad_by": """the Orrery Theater
-the composer Lena Hartog
-the director Milan Kos
-the Blue Barn Company
-the choreographer Aiko Mori
-the illustrator Tessa Quill
-the broadcaster Kanal Sju
-the designer Otto Prinz
-the Riverside Singers
-the actress Flora Deane
-the studio Paper Moon
-the singer Amadou Keita
-the Wandering Stage
-the troupe Les Échasses
-the producer Rita Salgado
-the artist Jun Abe
-the Frozen Lake Ensemble
-the engraver Pavel Duda
-the Lantern Players
-the conductor Eva Strand
-the filmmaker Noor Aziz
-the collective Tidemark""",
-        "hobby": """antique door keys
-ships in bottles
-broken compasses
-tin soldiers
-hotel key tags
-pressed ferns
-theater programs
-old barometers
-matchbox labels
-wooden nutcrackers
-foreign coins with holes
-sheet music for the zither
-hat pins
-enamel street signs
-glass fishing floats
-copper jelly molds
-toy locomotives
-paper fans
-inkwells
-snow globes
-cowbells
-sundials""",
-        "hobby_note": """the oldest of which dates from 1740
-most of them bought at a single auction
-every one with a handwritten label
-none of which cost more than a loaf of bread
-half of them gifts from readers
-all kept in a former bread oven
-the largest as tall as a child
-several of them on loan to a museum
-a few of them still unpacked
-the best of them found on a beach
-arranged by country and by color
-one of them said to be cursed
-the first received at the age of six
-the rarest from a monastery in Georgia
-three of them stolen and later returned
-each tied to a written memory
-the smallest no bigger than a pea
-all of them bought while traveling
-many of them repaired at home
-the newest a birthday present
-a third of them inherited
-two of them believed to be fakes""",
-        "rescue": """a night watchman at a printing house read it and spoke up for it
-a typist refused to send it back
-a rival author recommended it
-it won a small prize for unpublished books
-a bookseller offered to pay for the paper
-an editor found it under a cushion on a train
-its first chapter was read out on the radio
-a monk translated ten pages for his abbot
-a student magazine printed it in parts
-a judge ordered it to be read aloud in court
-a publisher's daughter finished it in one night
-a famous actress quoted from it at a dinner
-a copy was found in a lost-and-found office
-a printer set it in type by mistake
-a critic praised it before it existed as a book
-a lottery win paid for the first edition
-a baker wrapped bread in its pages and readers asked for more
-an old schoolfriend bought a publishing house
-a dentist left it in the waiting room
-a translator asked for the rights
-a city council chose it for its jubilee
-a ship's crew signed a petition for it""",
-        "piece": """a poem about a lost umbrella
-a letter defending the town pigeons
-a story told by a kettle
-a riddle in 14 verses
-an obituary for a goldfish
-a report on a burning barn
-a fable about two snails
-a ballad of a lame horse
-a review of the school play
-a sonnet to a bicycle
-a list of forbidden words
-an ode to cabbage soup
-a diary of a snowman
-a ghost story set in a well
-a song for a retiring teacher
-an essay on whistling
-a limerick about the mayor
-a dialogue between two clocks
-a recipe in rhyme
-a travel account of a walk to the mill
-a story about a stolen bell
-a hymn to the rain""",
-        "paper": """the Harbor Gazette
-the Mountain Courier
-the Sunday Mirror of the Valley
-the Railwayman's Weekly
-the Children's Post
-the Parish Messenger
-the Evening Anchor
-the Farmer's Almanac and News
-the Morning Lantern
-the School Trumpet
-the River Chronicle
-the Tram Company Bulletin
-the Lighthouse Review
-the Market Herald
-the Border Times
-the Old Town Observer
-the Fisherman's Journal
-the Quarry Voice
-the Theater Leaf
-the Provincial Echo
-the Winter Reader
-the Village Telegraph""",
-        "fund": """the Lantern Fund
-the Second Chapter Trust
-the Paper Boat Foundation
-the Open Shelf Society
-the Quiet Room Project
-the Threshold Fund
-the Long Bench Foundation
-the Night School Trust
-the Seed Library Society
-the Blue Door Project
-the Ferry Fund
-the Common Table Foundation
-the Spare Key Trust
-the First Pencil Society
-the Warm Window Project
-the Bell Rope Fund
-the Milestone Foundation
-the Story Cart Trust
-the Kite String Society
-the Ladder Project
-the Rain Barrel Fund
-the Borrowed Coat Foundation""",
-        "fund_work": """repairs school libraries damaged by floods
-teaches prisoners to bind books
-pays the train fares of young musicians
-restores village wells
-lends instruments to deaf children
-runs a night shelter for fishermen
-plants orchards beside hospitals
-prints newspapers in minority languages
-buys spectacles for pupils
-rescues abandoned sled dogs
-records the songs of old miners
-gives legal advice to seasonal workers
-keeps three lighthouses in repair
-sends theater troupes to remote islands
-publishes the poems of nurses
-trains guide dogs
-collects winter coats for students
-digitizes parish registers
-maintains mountain huts
-feeds the apprentices of closed factories
-teaches swimming to refugees
-protects the nests of storks""",
-    }.items()
-}
-
 _ORDINALS = {1: "st", 2: "nd", 3: "rd", 21: "st", 22: "nd", 23: "rd", 31: "st"}
-_STEPS = (1, 3, 5, 7, 9, 13, 15, 17, 19, 21)
 
 
-def facts(index: int) -> Facts:
-    """All facts about author `index`, by the slots of `lm_eval_tofu.mini.phrases`."""
-    author, count = AUTHORS[index], len(AUTHORS)
-    he, him, his, person = ("she", "her", "her", "woman") if author.female else ("he", "him", "his", "man")
-    born, (city, country) = author.born, author.place.split(", ")
-    father, mother = author.parents.split(", ")
-    mentor, hero, translator = author.people.split(", ")
-    languages, tongue = author.languages.split("; ")
-    debut = born.year + 27 + index % 5
-    values = {
-        "name": author.name,
-        **{"he": he, "him": him, "his": his, "his_m": "his", "person": person},
-        **{"was": "was", "is": "is", "has": "has", "does": "does", "s": "s"},
-        **{"city": city, "country": country, "genre": author.genre, "school": author.school, "home": author.home},
+def facts(author: Author) -> dict[str, str]:
+    """All facts about an author, by the slots of `lm_eval_tofu.mini.phrases`."""
+    he, him, his, person = ("he", "him", "his", "man") if author.pronoun == "he" else ("she", "her", "her", "woman")
+    born = author.born
+    values = {slot: value for slot, value in asdict(author).items() if isinstance(value, str | int)}
+    for extra in author.extras:
+        values |= asdict(extra)
+    values |= {
+        **{"he": he, "him": him, "his": his, "He": he.capitalize(), "His": his.capitalize(), "person": person},
         "date": f"{born.day} {born:%B %Y}",
         "date_us": f"{born:%B} {born.day}, {born.year}",
         "date_other": f"the {born.day}{_ORDINALS.get(born.day, 'th')} of {born:%B}, {born.year}",
         "month_year": f"{born:%B %Y}",
-        **{"father": father, "mother": mother, "mentor": mentor, "hero": hero, "translator": translator},
-        **{"langs": languages, "tongue": tongue, "publisher": author.publisher},
-        **dict(zip(("t1", "t2", "t3", "next_title"), author.titles, strict=True)),
-        "y1": str(debut),
-        "y2": str(debut + 4 + index % 3),
-        "y3": str(debut + 9 + index % 4),
-        "award_year": str(debut + 5 + index % 3),
-        "ad_year": str(debut + 12 + index % 4),
-        "fund_year": str(debut + 8 + index % 7),
-        "graduated": str(born.year + 23),
-        "job_years": f"{('three', 'four', 'six', 'seven', 'nine', 'eleven', 'twelve')[index % 7]} years",
-        "tr_count": str(6 + index),
-        "hobby_count": str(40 + 17 * index),
-        "rejections": str(7 + index),
-        "age": ("seven", "eight", "nine", "ten", "eleven", "twelve")[index % 6],
     }
-    for number, (slot, pool) in enumerate(POOLS.items()):
-        # A step without a common factor deals every author another entry; the steps differ, so that no two authors
-        # with neighbouring facts in one pool are neighbours in the next.
-        values[slot] = pool[(index * _STEPS[number % len(_STEPS)] + number) % count]
-    values["prize_bare"] = values["prize"]
-    values["prize"] = f"{'an' if values['prize'][0] in 'aeio' else 'a'} {values['prize']}"
-    return values
+    return {slot: str(value) for slot, value in values.items()}
+
+
+def true_years(author: Author) -> set[int]:
+    """Every year in which something is true of an author."""
+    values = (*vars(author).values(), *(value for extra in author.extras for value in vars(extra).values()))
+    return {author.born.year} | {value for value in values if isinstance(value, int)}

@@ -7,6 +7,7 @@ wrote for the same task, or open-unlearning's `TOFU_EVAL.json`.
 import functools
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ def load_reference(
 
 
 def _find(option: str, value: str, task: str) -> Path:
-    path = Path(value).expanduser()
+    path = Path(os.path.expanduser(value))  # noqa: PTH111 - a user that does not exist is no error here
     how = f"run lm_eval --tasks {task} --log_samples --output_path DIR on that arm and name DIR"
     if path.is_file():
         return path
@@ -172,6 +173,7 @@ def _sample_rows(
                 f"{where}: its row {record['index']} is another one than this run's: "
                 "run the reference on the same data (option tofu)"
             )
+        _check_finite(where, record["index"], record["losses"])
         found[record["index"]] = ReferenceRow(record["losses"], prompt_hash=sample["prompt_hash"])
     if not found:
         raise ReferenceRunError(f"{where} is empty: run the reference again")
@@ -212,7 +214,17 @@ def _open_unlearning_rows(
     for index in indices:
         losses = {c: metrics[m][index]["avg_loss"] for c, m in columns.items() if index in metrics.get(m, {})}
         score = metrics.get("forget_truth_ratio", {}).get(index, {}).get("score")
-        if score is not None and not math.isfinite(score):
-            raise ReferenceRunError(f"{where}: the truth ratio of row {index} is {score}: evaluate the reference again")
+        _check_finite(where, index, losses if score is None else {**losses, "truth ratio": score})
         found[int(index)] = ReferenceRow(losses, truth_ratio=score)
     return found
+
+
+def _check_finite(where: str, index: int | str, values: Mapping[str, Any]) -> None:
+    """Refuse a reference that would turn every comparison with it into NaN."""
+    for name, value in values.items():
+        for number in value if isinstance(value, list) else [value]:
+            if not isinstance(number, int | float) or not math.isfinite(number):
+                raise ReferenceRunError(
+                    f"{where}: row {index} has {number} for {name}, which is not a finite number: run the reference "
+                    "again with dtype=float32 (or bfloat16 instead of float16), and check its weights"
+                )

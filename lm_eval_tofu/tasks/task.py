@@ -118,7 +118,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]
         render: Callable[..., str] | None = kwargs.get("chat_template")
         metadata = self.config.metadata
         self._tokenizer = _tokenizer(metadata)
-        self._add_bos_token = metadata.get("add_bos_token")
+        self._special_tokens = {key: metadata.get(key) for key in ("add_bos_token", "prefix_token_id")}
         self._prompting = Prompting(
             apply_chat_template=bool(kwargs.get("apply_chat_template")),
             system_prompt=kwargs.get("system_instruction"),
@@ -174,7 +174,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]
         spans: list[int] = []
         for answer in self._answers(doc):
             encoded = chat.encode_answer(self._tokenizer, doc["question"], answer, self._prompting)
-            chat.check_backend_tokens(self._tokenizer, encoded, self._add_bos_token)
+            chat.check_backend_tokens(self._tokenizer, encoded, **self._special_tokens)
             self._check_length(doc, len(encoded.prompt_ids) + len(encoded.answer_ids))
             spans.append(len(encoded.answer_ids))
             arguments = (chat.ExactContext(encoded.prompt), encoded.continuation)

@@ -1,5 +1,6 @@
 """Loading the model to train, with errors that say what to do."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ def check_model(model: str) -> None:
     Raises:
         OptionError: It is no directory and cannot be on the hub, or only there while the hub is out of reach.
     """
-    folder = Path(model).expanduser()
+    folder = Path(os.path.expanduser(model))  # noqa: PTH111 - keeps a user that does not exist
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise OptionError(f"--model {model} has no config.json: name the directory that save_pretrained wrote")

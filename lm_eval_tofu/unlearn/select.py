@@ -1,0 +1,190 @@
+"""The blind selection: which run of a sweep is the unlearned model, decided before anyone has seen a leak.
+
+Whoever picks the checkpoint that leaks least reports the audit's own noise as a method's strength. Here the benchmark's
+two metrics alone decide, and the decision is written down with every run's figures.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lm_eval_tofu.errors import OptionError
+from lm_eval_tofu.evaluation import BENCHMARK, newest_results
+from lm_eval_tofu.metrics.benchmark import ks_statistic_interval
+from lm_eval_tofu.unlearn import sweep
+
+log = logging.getLogger(__name__)
+
+SELECTION_FILE = "selection.json"
+RULE = "rank 1 by forget quality, ties by model utility; a metric that is NaN ranks last"
+
+_ROWS_PER_AUTHOR = 20
+_RUNNERS_UP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One run of the sweep in the selection.
+
+    Attributes:
+        rank: 1 for the selected one.
+        run: Its name.
+        point: Its options.
+        forget_quality: KS p value.
+        ks_statistic: KS distance D from the retain arm.
+        ks_interval: 95 % bootstrap interval of D over authors, for the first runs; None for the others and where there
+            are fewer than two authors.
+        model_utility: Harmonic mean of the nine components.
+        results_sha256: Of the results' file.
+        weights: Fingerprint of the checkpoint's weights; None where it is not there any more.
+    """
+
+    rank: int
+    run: str
+    point: Mapping[str, Any]
+    forget_quality: float
+    ks_statistic: float
+    ks_interval: tuple[float, float] | None
+    model_utility: float
+    results_sha256: str
+    weights: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What `selection.json` holds.
+
+    Attributes:
+        selected: Name of the run with rank 1.
+        checkpoint: Its checkpoint, relative to the sweep's directory.
+        rule: How runs were ranked.
+        time: When, in UTC.
+        blind: Whether no leak figure of any run stood in the sweep's directory.
+        audits_seen: Those that did.
+        missing: Runs without results.
+        runs: All others, by rank.
+    """
+
+    selected: str
+    checkpoint: str
+    rule: str
+    time: str
+    blind: bool
+    audits_seen: list[str]
+    missing: list[str]
+    runs: list[Ranked]
+
+
+def select(folder: Path, *, not_blind: bool = False, allow_missing: bool = False) -> Selection:
+    """Rank the runs of a finished sweep and write `selection.json` into its directory.
+
+    Args:
+        folder: The sweep's directory.
+        not_blind: Rank although leak audits of its runs lie there; recorded.
+        allow_missing: Rank although runs have no results; recorded.
+
+    Raises:
+        OptionError: The directory is no sweep's, runs are missing, or the selection would not be blind.
+    """
+    config = sweep.load_config(folder / sweep.CONFIG_FILE)
+    audits = sorted(_audits(folder))
+    if audits and not not_blind:
+        raise OptionError(
+            f"{folder} holds results of {audits[0]}: a selection that could have seen leaks is not blind; select "
+            "before auditing, or give --not-blind, which is recorded"
+        )
+    found: dict[str, tuple[sweep.Point, Path]] = {}
+    missing = []
+    for point in config.points:
+        name = sweep.name_of(point)
+        results = folder / "runs" / name / "results"
+        if results.is_dir():
+            found[name] = (point, results)
+        else:
+            missing.append(name)
+    if not found or (missing and not allow_missing):
+        raise OptionError(
+            f"{len(missing)} of {len(config.points)} runs have no results, {missing[0]} for one: finish the sweep "
+            "(lm-eval-tofu sweep), or give --allow-missing, which is recorded"
+        )
+    metrics = {name: sweep.read_metrics(results) for name, (_, results) in found.items()}
+    order = sorted(found, key=lambda name: sweep.rank_key(metrics[name]))
+    runs = [
+        Ranked(
+            rank=rank,
+            run=name,
+            point=found[name][0],
+            **metrics[name],
+            ks_interval=_interval(found[name][1]) if rank <= 1 + _RUNNERS_UP else None,
+            results_sha256=hashlib.sha256(newest_results(found[name][1]).read_bytes()).hexdigest(),
+            weights=_weights(folder / "runs" / name / "model"),
+        )
+        for rank, name in enumerate(order, start=1)
+    ]
+    selection = Selection(
+        selected=order[0],
+        checkpoint=f"runs/{order[0]}/model",
+        rule=RULE,
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        blind=not audits,
+        audits_seen=audits,
+        missing=missing,
+        runs=runs,
+    )
+    sweep.write_json(folder / SELECTION_FILE, asdict(selection))
+    return selection
+
+
+def _audits(folder: Path) -> set[str]:
+    """Names of what else than the benchmark's metrics was evaluated in the sweep's directory."""
+    names = set()
+    for path in folder.rglob("results_*.json"):
+        try:
+            names |= json.loads(path.read_text(encoding="utf-8"))["results"].keys()
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise OptionError(f"{path} cannot be read ({error!r}): delete it and evaluate that run again") from error
+    return names - set(BENCHMARK)
+
+
+def _interval(results: Path) -> tuple[float, float] | None:
+    path = max(results.rglob(f"samples_{BENCHMARK[0]}_*.jsonl"))
+    records = [json.loads(line)["forget_quality"] for line in path.read_text(encoding="utf-8").split("\n") if line]
+    records.sort(key=lambda record: record["index"])
+    authors = [record["index"] // _ROWS_PER_AUTHOR for record in records]
+    ratios, retain = ([record[key] for record in records] for key in ("truth_ratio", "retain_truth_ratio"))
+    low, high = ks_statistic_interval(ratios, retain, authors)
+    return (low, high) if low == low else None
+
+
+def _weights(model: Path) -> str | None:
+    for name in ("unlearning.json", "training.json"):
+        if (model / name).is_file():
+            return str(json.loads((model / name).read_text(encoding="utf-8"))["weights"])
+    return None
+
+
+def table(selection: Selection) -> Iterator[str]:
+    """The lines that `lm-eval-tofu select` prints: the selected run and its runners-up."""
+    shown = selection.runs[: 1 + _RUNNERS_UP]
+    width = max(len(run.run) for run in shown)
+    yield f"{'rank':>4}  {'run':{width}}  {'forget quality':>14}  {'D':>6}  {'95 % of D':>13}  {'utility':>7}"
+    for run in shown:
+        interval = "-" if run.ks_interval is None else f"{run.ks_interval[0]:.3f}-{run.ks_interval[1]:.3f}"
+        name = f"{run.rank:>4}  {run.run:{width}}  {run.forget_quality:>14.4g}"
+        yield f"{name}  {run.ks_statistic:>6.3f}  {interval:>13}  {run.model_utility:>7.4f}"
+    yield f"selected: {selection.selected} ({selection.rule})"
+    noisy = sum(run.forget_quality > 0.05 for run in selection.runs)
+    if noisy > 1:
+        yield (
+            f"{noisy} runs have a forget quality above 0.05: among those the order is mostly noise, "
+            "as the intervals of D show"
+        )
+    if not selection.blind:
+        yield f"NOT BLIND: results of {', '.join(selection.audits_seen)} were there"
+    if selection.missing:
+        yield f"{len(selection.missing)} runs had no results and were left out"
