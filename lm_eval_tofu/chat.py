@@ -9,9 +9,10 @@ with it. Without a template the prompt is `Question: {q}\\nAnswer:` and the span
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from datetime import datetime, tzinfo
+from typing import Any, NamedTuple, Self
+from unittest import mock
 
 from lm_eval_tofu.errors import PromptError
 
@@ -215,12 +216,18 @@ def dates_itself(tokenizer: Any, prompting: Prompting) -> bool:
     template = getattr(tokenizer, "chat_template", None)
     if not prompting.apply_chat_template or "strftime_now" not in str(template):
         return False
-    # A variable of that name stands before transformers' own function: the prompt of another day.
-    another_day = {**prompting.template_args, "strftime_now": datetime(2001, 2, 3).strftime}
-    today, then = (
-        render_prompt(tokenizer, "?", asked) for asked in (prompting, replace(prompting, template_args=another_day))
-    )
-    return today != then
+    from transformers.utils import chat_template_utils
+
+    today = render_prompt(tokenizer, "?", prompting)
+    # transformers takes the day from here; its newest versions let no variable of the template replace it.
+    with mock.patch.object(chat_template_utils, "datetime", _AnotherDay):
+        return today != render_prompt(tokenizer, "?", prompting)
+
+
+class _AnotherDay(datetime):
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return cls(2001, 2, 3, tzinfo=tz)
 
 
 def _name(tokenizer: Any) -> str:

@@ -71,6 +71,15 @@ class TestConfig:
         sweep.write_json(tmp_path / "kept.json", json.loads(json.dumps(sweep.asdict(config))))
         assert sweep.load_config(tmp_path / "kept.json") == config
 
+    def test_a_sweep_by_its_directory(self, config_file: Path, tmp_path: Path) -> None:
+        config = sweep.read_config(config_file)
+        config.folder.mkdir()
+        sweep.write_json(config.folder / "sweep.json", sweep.asdict(config))
+        assert sweep.read_config(config.folder) == config
+        moved = config.folder.rename(tmp_path / "moved")
+        again = sweep.read_config(moved)
+        assert (again.output, again.study, again.points) == (str(moved), config.study, config.points)
+
     def test_arguments_of_a_run(self, tmp_path: Path) -> None:
         path = written(tmp_path, training={"batch_size": 4}, tofu="mini")
         config = sweep.read_config(path)
@@ -117,7 +126,7 @@ class TestConfig:
             sweep.read_config(path)
 
     def test_no_file(self) -> None:
-        with pytest.raises(OptionError, match=r"'npo-55' is no file and no preset \(.*npo-54.*\): name one"):
+        with pytest.raises(OptionError, match=r"'npo-55' is no file, .* and no preset \(.*npo-54.*\): name one"):
             sweep.read_config("npo-55")
 
 

@@ -138,10 +138,10 @@ def name_of(point: Point) -> str:
 
 
 def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) -> SweepConfig:
-    """Read a sweep's YAML file, or a preset by its name.
+    """Read a sweep's YAML file, a preset by its name, or a sweep that was begun by its directory.
 
     Args:
-        path: A file, or the name of a preset.
+        path: A file, the name of a preset, or a directory.
         overrides: Values that replace the file's; None is passed over.
 
     Raises:
@@ -151,8 +151,14 @@ def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
 
     presets = {preset.stem: preset for preset in sorted(PRESETS_DIR.glob("*.yaml"))}
     file = presets.get(str(path), Path(path))
+    if (file / CONFIG_FILE).is_file():
+        # The directory may have been moved since.
+        content = {**_read_json(file / CONFIG_FILE), "output": str(path)}
+        return _checked(content | {k: v for k, v in (overrides or {}).items() if v is not None}, str(file))
     if not file.is_file():
-        raise OptionError(f"the sweep {str(path)!r} is no file and no preset ({', '.join(presets)}): name one")
+        raise OptionError(
+            f"the sweep {str(path)!r} is no file, no sweep's directory and no preset ({', '.join(presets)}): name one"
+        )
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -201,11 +207,14 @@ def load_config(path: Path) -> SweepConfig:
     Raises:
         OptionError: There is none, or it cannot be read.
     """
+    return _checked(_read_json(path), str(path))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise OptionError(f"{path} cannot be read ({error}): name the directory of a sweep") from error
-    return _checked(content, str(path))
 
 
 def check(config: SweepConfig) -> None:
