@@ -10,8 +10,9 @@ vocabulary, and runs forget and retain rows through the model apart. Three measu
     joined       forget and retain rows go through the model together
 
 All forms see the same batches and the same optimizer, so their losses must be the same. Each runs in a process of its
-own, one after the other; memory is the process's peak resident set less its peak before the model was loaded, when a
-toy model had already made every library load what it needs. Writes `benchmarks/npo_step.json`.
+own, one after the other. Memory is the process's peak resident set less its peak before the model was loaded, when a
+toy model had already made every library load what it needs. Processor time is the steadier figure where other programs
+run. Writes `benchmarks/npo_step.json`.
 """
 
 import argparse
@@ -165,9 +166,9 @@ def child(form: Form, ours: bool, name: str, model_path: str, tofu_name: str, ba
         reference_model = copy.deepcopy(model).eval().requires_grad_(False)
     once = time.perf_counter() - once
 
-    losses, seconds = [], []
+    losses, seconds, processor = [], [], []
     for inputs in batches:
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         if trainer is not None:
             value = trainer.compute_loss(model, inputs)
         else:
@@ -189,9 +190,11 @@ def child(form: Form, ours: bool, name: str, model_path: str, tofu_name: str, ba
         optimizer.zero_grad()
         losses.append(value.item())
         seconds.append(time.perf_counter() - start)
+        processor.append(time.process_time() - used)
     answer = sum(int((b["labels"][:, 1:] != IGNORED).sum()) for b in batches)
     return {
         "seconds a step": statistics.median(seconds[WARM_UP:]),
+        "processor seconds a step": statistics.median(processor[WARM_UP:]),
         "all seconds": seconds,
         "once, seconds": once,
         "peak memory, MiB": peak() - baseline,
@@ -212,6 +215,7 @@ def judged(forms: dict[str, dict[str, Any]]) -> dict[str, Any]:
     relative = {
         name: {
             "time": form["seconds a step"] / usual["seconds a step"],
+            "processor time": form["processor seconds a step"] / usual["processor seconds a step"],
             "memory": form["peak memory, MiB"] / usual["peak memory, MiB"],
             "largest difference in loss": max(abs(a - b) for a, b in zip(form["losses"], usual["losses"], strict=True)),
         }
@@ -229,11 +233,13 @@ def judged(forms: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def table(forms: dict[str, dict[str, Any]]) -> str:
     """A Markdown table of one model's forms."""
-    lines = ["| | s a step | of usual | peak MiB | of usual | loss differs by |", "|---|---|---|---|---|---|"]
+    lines = ["| | s a step | of usual | of its processor time | peak MiB | of usual | loss differs by |"]
+    lines.append("|---|---|---|---|---|---|---|")
     for name, relative in judged(forms)["relative to usual"].items():
         form = forms[name]
         lines.append(
-            f"| {name} | {form['seconds a step']:.3f} | {relative['time']:.2f} | {form['peak memory, MiB']:.0f} | "
+            f"| {name} | {form['seconds a step']:.3f} | {relative['time']:.2f} | "
+            f"{relative['processor time']:.2f} | {form['peak memory, MiB']:.0f} | "
             f"{relative['memory']:.2f} | {relative['largest difference in loss']:.1e} |"
         )
     return "\n".join(lines)

@@ -454,7 +454,7 @@ def test_npo_on_the_miniature(tmp_path, monkeypatch):
     assert unlearned["forget_quality/forget_quality_log10"] > full["forget_quality/forget_quality_log10"] + 4
 
 
-NANO = {"epochs": 10, "learning_rate": 2e-3, "alpha": 5.0, "beta": 0.05}
+NANO = {"epochs": 10, "learning_rate": 2e-3, "alpha": 5.0, "beta": 0.03}
 """What suits 0.7 million parameters and 40 rows."""
 
 
