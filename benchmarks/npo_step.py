@@ -3,11 +3,15 @@
     python benchmarks/npo_step.py [--models nano smollm2] [--smollm2 DIR] [--tofu mini] [--batch 8] [--steps 6]
 
 The usual form keeps a deep copy of the model as reference and evaluates it at every step, projects every token onto the
-vocabulary, and runs forget and retain rows through the model apart. Three measures make it ours:
+vocabulary, and runs forget and retain rows through the model one after the other, then back through both. What can be
+changed about it:
 
     cached       the reference's log-probabilities are computed once, before the first step
     answers      only positions that predict an answer token are projected onto the vocabulary
-    joined       forget and retain rows go through the model together
+    joined       forget and retain rows go through the model in one batch
+
+Ours takes the first two. In place of the third it goes forward and back with the forget rows, then with the retain rows,
+so that the activations of one kind are in memory; `ours, joined` (`joint_pass`) does not.
 
 All forms see the same batches and the same optimizer, so their losses must be the same. Each runs in a process of its
 own, one after the other. Memory is the process's peak resident set less its peak before the model was loaded, when a
@@ -54,9 +58,10 @@ FORMS = {
     "usual + cached": Form(True, False, False),
     "usual + answers": Form(False, True, False),
     "usual + joined": Form(False, False, True),
-    "ours": Form(True, True, True),
+    "ours, joined": Form(True, True, True),
+    "ours": Form(True, True, False),
 }
-"""`ours` is `NPOTrainer.compute_loss` itself; the others are written here."""
+"""Ours are `NPOTrainer.training_step` itself, with `joint_pass` on and off; the others are written here."""
 
 
 def usual_logprobs(model: Any, inputs: dict[str, Any]) -> Any:
@@ -119,6 +124,7 @@ def child(form: Form, ours: bool, name: str, model_path: str, tofu_name: str, ba
             alpha=ALPHA,
             beta=BETA,
             per_device_train_batch_size=batch,
+            joint_pass=form.joined,
             report_to="none",
             use_cpu=True,
         )
@@ -170,7 +176,8 @@ def child(form: Form, ours: bool, name: str, model_path: str, tofu_name: str, ba
     for inputs in batches:
         start, used = time.perf_counter(), time.process_time()
         if trainer is not None:
-            value = trainer.compute_loss(model, inputs)
+            _, totals = trainer.get_batch_samples(iter([inputs]), 1, "cpu")
+            value = trainer.training_step(model, inputs, totals)
         else:
             apart = part(inputs, slice(batch)), part(inputs, slice(batch, None))
             if form.joined:
@@ -185,7 +192,7 @@ def child(form: Form, ours: bool, name: str, model_path: str, tofu_name: str, ba
                     reference = logprobs(reference_model, apart[0])
             tokens = (inputs["labels"][batch:, 1:] != IGNORED).sum()
             value = loss.npo_loss(forgotten, reference, BETA).mean() + ALPHA * -kept.sum() / tokens
-        value.backward()
+            value.backward()
         optimizer.step()
         optimizer.zero_grad()
         losses.append(value.item())
@@ -275,7 +282,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.child:
         form, name, model, output = arguments.child
-        report = child(FORMS[form], form == "ours", name, model, arguments.tofu, arguments.batch, arguments.steps)
+        report = child(
+            FORMS[form], form.startswith("ours"), name, model, arguments.tofu, arguments.batch, arguments.steps
+        )
         Path(output).write_text(json.dumps(report), encoding="utf-8")
         return
     reports: dict[str, Any] = {}

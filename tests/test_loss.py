@@ -67,6 +67,7 @@ def test_answer_tokens_are_predicted_one_position_before_them():
     assert found.rows.tolist() == [0, 0, 1, 1]
     assert found.counts.tolist() == [2, 2]
     assert len(found) == 4
+    assert [part.tolist() for part in found.after(1)] == [[4, 5], [9, 2], [0, 0], [2]]
 
 
 def test_a_label_in_the_first_column_has_nothing_that_predicts_it():

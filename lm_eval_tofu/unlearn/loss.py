@@ -33,6 +33,11 @@ class AnswerTokens(NamedTuple):
     rows: Tensor
     counts: Tensor
 
+    def after(self, row: int) -> "AnswerTokens":
+        """Those of the rows from `row` on, which is row 0 then; positions stay those of the whole batch."""
+        first = int(self.counts[:row].sum())
+        return AnswerTokens(self.positions[first:], self.targets[first:], self.rows[first:] - row, self.counts[row:])
+
     def __len__(self) -> int:
         """Answer tokens in the batch."""
         return len(self.targets)
