@@ -10,8 +10,8 @@ changed about it:
     answers      only positions that predict an answer token are projected onto the vocabulary
     joined       forget and retain rows go through the model in one batch
 
-Ours takes the first two. In place of the third it goes forward and back with the forget rows, then with the retain rows,
-so that the activations of one kind are in memory; `ours, joined` (`joint_pass`) does not.
+Ours takes the first two. In place of the third it goes forward and back with the forget rows, then with the retain
+rows, so that only the activations of one kind are in memory; `ours, joined` (`joint_pass`) does not.
 
 All forms see the same batches and the same optimizer, so their losses must be the same. Each runs in a process of its
 own, one after the other. Memory is the process's peak resident set less its peak before the model was loaded, when a
