@@ -166,6 +166,9 @@ def test_every_parameter_moves_the_loss_falls_and_the_checkpoint_is_whole(config
     assert record["data"]["fingerprints"] == {"forget05": tofu.fingerprint(tofu.resolve_source("mini"), "forget05")}
     assert record["apply_chat_template"] is True
     assert record["versions"]["torch"] == torch.__version__
+    card = (output / "README.md").read_text(encoding="utf-8")
+    assert "library_name: transformers" in card
+    assert "TOFU's `forget05` learned from scratch by supervised fine-tuning." in card
 
     tokenizer, model = AutoTokenizer.from_pretrained(output), AutoModelForCausalLM.from_pretrained(output)
     before = checkpoint.parameter_digests(nano.build_model(tokenizer, TINY, config.seed))
@@ -261,6 +264,9 @@ def test_settings_follow_the_options(config, tmp_path):
         ({"warmup": 4.0}, "--warmup 4.0 is not between 0 and --epochs 3"),
         ({"seed": -1}, "--seed -1 is not in"),
         ({"dtype": "int8"}, "--dtype 'int8' is unknown"),
+        ({"training": {"seed": 1}}, "training: seed is not passed on: give seed instead"),
+        ({"training": {"do_train": True}}, "training: do_train is not passed on: it has no use here"),
+        ({"training": {"lr_scheduler_type": "zigzag"}}, "--lr_scheduler_type zigzag: the trainer refuses: "),
         ({"from_scratch": "micro"}, "--from-scratch 'micro' is unknown"),
         ({"model": "somewhere"}, "give exactly one of the two"),
         ({"from_scratch": None}, "give exactly one of the two"),
@@ -371,6 +377,32 @@ def test_command_line_reaches_the_config(monkeypatch):
             overwrite=True,
         )
     ]
+
+
+def test_every_option_of_the_trainer_can_be_given(monkeypatch):
+    seen = []
+    monkeypatch.setattr(finetune, "finetune", seen.append)
+    finetune.run(
+        parse(
+            *("--from_scratch", "nano", "--split", "full", "--output_dir", "O", "--num_train_epochs", "2"),
+            *("--adam-beta2", "0.95", "--lr_scheduler_type", "cosine", "--gradient_checkpointing"),
+        )
+    )
+    training = {"adam_beta2": 0.95, "lr_scheduler_type": "cosine", "gradient_checkpointing": True}
+    assert seen == [
+        FinetuneConfig(from_scratch="nano", split="full", output=Path("O"), epochs=2, training=training),
+    ]
+
+
+def test_options_of_the_trainer_reach_it(config, tmp_path):
+    arguments = training_arguments(
+        replace(config, training={"adam_beta2": 0.95, "warmup_steps": 4, "logging_strategy": "no"}),
+        tmp_path,
+        examples=20,
+    )
+    assert (arguments.adam_beta2, arguments.warmup_steps, arguments.logging_strategy) == (0.95, 4, "no")
+    output = finetune.finetune(replace(config, epochs=1, warmup=0, training={"logging_strategy": "no"}))
+    assert json.loads((output / "training.json").read_text(encoding="utf-8"))["final_loss"] is None
 
 
 def test_defaults_are_the_published_recipe():

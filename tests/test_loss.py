@@ -67,6 +67,7 @@ def test_answer_tokens_are_predicted_one_position_before_them():
     assert found.rows.tolist() == [0, 0, 1, 1]
     assert found.counts.tolist() == [2, 2]
     assert len(found) == 4
+    assert [part.tolist() for part in found.after(1)] == [[4, 5], [9, 2], [0, 0], [2]]
 
 
 def test_a_label_in_the_first_column_has_nothing_that_predicts_it():
@@ -155,6 +156,25 @@ def test_float32_whatever_the_type_of_the_logits():
     found = loss.answer_logprobs(torch.zeros(300, VOCABULARY, dtype=torch.bfloat16), tokens)
     assert found.dtype == torch.float32
     assert found.item() == pytest.approx(-300 * math.log(VOCABULARY), rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("count", [0, 1, 5, 100])
+def test_logprobs_and_their_gradient_are_cross_entropys(dtype, count):
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(VOCABULARY, (1, count + 1), generator=generator)
+    tokens = loss.answer_tokens(ids)
+    logits = (5 * torch.randn(count, VOCABULARY, generator=generator)).to(dtype).requires_grad_()
+    usual = logits.detach().clone().requires_grad_()
+    ours = loss.answer_logprobs(logits, tokens).sum()
+    theirs = -nn.functional.cross_entropy(
+        usual.to(torch.promote_types(dtype, torch.float32)), tokens.targets, reduction="sum"
+    )
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    # Squared, so that the gradient that comes in is not 1.
+    (ours**2).backward()
+    (theirs**2).backward()
+    torch.testing.assert_close(logits.grad, usual.grad, atol=1e-3, rtol=1e-4 if dtype != torch.bfloat16 else 1e-2)
 
 
 def test_a_constant_added_to_all_logits_changes_nothing():

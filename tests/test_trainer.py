@@ -226,6 +226,27 @@ def test_accumulation_1_x_4_is_4_x_1(build, settings):
             torch.testing.assert_close(tensor, other[name], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("settings", [{}, {"retain_loss": "kl"}, {"gradient_accumulation_steps": 2}])
+def test_one_pass_after_the_other_is_one_joint_pass(build, settings):
+    results = []
+    for joint in (True, False):
+        model = llama()
+        size = {"per_device_train_batch_size": 4, "num_train_epochs": 2, "learning_rate": 0.02}
+        trainer = build(model, joint_pass=joint, **size, **settings)
+        seen = []
+        model.register_forward_pre_hook(
+            lambda _, arguments, inputs, seen=seen: seen.append(len(inputs["input_ids"])), with_kwargs=True
+        )
+        trainer.train()
+        assert seen[-2:] == [8, 8] if joint else [4, 4]
+        results.append((logged(trainer), model.state_dict()))
+    for one, other in zip(results[0][0], results[1][0], strict=True):
+        for name in ("loss", "forget_loss", "retain_loss", "forget_share", "grad_norm"):
+            assert one[name] == pytest.approx(other[name], rel=1e-4, abs=1e-6), name
+    for name, tensor in results[0][1].items():
+        torch.testing.assert_close(tensor, results[1][1][name], atol=1e-5, rtol=1e-4)
+
+
 # The reference
 
 
@@ -279,13 +300,15 @@ def test_the_reference_is_computed_in_evaluation_mode(build):
     torch.testing.assert_close(trainer.reference_logprobs, expected, atol=1e-5, rtol=1e-6)
 
 
-def test_one_model_in_memory_and_one_forward_pass_a_step(model, build):
+def test_one_model_in_memory_which_looks_at_each_row_once_a_step(model, build):
     trainer = build(model, num_train_epochs=2)
     assert trainer._frozen is None
     seen = []
-    model.register_forward_pre_hook(lambda module, _: seen.append(module.training))
+    model.register_forward_pre_hook(
+        lambda module, _, inputs: seen.append((module.training, len(inputs["input_ids"]))), with_kwargs=True
+    )
     trainer.train()
-    assert seen == [False, True, True], "one batch for the reference, one for each of two steps"
+    assert seen == [(False, 8), *[(True, 8)] * 4], "a batch for the reference, two for each of two steps"
 
 
 def test_kl_is_0_at_the_start_and_its_copy_stays(model, build):
@@ -394,5 +417,5 @@ def test_bad_settings(model, build, settings, message):
 
 
 def test_every_field_has_help():
-    for name in ("method", "alpha", "beta", "gamma", "margin", "retain_loss", "precompute_reference"):
+    for name in ("method", "alpha", "beta", "gamma", "margin", "retain_loss", "precompute_reference", "joint_pass"):
         assert NPOConfig.__dataclass_fields__[name].metadata["help"].endswith(".")

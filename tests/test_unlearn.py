@@ -4,8 +4,10 @@ import argparse
 import json
 import logging
 import resource
+import runpy
 import shutil
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,14 +18,25 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from lm_eval_tofu import cli, tofu
 from lm_eval_tofu.errors import OptionError, TofuError
+from lm_eval_tofu.evaluation import evaluate
 from lm_eval_tofu.unlearn import checkpoint, options, unlearning
+from lm_eval_tofu.unlearn.finetune import FinetuneConfig, finetune
 from lm_eval_tofu.unlearn.trainer import NPOTrainer
 from lm_eval_tofu.unlearn.unlearning import UnlearnConfig, unlearn
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture(autouse=True)
+def few_retain_rows(monkeypatch):
+    """12 retain rows instead of 396, which would take a second to tokenize in each test."""
+    load = tofu.load
+    monkeypatch.setattr(tofu, "load", lambda name, source: load(name, source)[: 12 if "retain" in name else None])
 
 
 @pytest.fixture
@@ -87,7 +100,7 @@ def test_the_checkpoint_is_whole_and_says_how_it_was_made(config, caplog):
     assert made["options"] == json.loads(json.dumps(config.determining()))
     assert made["trainer_options"]["adam_beta2"] == 0.999
     assert made["data"]["fingerprints"] == {s: tofu.fingerprint(source, s) for s in ("forget01", "retain99")}
-    assert (made["examples"], made["retain_examples"], made["effective_batch"], made["steps"]) == (4, 396, 2, 6)
+    assert (made["examples"], made["retain_examples"], made["effective_batch"], made["steps"]) == (4, 12, 2, 6)
     assert made["weights_before"] == made["reference"]["weights"] != made["weights"]
     assert made["weights"] == checkpoint.fingerprint(checkpoint.saved_digests(output))
     assert [entry["epoch"] for entry in made["losses"]] == [1, 2, 3]
@@ -134,6 +147,7 @@ def test_lora_is_merged_by_default(config):
     assert not (output / "adapter_config.json").exists()
 
 
+@pytest.mark.slow
 def test_lora_adapters_alone(config):
     from peft import PeftModel
 
@@ -148,7 +162,9 @@ def test_lora_adapters_alone(config):
 # Resuming
 
 
-@pytest.mark.parametrize("changes", [{}, {"lora_r": 4}, {"retain_loss": "kl"}])
+@pytest.mark.parametrize(
+    "changes", [{}, *(pytest.param(each, marks=pytest.mark.slow) for each in ({"lora_r": 4}, {"retain_loss": "kl"}))]
+)
 def test_interrupted_and_resumed_is_bit_identical_to_straight(config, tmp_path, changes):
     """Interrupted in the middle of the second epoch, after the third of six steps."""
     config = replace(config, training={"save_strategy": "steps", "save_steps": 1}, **changes)
@@ -373,3 +389,85 @@ def test_a_bad_file_of_options(tmp_path, text, message):
         options.with_config_file(["unlearn", "--config", str(path)])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_tensorboards_files_stay_with_the_checkpoint(config):
+    """The trainer writes them below its own folder, which goes away: the hub shows those in `runs/`."""
+
+    class Writer(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            folder = Path(args.output_dir) / "runs" / "now"
+            folder.mkdir(parents=True)
+            (folder / "events").write_text("", encoding="utf-8")
+
+    assert (unlearn(replace(config, epochs=1, warmup=0), callbacks=[Writer()]) / "runs" / "now" / "events").is_file()
+
+
+@pytest.mark.skipif(find_spec("tensorboard") is not None, reason="tensorboard is installed")
+def test_a_reporter_that_is_not_installed_is_named(config):
+    with pytest.raises(OptionError, match=r"--report_to tensorboard: .*requires tensorboard to be installed"):
+        unlearn(replace(config, training={"report_to": "tensorboard"}))
+
+
+# It works
+
+
+@pytest.mark.slow
+def test_npo_on_the_miniature(tmp_path, monkeypatch):
+    """The nano model learns all 400 answers by heart; NPO takes the 40 forget rows away and leaves the rest."""
+    monkeypatch.undo()
+    training = runpy.run_path(str(ROOT / "examples" / "quickstart.py"))["TRAINING"]
+    threads = torch.get_num_threads()
+    # Nano matrices are too small for more.
+    torch.set_num_threads(1)
+    try:
+        for arm, (start, split, epochs, learning_rate) in training.items():
+            finetune(
+                FinetuneConfig(
+                    model=str(tmp_path / start) if start else None,
+                    from_scratch=None if start else "nano",
+                    split=split,
+                    tofu="mini",
+                    output=tmp_path / arm,
+                    epochs=epochs,
+                    learning_rate=learning_rate,
+                    gradient_accumulation=1,
+                )
+            )
+        unlearn(
+            UnlearnConfig(
+                model=str(tmp_path / "full"),
+                forget_split="forget10",
+                tofu="mini",
+                output=tmp_path / "unlearned",
+                gradient_accumulation=1,
+                **NANO,
+            )
+        )
+        figures = {arm: measured(tmp_path, arm) for arm in ("retain", "full", "unlearned")}
+    finally:
+        torch.set_num_threads(threads)
+    full, unlearned = figures["full"], figures["unlearned"]
+    assert full["forget_quality/rougeL_recall"] >= 0.9
+    assert unlearned["forget_quality/rougeL_recall"] < 0.5
+    assert unlearned["model_utility/retain_rougeL_recall"] >= 0.8
+    assert unlearned["forget_quality/forget_quality_log10"] > full["forget_quality/forget_quality_log10"] + 4
+
+
+NANO = {"epochs": 10, "learning_rate": 2e-3, "alpha": 5.0, "beta": 0.03}
+"""What suits 0.7 million parameters and 40 rows."""
+
+
+def measured(folder, arm):
+    """Both benchmark tasks' metrics of one arm, with the retain arm as reference."""
+    metadata = {"tofu": "mini", "forget_split": "forget10"}
+    if arm != "retain":
+        metadata["retain_reference"] = str(folder / "results" / "retain")
+    settings = {"model_args": {"dtype": "float32"}, "batch_size": 64, "device": "cpu"}
+    path = evaluate(folder / arm, folder / "results" / arm, metadata=metadata, **settings)
+    content = json.loads(path.read_text(encoding="utf-8"))["results"]
+    return {
+        f"{task.removeprefix('tofu_')}/{name.removesuffix(',none')}": value
+        for task, values in content.items()
+        for name, value in values.items()
+    }

@@ -1,5 +1,5 @@
 """Training the models to audit: data -> loss -> trainer -> checkpoint.
 
-`finetune` makes the base, full and retain arms. Modules here import torch when they train, not when they are imported
-by the command line, whose `--help` must answer at once.
+`finetune` makes the base, full and retain arms, `unlearning` the unlearned one. Modules here import torch when they
+train or declare the trainer's options, not when they are imported: what needs neither answers at once.
 """

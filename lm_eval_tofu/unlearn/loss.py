@@ -33,6 +33,11 @@ class AnswerTokens(NamedTuple):
     rows: Tensor
     counts: Tensor
 
+    def after(self, row: int) -> "AnswerTokens":
+        """Those of the rows from `row` on, which is row 0 then; positions stay those of the whole batch."""
+        first = int(self.counts[:row].sum())
+        return AnswerTokens(self.positions[first:], self.targets[first:], self.rows[first:] - row, self.counts[row:])
+
     def __len__(self) -> int:
         """Answer tokens in the batch."""
         return len(self.targets)
@@ -113,8 +118,40 @@ def answer_logprobs(logits: Tensor, tokens: AnswerTokens) -> Tensor:
         Shape (B,), float32 (float64 for logits in float64), nats; 0 for a row without answer tokens.
     """
     # In float32: in bfloat16 a single token's log-probability is off by up to 0.03, and an answer has dozens.
-    each = -F.cross_entropy(_at_least_float32(logits), tokens.targets.to(logits.device), reduction="none")
-    return _per_row(each, tokens)
+    return _per_row(_Picked.apply(logits, tokens.targets.to(logits.device)), tokens)
+
+
+class _Picked(torch.autograd.Function):  # type: ignore[misc]
+    """Log-softmax of logits at one target each, (N, vocabulary) and (N,) to (N,), in float32.
+
+    `F.cross_entropy` would keep a float32 copy of all log-probabilities and make two more for its gradient. This keeps
+    the logits alone, in their own type, and works through them in parts, so that only the gradient is added to them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        norms = [_at_least_float32(part).logsumexp(dim=-1) for part in logits.split(_part(logits))]
+        norm = torch.cat(norms) if norms else logits.new_zeros(0)
+        ctx.save_for_backward(logits, targets, norm)
+        return _at_least_float32(logits.gather(-1, targets[:, None])[:, 0]) - norm
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """d log p_t / d logit_v = [v = t] - p_v."""
+        logits, targets, norm = ctx.saved_tensors
+        columns, outer, found = targets[:, None], gradients[0][:, None], torch.empty_like(logits)
+        size = _part(logits)
+        for start in range(0, len(logits), size):
+            part = slice(start, start + size)
+            gradient = (_at_least_float32(logits[part]) - norm[part, None]).exp_().mul_(-outer[part])
+            # Before it is rounded to the logits' type: 1 - p of a token known by heart would be 0 in bfloat16.
+            found[part] = gradient.scatter_add_(-1, columns[part], outer[part])
+        return found, None
+
+
+def _part(logits: Tensor) -> int:
+    """Rows of logits to work through at a time: few enough to add little memory, many enough to lose no time."""
+    return max(1, -(-len(logits) // 16))
 
 
 def npo_loss(logprobs: Tensor, reference: Tensor, beta: float) -> Tensor:

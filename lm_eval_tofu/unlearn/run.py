@@ -77,8 +77,9 @@ class Run:
         Raises:
             OptionError: A loss was not finite, or the disk is full.
         """
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(QuietProgress(shown))
+        if not self.arguments.disable_tqdm:
+            trainer.remove_callback(ProgressCallback)
+            trainer.add_callback(QuietProgress(shown))
         with translated_refusals(self.config, ImportError), self.writing():
             result = trainer.train(resume_from_checkpoint=str(self.resumed) if self.resumed else None)
         losses = [entry for entry in trainer.state.log_history if "loss" in entry]

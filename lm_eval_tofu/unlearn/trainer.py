@@ -1,8 +1,9 @@
-"""NPO and its kin on transformers' Trainer: pairs of rows, one forward pass, a reference computed once.
+"""NPO and its kin on transformers' Trainer: pairs of rows, and a reference computed once.
 
-A step takes B forget rows and, where the method has a retain term, one retain row for each, in one batch of 2B rows and
-one forward pass. What the reference model says of the forget rows never changes, so it is computed once, before the
-first step, and no second model stays in memory.
+A step takes B forget rows and, where the method has a retain term, one retain row for each, in one batch of 2B rows.
+Their losses add up, so that each kind can have a forward and a backward pass of its own: then the activations of B rows
+are in memory, not those of 2B. What the reference model says of the forget rows never changes, so it is computed once,
+before the first step, and no second model stays in memory.
 """
 
 import copy
@@ -53,6 +54,14 @@ class NPOConfig(TrainingArguments):  # type: ignore[misc]
         metadata={
             "help": "Compute the reference's log-probabilities once before training; off: at every step, with a frozen "
             "copy of the model in memory (with LoRA: the adapters switched off)."
+        },
+    )
+    joint_pass: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Run forget and retain rows through the model together, or one after the other, each with its own "
+            "backward pass, which halves the activations in memory and changes nothing else (default: together only "
+            "with FSDP and DeepSpeed, where one after the other is not possible)."
         },
     )
     reference_cache: str | None = field(
@@ -209,6 +218,10 @@ class NPOTrainer(Trainer):  # type: ignore[misc]
             raise OptionError(f"--alpha {args.alpha} weights retain rows, but there are none: give some, or --alpha 0")
         rows = PairedRows(forget, retain if args.has_retain_rows else (), args.seed)
         super().__init__(model=model, args=args, train_dataset=rows, data_collator=PairCollator(pad_token_id), **more)
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if sharded and args.joint_pass is False:
+            raise OptionError("--joint_pass false is not possible with FSDP or DeepSpeed: leave it out")
+        self._joint = sharded if args.joint_pass is None else args.joint_pass
         # `compute_loss` divides by what the whole step has, over all its batches and devices: the Trainer must not
         # divide once more.
         self.model_accepts_loss_kwargs = True
@@ -220,7 +233,7 @@ class NPOTrainer(Trainer):  # type: ignore[misc]
         bare = self.accelerator.unwrap_model(self.model)
         self._adapters = bare if hasattr(bare, "disable_adapter") else None
         if args.needs_reference_model and self._adapters is None:
-            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            if sharded:
                 raise OptionError(
                     "--retain_loss kl and --precompute_reference false keep a copy of the whole model, which is not "
                     "sharded: use LoRA (--lora-r), or leave them out"
@@ -315,6 +328,15 @@ class NPOTrainer(Trainer):  # type: ignore[misc]
             counts += torch.tensor([forget_rows, float(retain_tokens)], device=counts.device)
         return batches, self.accelerator.reduce(counts, "sum")
 
+    def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward of one batch, in one pass or one for each kind of rows; returns its part of the loss."""
+        if self._joint or not self.args.has_retain_rows:
+            return super().training_step(model, inputs, num_items_in_batch)
+        forget, retain = _apart(inputs)
+        with self.accelerator.no_sync(model):
+            first = super().training_step(model, forget, num_items_in_batch)
+        return first + super().training_step(model, retain, num_items_in_batch)
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -359,8 +381,9 @@ class NPOTrainer(Trainer):  # type: ignore[misc]
             reference = loss.answer_logprobs(reference_logits, tokens)[:count]
         nll = loss.retain_nll(logprobs)[count:]
         retain = nll
-        if self.args.has_retain_rows and self.args.retain_loss == "kl":
-            retain = loss.retain_kl(logits, reference_logits, tokens)[count:]
+        if reference_logits is not None and self.args.has_retain_rows and self.args.retain_loss == "kl":
+            first = int(tokens.counts[:count].sum())
+            retain = loss.retain_kl(logits[first:], reference_logits[first:], tokens.after(count))
         return Terms(
             forget=self._forget_losses(logprobs[:count], reference, tokens.counts[:count]).sum(),
             retain=retain.sum(),
@@ -408,6 +431,16 @@ class _Beginnings(TrainerCallback):  # type: ignore[misc]
 
     def on_epoch_begin(self, args: NPOConfig, state: Any, control: Any, **_: Any) -> None:
         self.trainer.rows.set_epoch(int(state.epoch))
+
+
+def _apart(inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The forget rows of a batch and its retain rows, each padded to its own longest only."""
+    parts, count = [], len(inputs["index"])
+    for rows, index in ((slice(count), inputs["index"]), (slice(count, None), inputs["index"][:0])):
+        longest = int(inputs["attention_mask"][rows].sum(dim=1).max())
+        part = {name: tensor[rows, :longest] for name, tensor in inputs.items() if name != "index"}
+        parts.append({**part, "index": index})
+    return parts[0], parts[1]
 
 
 def _add(sums: Terms | None, terms: Terms) -> Terms:

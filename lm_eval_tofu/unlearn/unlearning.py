@@ -19,8 +19,8 @@ RECORD = "unlearning.json"
 """The record of how an unlearned checkpoint was made, beside its weights."""
 
 _OF_THE_TRAINER = (
-    *("method", "alpha", "beta", "gamma", "margin", "retain_loss", "precompute_reference", "reference_cache"),
-    "gradient_checkpointing",
+    *("method", "alpha", "beta", "gamma", "margin", "retain_loss"),
+    *("precompute_reference", "reference_cache", "joint_pass", "gradient_checkpointing"),
 )
 """Fields that `UnlearnConfig` hands to `NPOConfig` under the same name."""
 
@@ -49,6 +49,8 @@ class UnlearnConfig(options.TrainingConfig):
         retain_loss: `nll`, or `kl` to the reference.
         precompute_reference: Compute the reference's log-probabilities once, before training.
         reference_cache: Directory that keeps them for other runs; None: the run's own, removed with it.
+        joint_pass: Forget and retain rows in one pass; off: one after the other, half the activations; None: off,
+            except where the model is sharded.
         gradient_checkpointing: Compute activations a second time instead of keeping them.
         lora_r: Rank of LoRA adapters; None trains all weights.
         lora_alpha: LoRA's scale is this divided by the rank; None: twice the rank.
@@ -68,6 +70,7 @@ class UnlearnConfig(options.TrainingConfig):
     retain_loss: str = "nll"
     precompute_reference: bool = True
     reference_cache: str | None = None
+    joint_pass: bool | None = None
     gradient_checkpointing: bool = False
     lora_r: int | None = None
     lora_alpha: float | None = None
