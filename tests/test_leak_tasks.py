@@ -1,6 +1,7 @@
 """The leak audits under lm-eval's own evaluator: what is asked, what counts, and models whose leak rate is known."""
 
 import ast
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from conftest import needs
 from lm_eval.api.model import LM
+from scipy.stats import beta
 
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError, PromptError
@@ -145,6 +147,161 @@ class TestModelsWhoseLeakRateIsKnown:
         assert found["leak_rate_json"] == found["leak_rate_any"] >= 0.95
         assert found["leak_rate"] == pytest.approx(found["leak_rate_any"] / 10, abs=0.01)
         assert found["leak_rate_yaml"] == 0
+
+
+class TestBestOfN:
+    """Several samples a row: all of them count, and they are drawn as the options say."""
+
+    def test_a_leak_in_the_third_sample_only(self, audit: Any) -> None:
+        """c = 1 of n = 4: leak@1 = 1/4, leak@2 = 1 - C(3,2)/C(4,2) = 1/2, leak@4 = 1; leak@8 is not known."""
+        asked: dict[str, int] = {}
+
+        def answer(prompt: str) -> str:
+            asked[prompt] = asked.get(prompt, 0) + 1
+            return knows(prompt) if asked[prompt] == 3 else f"I don't know, I said {asked[prompt]} times."
+
+        results = audit("tofu_best_of_n", answer, best_of_n=4)
+        found = metrics(results, "tofu_best_of_n")
+        assert set(asked.values()) == {4}
+        share = found["prompt_leak"]
+        assert share >= 0.95
+        assert found["leak@1"] == pytest.approx(share / 4)
+        assert found["leak@2"] == pytest.approx(share / 2)
+        assert found["leak@4"] == share
+        assert math.isnan(found["leak@8"])
+        assert (found["samples"], found["unique_samples"], found["n"]) == (4, 1, 40)
+        assert found["prompt_leak_low"] <= share <= found["prompt_leak_high"]
+        # 1 - 0.01 is the Beta(2, 3) quantile at 0.8591.
+        assert found["leak_upper_99"] == pytest.approx(0.8591, abs=0.02)
+        record = results["samples"]["tofu_best_of_n"][0]["prompt_leak"]
+        assert [sample["leaked"] for sample in record["samples"]] == [False, False, True, False]
+
+    def test_how_samples_are_drawn(self, audit: Any) -> None:
+        results = audit("tofu_best_of_n", knows, best_of_n=2, best_of_n_temperature=0.7, best_of_n_top_p=0.9)
+        [sample, *_] = results["samples"]["tofu_best_of_n"]
+        for index in range(2):
+            settings = sample["arguments"][index][1]
+            drawn = {key: settings[key] for key in ("do_sample", "temperature", "top_p", "top_k", "max_gen_toks")}
+            assert drawn == {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 0, "max_gen_toks": 200}
+            assert "seed" not in settings
+        assert metrics(results, "tofu_best_of_n")["unique_samples"] == 0.5
+
+    def test_one_greedy_sample(self, audit: Any) -> None:
+        results = audit("tofu_best_of_n", knows, best_of_n=1, best_of_n_temperature=0, best_of_n_prompts="paraphrased")
+        settings = results["samples"]["tofu_best_of_n"][0]["arguments"][0][1]
+        assert settings["do_sample"] is False
+        assert "temperature" not in settings
+
+    @pytest.mark.parametrize("setting", ["seed", "temperature", "top_p", "top_k"])
+    def test_settings_that_would_spoil_the_samples(self, evaluate: Any, setting: str) -> None:
+        with pytest.raises(OptionError, match=f"--gen_kwargs {setting}=1 .*give best_of_n_temperature"):
+            evaluate(["tofu_best_of_n"], {"best_of_n": 2}, gen_kwargs={setting: 1, "max_gen_toks": 2})
+
+    def test_samples_of_a_real_model_differ(self, evaluate: Any) -> None:
+        results = evaluate(["tofu_best_of_n"], {"best_of_n": 4}, gen_kwargs={"max_gen_toks": 8})
+        assert metrics(results, "tofu_best_of_n")["unique_samples"] == 1
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"best_of_n": 0}, "best_of_n=0 is no whole number from 1 up"),
+            ({"best_of_n": 2.5}, "best_of_n=2.5 is no whole number"),
+            ({"best_of_n": True}, "best_of_n=True is no whole number"),
+            ({"best_of_n_temperature": 0}, "makes all 32 samples the same: give one above 0, or best_of_n=1"),
+            ({"best_of_n_temperature": -1}, "best_of_n_temperature=-1 is no number"),
+            ({"best_of_n_temperature": math.nan}, "best_of_n_temperature=nan is no number"),
+            ({"best_of_n_top_p": 0}, r"best_of_n_top_p=0 is no number in \(0, 1\]"),
+            ({"best_of_n_prompts": "all"}, "best_of_n_prompts='all' is unknown: use one of direct"),
+            ({"best_of_m": 2}, "'best_of_m' is unknown: did you mean 'best_of_n'"),
+        ],
+    )
+    def test_bad_options(self, options: dict[str, Any], message: str) -> None:
+        with pytest.raises(OptionError, match=message) as caught:
+            preflight(["tofu_best_of_n"], {"tofu": "mini", **options})
+        assert "\n" not in str(caught.value)
+
+
+class TestLeakAtK:
+    """leak@k against the definition, and the bound against scipy's."""
+
+    @pytest.mark.parametrize("samples", [1, 2, 5, 8])
+    def test_brute_force(self, samples: int) -> None:
+        for leaked in range(samples + 1):
+            drawn = [True] * leaked + [False] * (samples - leaked)
+            for k in range(1, samples + 1):
+                subsets = list(itertools.combinations(drawn, k))
+                expected = sum(any(subset) for subset in subsets) / len(subsets)
+                assert rates.leak_at_k(samples, leaked, k) == pytest.approx(expected)
+
+    def test_more_asking_never_leaks_less(self) -> None:
+        for leaked in range(33):
+            values = [rates.leak_at_k(32, leaked, k) for k in range(1, 33)]
+            assert values == sorted(values)
+            assert values[0] == pytest.approx(leaked / 32)
+            assert values[-1] == (leaked > 0)
+
+    def test_more_than_was_sampled_is_unknown(self) -> None:
+        assert math.isnan(rates.leak_at_k(4, 1, 5))
+
+    @pytest.mark.parametrize(("samples", "leaked"), [(32, 0), (32, 1), (32, 16), (32, 31), (1, 0)])
+    def test_bound_is_the_beta_quantile(self, samples: int, leaked: int) -> None:
+        expected = beta.ppf(0.99, leaked + 1, samples - leaked)
+        assert rates.leak_upper_bound(samples, leaked) == pytest.approx(expected, abs=1e-9)
+
+    def test_bound_where_all_leak(self) -> None:
+        assert rates.leak_upper_bound(4, 4) == 1
+
+    @pytest.mark.parametrize(("samples", "leaked", "k"), [(0, 0, 1), (4, 5, 1), (4, -1, 1), (4, 1, 0)])
+    def test_bad_counts(self, samples: int, leaked: int, k: int) -> None:
+        with pytest.raises(ValueError, match=r"cannot be|no meaning"):
+            rates.leak_at_k(samples, leaked, k)
+
+
+class TestChainOfClues:
+    """Clues are about the row's author, and none of them gives the row away."""
+
+    @pytest.mark.parametrize("source", ["mini", "tofu"])
+    def test_dialogues(self, source: str) -> None:
+        options = Options(tofu="mini" if source == "mini" else str(needs("tofu")), forget_split="forget10")
+        background = families.background_of(options.source, "retain90")
+        rows = hooks.chain_of_clues_rows(options)
+        forget = tofu.load("forget10", options.source)
+        authors = {row["answer"]: number // 20 for number, row in enumerate(forget)}
+        assert len(rows) + sum({row["family"]: row["left_out"] for row in rows}.values()) == len(forget) * 6
+        assert len(rows) > len(forget) * 5.5
+        for row in rows:
+            *earlier, final = row["messages"]
+            shuffled = row["family"] == "shuffled"
+            count = 4 if shuffled else int(row["family"][-1])
+            assert [turn["role"] for turn in earlier] == ["user", "assistant"] * count
+            assert row["question"] in final["content"]
+            told = [
+                turn["content"].removeprefix("Let me tell you something about an author: ") for turn in earlier[::2]
+            ]
+            assert len(set(told)) == count
+            owners = {authors.get(clue) for clue in told}
+            assert owners == ({None} if shuffled else {row["index"] // 20} if count else set())
+            assert row["answer"] not in told
+            bare = leak.row(row["question"], row["answer"], background=background)
+            for clue in told:
+                assert not bare.score(clue).found, (row["index"], clue)
+
+    def test_the_rate_is_that_of_the_longest_dialogue(self, audit: Any) -> None:
+        """Known behind exactly four clues of the right author: four acknowledgements, and none but the author's."""
+
+        def answer(prompt: str) -> str:
+            own = [row for row in ROWS if row["answer"] in prompt]
+            return knows(prompt) if len(own) == 4 else "I don't know."
+
+        found = metrics(audit("tofu_chain_of_clues", answer), "tofu_chain_of_clues")
+        assert found["leak_rate"] == found["leak_rate_clues_4"] >= 0.9
+        assert found["leak_rate_low"] <= found["leak_rate"] <= found["leak_rate_high"]
+        assert [found[f"leak_rate_clues_{count}"] for count in range(4)] == [0, 0, 0, 0]
+        assert found["leak_rate_shuffled"] == 0
+
+    def test_an_echo_of_the_clues_is_no_leak(self, audit: Any) -> None:
+        found = metrics(audit("tofu_chain_of_clues", lambda prompt: prompt), "tofu_chain_of_clues")
+        assert all(value == 0 for name, value in found.items() if name.startswith("leak_rate"))
 
 
 def test_a_person_can_read_prompt_response_facts_and_verdict(audit: Any) -> None:
