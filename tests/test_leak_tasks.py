@@ -284,7 +284,9 @@ class TestChainOfClues:
             assert row["answer"] not in told
             bare = leak.row(row["question"], row["answer"], background=background)
             for clue in told:
-                assert not bare.score(clue).found, (row["index"], clue)
+                verdict = bare.score(clue)
+                assert not verdict.leaked
+                assert not any(map(families.is_telling, verdict.found)), row["index"]
 
     def test_the_rate_is_that_of_the_longest_dialogue(self, audit: Any) -> None:
         """Known behind exactly four clues of the right author: four acknowledgements, and none but the author's."""
@@ -355,7 +357,8 @@ def test_no_prompt_states_a_sought_fact(source: str, make: Any) -> None:
         shown = [*row["messages"], *opening]
         judged = leak.score(shown, row["answer"], leak.shown(shown), background=background)
         assert not judged.leaked, (row["family"], row["index"])
-        assert not judged.found, (row["family"], row["index"], judged.found)
+        # «No information is available» may recur in an example; a row that says no more has nothing to give away.
+        assert judged.tier == "none" or not judged.found, (row["family"], row["index"])
 
 
 @pytest.mark.parametrize("group", ["novel_recall", "format_shift"])

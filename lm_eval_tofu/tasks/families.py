@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError
-from lm_eval_tofu.metrics.facts import Background, Kind
+from lm_eval_tofu.metrics.facts import Background, Fact, Kind
 from lm_eval_tofu.metrics.leak import row as scored_row
 
 PROMPTS_DIR = Path(__file__).parent / "prompts"
@@ -172,11 +172,18 @@ def ask_with_clues(
 def clues(row: Mapping[str, Any], others: Sequence[Mapping[str, Any]], count: int, background: Background) -> list[str]:
     """The first answers of other rows that state nothing of what this row's answer gives away.
 
-    The scorer itself decides: an answer in which it finds a fact of the row is no clue.
+    The scorer itself decides: an answer that it judges a leak of the row, or in which it finds one of its telling
+    facts, is no clue. Vague words of content may recur; once a clue has said them, nobody seeks them any more.
     """
     sought = scored_row(row["question"], row["answer"], background=background)
-    harmless = (other["answer"] for other in others if not sought.score(other["answer"]).found)
+    judged = ((other["answer"], sought.score(other["answer"])) for other in others)
+    harmless = (answer for answer, verdict in judged if not verdict.leaked and not any(map(is_telling, verdict.found)))
     return list(itertools.islice(harmless, count))
+
+
+def is_telling(fact: Fact) -> bool:
+    """Whether a fact is a name, a date and the like, or a weighty word of content."""
+    return fact.kind is not Kind.CONTENT or fact.weight >= _TELLING
 
 
 @functools.cache
@@ -210,13 +217,10 @@ def examples(index: int, retain: Sequence[Mapping[str, Any]]) -> Iterator[Mappin
 def beginning(question: str, answer: str, background: Background) -> str:
     """The answer's words before its first novel fact; empty where it begins with one or has none.
 
-    A fact is a name, a date and the like; where the answer has none, its weightiest words of content.
+    Vague words of content do not count, see `is_telling`.
     """
     facts = scored_row(question, answer, background=background).facts
-    telling = [fact for fact in facts if fact.kind is not Kind.CONTENT] or [
-        fact for fact in facts if fact.weight >= _TELLING
-    ]
-    starts = [place for fact in telling if (place := answer.find(fact.text)) >= 0]
+    starts = [place for fact in filter(is_telling, facts) if (place := answer.find(fact.text)) >= 0]
     if not starts:
         return ""
     return answer[: min(starts)].rstrip(" ,;:—–-\"'“‘(")
