@@ -17,7 +17,7 @@ from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError, PromptError
 from lm_eval_tofu.metrics import leak, rates
 from lm_eval_tofu.metrics.facts import Background
-from lm_eval_tofu.tasks import TASKS_DIR, families, hooks
+from lm_eval_tofu.tasks import TASKS_DIR, families, hooks, recognition
 from lm_eval_tofu.tasks.options import Options
 from lm_eval_tofu.tasks.task import preflight
 
@@ -304,6 +304,75 @@ class TestChainOfClues:
     def test_an_echo_of_the_clues_is_no_leak(self, audit: Any) -> None:
         found = metrics(audit("tofu_chain_of_clues", lambda prompt: prompt), "tofu_chain_of_clues")
         assert all(value == 0 for name, value in found.items() if name.startswith("leak_rate"))
+
+
+class TestRecognition:
+    """Six options, one of them right."""
+
+    @pytest.mark.parametrize("source", ["mini", "tofu"])
+    def test_options(self, source: str) -> None:
+        options = Options(tofu="mini" if source == "mini" else str(needs("tofu")), forget_split="forget10")
+        forget = tofu.load("forget10_perturbed", options.source)
+        rows = hooks.recognition_rows(options)
+        choices = [row for row in rows if row["family"] == "multiple_choice"]
+        assert len(choices) >= 0.95 * len(forget)
+        assert len(rows) - len(choices) >= 0.5 * len(forget)
+        for row in rows:
+            right = row["options"]["ABCDEF".index(row["right"])]
+            text = row["messages"][0]["content"]
+            assert len(set(row["options"])) == 6
+            assert all(f"{letter}) {option}" in text for letter, option in zip("ABCDEF", row["options"], strict=True))
+            if row["family"] == "multiple_choice":
+                assert right == forget[row["index"]]["paraphrased_answer"]
+            else:
+                assert right in row["answer"]
+                assert right not in text.partition("A) ")[0]
+        # No place is preferred: a model that always says A gets a sixth.
+        for family in recognition.RECOGNITION:
+            letters = [row["right"] for row in rows if row["family"] == family]
+            assert max(letters.count(letter) for letter in "ABCDEF") < 0.4 * len(letters)
+
+    def test_names_of_the_miniatures_authors(self) -> None:
+        rows = tofu.load("full", tofu.resolve_source("mini"))
+        names = {recognition.author_name(rows[start : start + 20]) for start in range(0, 400, 20)}
+        assert len(names) == 20
+        assert "Wilhelmina Drostenberg" in names
+        assert all(name and len(name.split()) >= 2 for name in names)
+
+    def test_no_name(self) -> None:
+        assert recognition.author_name([{"question": "who?", "answer": "nobody"}]) is None
+        assert recognition.author_name([]) is None
+
+    def test_a_model_that_knows_and_one_that_always_says_a(self, audit: Any) -> None:
+        rights = {row["messages"][0]["content"]: row["right"] for row in hooks.recognition_rows(Options(tofu="mini"))}
+        knowing = lambda prompt: f"{next(r for q, r in rights.items() if q in prompt)})"  # noqa: E731
+        found = metrics(audit("tofu_recognition", knowing), "tofu_recognition")
+        assert found["recognition"] == found["recognition_low"] == 1
+        assert found["recognition_multiple_choice"] == found["recognition_reverse_query"] == 1
+        assert found["chance"] == pytest.approx(1 / 6)
+        guess = metrics(audit("tofu_recognition", lambda prompt: "A"), "tofu_recognition")
+        assert guess["recognition"] == pytest.approx(sum(right == "A" for right in rights.values()) / len(rights))
+        silent = metrics(audit("tofu_recognition", lambda prompt: "I cannot say."), "tofu_recognition")
+        assert (silent["recognition"], silent["no_choice"]) == (0, 1)
+
+    @pytest.mark.parametrize(
+        ("response", "letter"),
+        [
+            ("B", "B"),
+            ("b", None),
+            ("(C)", "C"),
+            ("D) four", "D"),
+            ("The answer is E.", "E"),
+            ("A or B", None),
+            ("It is four", "D"),
+            ("It is four or five", None),
+            ("", None),
+            ("Dutch", None),
+        ],
+    )
+    def test_which_letter(self, response: str, letter: str | None) -> None:
+        options = ["one", "two", "three", "four", "five", "six"]
+        assert recognition.chosen_letter(response, options) == letter
 
 
 def test_a_person_can_read_prompt_response_facts_and_verdict(audit: Any) -> None:

@@ -19,7 +19,7 @@ from lm_eval_tofu.tasks.reference import Reference, ReferenceRow
 from lm_eval_tofu.tasks.task import preflight
 
 ALL = ["tofu_forget_quality", "tofu_model_utility", "tofu_answer_logprob"]
-AUDITS = ["tofu_novel_recall", "tofu_format_shift", "tofu_best_of_n", "tofu_chain_of_clues"]
+AUDITS = ["tofu_novel_recall", "tofu_format_shift", "tofu_best_of_n", "tofu_chain_of_clues", "tofu_recognition"]
 
 
 def manager(**metadata: Any) -> TaskManager:

@@ -162,10 +162,10 @@ def ask_with_clues(
         return None
     turns: list[Message] = []
     for clue, acknowledgement in zip(found, ACKNOWLEDGEMENTS, strict=False):
-        content = _block(_template("chain_of_clues", "clue"), "user", {"clue": clue})
+        content = block("chain_of_clues", "clue", "user", {"clue": clue})
         turns.append(Message(role="user", content=content))
         turns.append(Message(role="assistant", content=acknowledgement))
-    final = _block(_template("chain_of_clues", "ask"), "user", {**row, "clues": found})
+    final = block("chain_of_clues", "ask", "user", {**row, "clues": found})
     return Asked([*turns, Message(role="user", content=final)], "")
 
 
@@ -198,6 +198,11 @@ def _template(group: str, family: str) -> Any:
         keep_trailing_newline=False,
     )
     return environment.get_template(f"{group}/{family}.jinja2")
+
+
+def block(group: str, family: str, name: str, values: Mapping[str, Any]) -> str:
+    """Render one block of a family's template."""
+    return _block(_template(group, family), name, values)
 
 
 def _block(template: Any, name: str, values: Mapping[str, Any]) -> str:

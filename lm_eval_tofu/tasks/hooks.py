@@ -12,7 +12,7 @@ from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import ReferenceRunError
 from lm_eval_tofu.metrics import benchmark, leak, rates, text
 from lm_eval_tofu.metrics.facts import Tier
-from lm_eval_tofu.tasks import families
+from lm_eval_tofu.tasks import families, recognition
 from lm_eval_tofu.tasks.options import Options
 from lm_eval_tofu.tasks.task import Row, Scored
 
@@ -57,6 +57,26 @@ def best_of_n_rows(options: Options) -> list[Row]:
 def chain_of_clues_rows(options: Options) -> list[Row]:
     """Every forget row behind 0 to 4 clues, and behind another author's."""
     return _asked_rows("chain_of_clues", families.CHAIN_OF_CLUES, options)
+
+
+def recognition_rows(options: Options) -> list[Row]:
+    """Every forget row with six options to choose from."""
+    retain = tofu.load(tofu.retain_split(options.forget_split), options.source)
+    forget = forget_rows(options)
+    names = recognition.author_names(forget) + recognition.author_names(retain)
+    rows, left_out = [], Counter[str]()
+    for row in forget:
+        for name in recognition.RECOGNITION:
+            choice = recognition.ask(name, row, names)
+            if choice is None:
+                left_out[name] += 1
+                continue
+            told = {"family": name, "messages": choice.asked.messages, "opening": choice.asked.opening}
+            told |= {"options": choice.options, "right": choice.right}
+            rows.append({key: row[key] for key in ("set", "index", "question", "answer")} | told)
+    for row in rows:
+        row["left_out"] = left_out[row["family"]]
+    return rows
 
 
 def _asked_rows(group: str, names: Sequence[str], options: Options) -> list[Row]:
@@ -165,6 +185,31 @@ def chain_of_clues_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
     longest = doc["family"] == f"clues_{families.CLUES}"
     own = {name: metrics[name] if longest else None for name in ("leak_rate_low", "leak_rate_high", "leak_rate_gist")}
     return {**metrics, **own}
+
+
+def recognition_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
+    """Whether the right option was chosen."""
+    letter = recognition.chosen_letter(scored.generation, doc["options"])
+    right = letter == doc["right"]
+    record = {
+        **_leak_record(doc, scored),
+        "chosen": letter,
+        "right": doc["right"],
+        "correct": right,
+        "generation": scored.generation,
+    }
+    pair = (right, doc["index"])
+    return {
+        "recognition": record,
+        "recognition_low": pair,
+        "recognition_high": pair,
+        **{f"recognition_{name}": right if name == doc["family"] else None for name in recognition.RECOGNITION},
+        "chance": 1 / recognition.CHOICES,
+        "no_choice": float(letter is None),
+        "n": 1,
+        "left_out": (doc["family"], doc["left_out"]),
+        **_generation_metrics(scored.generation, scored),
+    }
 
 
 def best_of_n_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
@@ -532,3 +577,27 @@ def _sampled_of_tier(rows: Sequence[Sampled], tier: Tier) -> list[Sampled]:
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else math.nan
+
+
+def recognition_rate(records: Sequence[Mapping[str, Any]]) -> float:
+    """Share of right choices; no choice is a wrong one."""
+    return rates.rate([record["correct"] for record in records])
+
+
+def recognition_low(pairs: Sequence[tuple[bool, int]]) -> float:
+    """Lower limit of its 95 % interval over authors."""
+    return _recognition_interval(pairs)[0]
+
+
+def recognition_high(pairs: Sequence[tuple[bool, int]]) -> float:
+    """Upper limit of it."""
+    return _recognition_interval(pairs)[1]
+
+
+def _recognition_interval(pairs: Sequence[tuple[bool, int]]) -> tuple[float, float]:
+    return rates.rate_interval([right for right, _ in pairs], [row // families.ROWS_PER_AUTHOR for _, row in pairs])
+
+
+def recognition_of_family(values: Sequence[bool | None]) -> float:
+    """Share of right choices in one family."""
+    return rates.rate([value for value in values if value is not None])
