@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 TASKS = "tofu_*"
+SAMPLES = 4
 
 TRAINING = {
     # arm: (the arm it starts from, split, epochs, learning rate)
@@ -36,6 +37,12 @@ FIGURES = (
     ("answer probability", "tofu_forget_quality", "probability"),
     ("ROUGE-L recall", "tofu_forget_quality", "rougeL_recall"),
     ("answer log-prob, nats/token", "tofu_answer_logprob", "answer_logprob"),
+    ("leaks, asked directly", "tofu_novel_recall", "leak_rate_direct"),
+    ("leaks, ten kinds of prompts", "tofu_novel_recall", "leak_rate"),
+    ("leaks, ten formats", "tofu_format_shift", "leak_rate"),
+    ("leaks in one of the samples", "tofu_best_of_n", "prompt_leak"),
+    ("leaks behind clues", "tofu_chain_of_clues", "leak_rate"),
+    ("right choices (chance 0.167)", "tofu_recognition", "recognition"),
 )
 
 
@@ -128,7 +135,8 @@ def audit(model: str, folder: Path, tofu: str, reference: str | None, *, max_len
         model_args |= {"dtype": "float32", "enforce_eager": True}
         # GiB for the attention cache; by default vLLM takes most of the machine's memory.
         environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
-    metadata = {"tofu": tofu} | ({"retain_reference": reference} if reference else {})
+    # The default, 32 samples a row, is for models that someone wants to publish.
+    metadata = {"tofu": tofu, "best_of_n": SAMPLES} | ({"retain_reference": reference} if reference else {})
     # Without a batch size lm_eval hands vLLM one request at a time.
     command = [sys.executable, "-m", "lm_eval", "run", "--model", "vllm", "--batch_size", "auto", "--tasks", TASKS]
     command += ["--model_args", ",".join(f"{key}={value}" for key, value in model_args.items())]
