@@ -52,7 +52,7 @@ def child(backend: str, model: str, metadata: dict[str, Any], output: Path) -> N
     extra = {"device": "cpu", "batch_size": 32} if backend == "hf" else {"batch_size": "auto"}
     with timed("tasks and data"):
         manager = TaskManager(include_path=str(TASKS_DIR), include_defaults=False, metadata={**arguments, **metadata})
-        tasks = manager.load(["tofu"])
+        tasks = manager.load(["tofu_forget_quality", "tofu_model_utility", "tofu_answer_logprob"])
     with timed("loading the model"):
         lm = get_model(backend)(**arguments, **extra)
     tokens = {"prompts of log-likelihoods": 0, "answers of log-likelihoods": 0, "prompts of generations": 0}

@@ -61,6 +61,13 @@ def test_losses_equal_those_of_the_hf_backend(vllm: Any, evaluate: Any) -> None:
         assert sum(map(len, map(min, starts))) > len(starts)
 
 
+def test_samples_of_a_row_differ(vllm: Any) -> None:
+    """A random model draws from hundreds of tokens: two equal samples of twelve would be one draw, shown twice."""
+    results = vllm["results"]["tofu_best_of_n"]
+    assert results["samples,none"] == 32
+    assert results["unique_samples,none"] == 1
+
+
 def test_every_metric_is_a_number(vllm: Any) -> None:
     for values in vllm["results"].values():
         for key, value in values.items():
