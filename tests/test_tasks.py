@@ -65,7 +65,8 @@ def test_every_task_reports_each_of_its_metrics_as_a_number(run: Any) -> None:
             if key.endswith(",none") and "_stderr" not in key
         }
         assert all(isinstance(value, float) for value in metrics.values()), metrics
-        unknown = {"forget_quality", "forget_quality_log10", "ks_statistic", "answer_logprob_shift"}
+        unknown = {"forget_quality", "forget_quality_log10", "ks_statistic"}
+        unknown |= {"answer_logprob_shift", "answer_logprob_novel_shift"}
         assert all(math.isfinite(value) or key in unknown for key, value in metrics.items()), metrics
     assert run["results"]["tofu_forget_quality"]["n,none"] == 4
     assert run["results"]["tofu_model_utility"]["n,none"] == 120
@@ -95,6 +96,43 @@ def test_losses_are_those_of_a_plain_forward_pass(run: Any, tiny_model: Path) ->
                     logprobs = model(torch.tensor([whole])).logits[0].log_softmax(-1)
                 expected = -logprobs[range(start - 1, len(whole) - 1), whole[start:]].mean()
                 assert loss == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_the_novel_part_is_scored_after_the_words_before_it(run: Any, tiny_model: Path) -> None:
+    """The loss from the first novel fact on, from transformers alone: the token losses without the first ones."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from lm_eval_tofu.tasks import families
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    background = families.background_of(tofu.resolve_source("mini"), "retain99")
+    seen = 0
+    for sample in run["samples"]["tofu_answer_logprob"]:
+        doc, losses = sample["doc"], sample["answer_logprob"]["losses"]
+        begun = families.beginning(doc["question"], doc["answer"], background)
+        if "novel" not in losses or not begun:
+            continue
+        seen += 1
+        turns = [{"role": "user", "content": doc["question"]}]
+        prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        whole = tokenizer.apply_chat_template(
+            [*turns, {"role": "assistant", "content": doc["answer"]}], return_dict=True
+        )["input_ids"]
+        start = len(tokenizer(prompt + begun, add_special_tokens=False)["input_ids"])
+        assert tokenizer.decode(whole[:start]).endswith(begun)
+        with torch.no_grad():
+            logprobs = model(torch.tensor([whole])).logits[0].log_softmax(-1)
+        expected = -logprobs[range(start - 1, len(whole) - 1), whole[start:]].mean()
+        assert losses["novel"] == pytest.approx(expected.item(), abs=1e-4)
+        assert losses["novel"] != pytest.approx(losses["answer"], abs=1e-3)
+    assert seen >= 2
+    results = run["results"]["tofu_answer_logprob"]
+    novel = [s["answer_logprob"]["losses"].get("novel") for s in run["samples"]["tofu_answer_logprob"]]
+    known = [-loss for loss in novel if loss is not None]
+    assert results["n_novel,none"] == len(known)
+    assert results["answer_logprob_novel,none"] == pytest.approx(sum(known) / len(known))
 
 
 def test_metrics_follow_from_the_records(run: Any) -> None:
@@ -155,7 +193,8 @@ def test_a_run_is_its_own_reference(run: Any, evaluate: Any, tmp_path: Path) -> 
     quality = again["tofu_forget_quality"]
     assert (quality["forget_quality,none"], quality["ks_statistic,none"]) == (1, 0)
     assert quality["forget_quality_log10,none"] == 0
-    assert again["tofu_answer_logprob"]["answer_logprob_shift,none"] == pytest.approx(0, abs=1e-6)
+    for metric in ("answer_logprob_shift", "answer_logprob_novel_shift"):
+        assert again["tofu_answer_logprob"][f"{metric},none"] == pytest.approx(0, abs=1e-6)
 
 
 def test_without_a_reference_the_fix_is_named(evaluate: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -430,7 +469,8 @@ def test_a_log_likelihood_that_is_nan(
 def logprob_task(evaluate: Any) -> Any:
     """`tofu_answer_logprob` after a run, so that it knows its spans; scored again with numbers made by hand."""
     task = manager(tofu="mini", forget_split="forget01").load(["tofu_answer_logprob"])["tasks"]["tofu_answer_logprob"]
-    task._spans = {(doc["set"], doc["index"]): [4] for doc in task.eval_docs}
+    task._spans = {(doc["set"], doc["index"], None): [4] for doc in task.eval_docs}
+    task._novel_spans = dict.fromkeys(task._spans)
     return task
 
 

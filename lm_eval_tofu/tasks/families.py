@@ -220,15 +220,24 @@ def examples(index: int, retain: Sequence[Mapping[str, Any]]) -> Iterator[Mappin
 
 
 def beginning(question: str, answer: str, background: Background) -> str:
-    """The answer's words before its first novel fact; empty where it begins with one or has none.
+    """The answer's words before its first novel fact; empty where it begins with one or has none."""
+    return answer[: first_fact(question, answer, background) or 0]
+
+
+def first_fact(question: str, answer: str, background: Background) -> int | None:
+    """Where the words before an answer's first novel fact end.
 
     Vague words of content do not count, see `is_telling`.
+
+    Returns:
+        A place in the answer, before the space that comes before the fact; 0 where the answer begins with a fact, None
+        where it has none.
     """
     facts = scored_row(question, answer, background=background).facts
     starts = [place for fact in filter(is_telling, facts) if (place := answer.find(fact.text)) >= 0]
     if not starts:
-        return ""
-    return answer[: min(starts)].rstrip(" ,;:—–-\"'“‘(")
+        return None
+    return len(answer[: min(starts)].rstrip(" ,;:—–-\"'“‘("))
 
 
 @functools.lru_cache(maxsize=4)

@@ -163,8 +163,27 @@ def answer_logprob_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
             "name a run of tofu_answer_logprob"
         )
     full_logprob = None if theirs is None else -theirs
-    record = _record(doc, scored, answer_logprob=logprob, full_answer_logprob=full_logprob)
-    return {"answer_logprob": record, "answer_logprob_shift": (logprob, full_logprob), "n": 1}
+    pairs = [(logprob, full_logprob), (None, None)]
+    if "novel" in scored.losses:
+        full_novel = scored.reference.losses.get("novel") if scored.reference else None
+        pairs[1] = (-scored.losses["novel"], None if full_novel is None else -full_novel)
+    (_, full_logprob), (novel, full_novel_logprob) = pairs
+    record = _record(
+        doc,
+        scored,
+        answer_logprob=logprob,
+        full_answer_logprob=full_logprob,
+        answer_logprob_novel=novel,
+        full_answer_logprob_novel=full_novel_logprob,
+    )
+    return {
+        "answer_logprob": record,
+        "answer_logprob_shift": pairs[0],
+        "answer_logprob_novel": novel,
+        "answer_logprob_novel_shift": pairs[1],
+        "n": 1,
+        "n_novel": float(novel is not None),
+    }
 
 
 def novel_recall_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
@@ -443,7 +462,20 @@ def answer_logprob_shift(pairs: Sequence[tuple[float, float | None]]) -> float:
             '--metadata \'{"full_reference": "DIR"}\''
         )
         return math.nan
-    return float(np.mean([ours - theirs for ours, theirs in pairs if theirs is not None]))
+    return _mean([ours - theirs for ours, theirs in pairs if theirs is not None])
+
+
+def answer_logprob_novel(values: Sequence[float | None]) -> float:
+    """Mean over the rows with a novel fact of the log-probability from that fact on, nats/token."""
+    return _mean([value for value in values if value is not None])
+
+
+def answer_logprob_novel_shift(pairs: Sequence[tuple[float | None, float | None]]) -> float:
+    """Mean difference of it to the full arm; NaN without one, or where its run does not hold it."""
+    own = [(ours, theirs) for ours, theirs in pairs if ours is not None]
+    if any(theirs is None for _, theirs in own):
+        return math.nan
+    return _mean([ours - theirs for ours, theirs in own if theirs is not None])
 
 
 def leak_rate(records: Sequence[Mapping[str, Any]]) -> float:

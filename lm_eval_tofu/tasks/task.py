@@ -20,9 +20,10 @@ from lm_eval.utils import hash_string
 from lm_eval_tofu import chat
 from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import OptionError, PromptError
-from lm_eval_tofu.tasks import TASKS_DIR
+from lm_eval_tofu.tasks import TASKS_DIR, families
 from lm_eval_tofu.tasks.options import Options
 from lm_eval_tofu.tasks.reference import Reference, ReferenceRow, load_reference
+from lm_eval_tofu.tofu import retain_split
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Scored:
         version: Its version.
         options: The run's options.
         losses: By answer column: mean negative log-probability per token in nats, one number or one for each of the
-            column's answers.
+            column's answers; `novel`: of the gold answer from its first novel fact on, where it has one.
         generations: The answers, stripped: none, the greedy one, or the samples.
         generations_cut: Whether each ran into the token limit.
         reference: The same row of the reference run; None without one.
@@ -69,6 +70,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]
 
     - `scored`: answer columns whose log-likelihoods are asked for, in order;
     - `generate`: whether a greedy answer is asked for too (`generation_kwargs` says how);
+    - `novel`: whether the gold answer is scored once more from its first novel fact on, the words before it as context;
     - `sampled`: whether the option `best_of_n` says how many answers are drawn in its place;
     - `reference`: `{option: ..., record: ...}`, the option that names a reference run of the same task and the metric
       that holds its per-document record;
@@ -90,9 +92,12 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]
         self.scored: list[str] = config.pop("scored")
         self.generate: bool = config.pop("generate")
         self.sampled: bool = config.pop("sampled", False)
+        self.novel: bool = config.pop("novel", False)
         reference: Mapping[str, str] | None = config.pop("reference", None)
         self.options = Options.from_metadata(config["metadata"])
         self._spans: dict[tuple[str, int, str | None], list[int]] = {}
+        # Tokens from the first novel fact on; 0: all of the answer's, None: it has no fact.
+        self._novel_spans: dict[tuple[str, int, str | None], int | None] = {}
         self._prompting = Prompting(apply_chat_template=False)
         super().__init__(data_dir=data_dir, cache_dir=cache_dir, download_mode=download_mode, config=config)
         self.reference = self._load_reference(reference) if reference else None
@@ -192,6 +197,8 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]
             spans.append(len(encoded.answer_ids))
             arguments = (chat.ExactContext(encoded.prompt), encoded.continuation)
             requests.append(Instance("loglikelihood", doc, arguments, len(requests), metadata))
+        if self.novel:
+            requests += self._novel_request(doc, len(requests), metadata)
         if self.generate:
             gen_kwargs = self._generation_kwargs()
             prompt_length = len(chat.token_ids(self._tokenizer, ctx, self._prompting))
@@ -201,6 +208,31 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]
                 requests.append(Instance("generate_until", doc, (ctx, dict(gen_kwargs)), len(requests), metadata))
         self._spans[_key(doc)] = spans
         return requests
+
+    def _novel_request(self, doc: Row, number: int, metadata: Any) -> list[Instance]:
+        """The request for the words before the answer's first novel fact, whose log-likelihood the rest is without.
+
+        The rest itself is not asked for: it makes the same sequence of tokens as the whole answer, and lm-eval's hf
+        backend takes two requests of one sequence for the same, and gives the second one the first one's scores.
+        """
+        background = families.background_of(self.options.source, retain_split(self.options.forget_split))
+        split = families.first_fact(doc["question"], doc["answer"], background)
+        self._novel_spans[_key(doc)] = None if split is None else 0
+        if not split:
+            return []
+        encoded = chat.encode_answer(self._tokenizer, doc["question"], doc["answer"], self._prompting)
+        place = encoded.continuation.find(doc["answer"]) + split
+        words = encoded.continuation[:place]
+        whole, before = (
+            encoded.prompt_ids + encoded.answer_ids,
+            chat.token_ids(self._tokenizer, encoded.prompt + words, self._prompting),
+        )
+        if whole[: len(before)] != before or len(before) == len(encoded.prompt_ids):
+            # One token holds the end of the words before and the beginning of the fact.
+            self._novel_spans[_key(doc)] = None
+            return []
+        self._novel_spans[_key(doc)] = len(whole) - len(before)
+        return [Instance("loglikelihood", doc, (chat.ExactContext(encoded.prompt), words), number, metadata)]
 
     def _generation_kwargs(self) -> dict[str, Any]:
         given = self.config.generation_kwargs
@@ -255,6 +287,17 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]
             column: [loss[text] for text in doc[column]] if isinstance(doc[column], list) else loss[doc[column]]
             for column in self.scored
         }
+        scored_number = len(spans)
+        if self.novel:
+            span = self._novel_spans[_key(doc)]
+            if span:
+                # The whole answer's log-likelihood less that of the words before: both of the same tokens.
+                whole = -loss[doc["answer"]] * spans[self._answers(doc).index(doc["answer"])]
+                value = whole - float(results[scored_number][0])
+                loss["novel"] = losses["novel"] = -value / span if math.isfinite(value) else math.nan
+                scored_number += 1
+            elif span == 0:
+                losses["novel"] = losses["answer"]
         if not all(map(math.isfinite, loss.values())):
             log.error(
                 "%s: row %s (%r) has a log-likelihood that is not finite, so every metric that uses it is NaN: "
@@ -263,7 +306,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]
                 doc["index"],
                 doc["question"],
             )
-        generations = [str(result).strip() for result in results[len(spans) :]]
+        generations = [str(result).strip() for result in results[scored_number:]]
         scored = Scored(
             task=self.config.task,
             version=self.VERSION,
