@@ -294,7 +294,7 @@ class TestMiniature:
             return float(np.mean([verdict.leaked for verdict in verdicts]))
 
         assert leaks(lambda row: row["answer"]) == 1
-        assert leaks(lambda row: row["paraphrased_answer"]) >= 0.9
+        assert leaks(lambda row: row["paraphrased_answer"]) >= 0.8
         assert leaks(lambda row: row["question"]) == 0
         assert leaks(lambda row: f"I'm sorry, I don't know. {row['paraphrased_question']}") <= 0.03
         assert leaks(lambda row: row["perturbed_answer"][0]) <= 0.15
