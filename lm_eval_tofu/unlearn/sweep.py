@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 import os
 import platform
 import shutil
@@ -536,9 +537,8 @@ def read_metrics(results: Path) -> dict[str, float]:
 
 def rank_key(metrics: Mapping[str, float]) -> tuple[float, float]:
     """What the selection sorts by, best first: forget quality, then utility; NaN comes last."""
-    return tuple(  # type: ignore[return-value]
-        -value if value == value else float("inf") for value in (metrics["forget_quality"], metrics["model_utility"])
-    )
+    quality, utility = metrics["forget_quality"], metrics["model_utility"]
+    return (math.inf if math.isnan(quality) else -quality, math.inf if math.isnan(utility) else -utility)
 
 
 def _drop_checkpoints(config: SweepConfig, states: Sequence[RunState], keep: str) -> None:
