@@ -4,6 +4,7 @@ python vllm_child.py MODEL OUTPUT.json
 """
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -44,6 +45,11 @@ def main(model: str, output: str) -> None:
     content = {"results": results["results"], "samples": samples, "forwards": forwards, "backwards": backwards}
     with open(output, "w", encoding="utf-8") as file:  # noqa: PTH123
         json.dump(content, file)
+    # The engine's own threads now and then abort the interpreter's shutdown («terminate called without an active
+    # exception»), which would look like a failed run: the engine is stopped first, and this process then ends at once.
+    lm.model.llm_engine.engine_core.shutdown()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
