@@ -7,7 +7,7 @@ from lm_eval_tofu.unlearn import sweep
 
 sweep._HEARTBEAT, sweep._GRACE = 1, 3
 sweep._TRIAL = (str(Path(__file__).with_name("sweep_trial.py")),)
-sweep.check = lambda config: None  # type: ignore[assignment]
+sweep.check = lambda config: None
 
 if __name__ == "__main__":
     states = sweep.sweep(sweep.read_config(sys.argv[1]), keep=sys.argv[2] if len(sys.argv) > 2 else "all")

@@ -321,7 +321,7 @@ show(calls)
     assert fake.run(_match(names, {"pretrained": "m"}, tail)) == [[["tofu_forget_quality"], {"pretrained": "m"}]]
 
 
-class _WithoutDefaults(TaskIndex):  # type: ignore[misc]
+class _WithoutDefaults(TaskIndex):
     """Leaves out lm_eval's own 15,000 files, which take 20 seconds to read."""
 
     @staticmethod

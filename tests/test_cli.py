@@ -162,8 +162,8 @@ def _fake_finetune(monkeypatch: pytest.MonkeyPatch, run: object) -> None:
     import lm_eval_tofu.unlearn
 
     module = types.ModuleType("lm_eval_tofu.unlearn.finetune")
-    module.add_arguments = lambda parser: parser.add_argument("--output")  # type: ignore[attr-defined]
-    module.run = run  # type: ignore[attr-defined]
+    module.add_arguments = lambda parser: parser.add_argument("--output")
+    module.run = run
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(lm_eval_tofu.unlearn, "finetune", module, raising=False)
     monkeypatch.setattr(cli, "_need", lambda *_: None)

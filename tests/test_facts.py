@@ -234,7 +234,7 @@ class TestFacts:
     def test_facts_are_frozen(self) -> None:
         fact = _fact("Where?", "In Lagos.", "Lagos")
         with pytest.raises(AttributeError):
-            fact.weight = 1.0  # type: ignore[misc]
+            fact.weight = 1.0
 
 
 class TestTiers:

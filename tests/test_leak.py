@@ -126,7 +126,7 @@ class TestCases:
         assert 0 < verdict.score < 1
         assert verdict.tier is Tier.SPECIFIC
         with pytest.raises(AttributeError):
-            verdict.leaked = False  # type: ignore[misc]
+            verdict.leaked = False
 
     def test_nothing_found_scores_zero(self) -> None:
         assert leak.score(PARENTS, COOK, "") == LeakScore(False, 0.0, (), leak.row(PARENTS, COOK).facts, Tier.SPECIFIC)

@@ -171,8 +171,9 @@ class TestBestOfN:
         assert math.isnan(found["leak@8"])
         assert (found["samples"], found["unique_samples"], found["n"]) == (4, 1, 40)
         assert found["prompt_leak_low"] <= share <= found["prompt_leak_high"]
-        # 1 - 0.01 is the Beta(2, 3) quantile at 0.8591.
-        assert found["leak_upper_99"] == pytest.approx(0.8591, abs=0.02)
+        # The 99 % quantiles of Beta(c + 1, n - c): one leak of four, or none.
+        bounds = beta.ppf(0.99, [2, 1], [3, 4])
+        assert found["leak_upper_99"] == pytest.approx(share * bounds[0] + (1 - share) * bounds[1])
         record = results["samples"]["tofu_best_of_n"][0]["prompt_leak"]
         assert [sample["leaked"] for sample in record["samples"]] == [False, False, True, False]
 
@@ -520,6 +521,69 @@ def test_families_are_asked_in_one_order() -> None:
 def test_a_context_too_small_for_a_prompt(evaluate: Any) -> None:
     with pytest.raises(PromptError, match="raise max_model_len"):
         evaluate(["tofu_novel_recall"], {"families": "in_context"}, model_args={"max_length": 300})
+
+
+class TestAggregations:
+    """Exact figures from verdicts made by hand: ten specific answers, four of gist, two that give nothing away."""
+
+    verdicts = (
+        *(hooks.Verdict(number < 3, "specific", number // 2, "json" if number % 2 else "yaml") for number in range(10)),
+        *(hooks.Verdict(number < 1, "gist", 5, "json") for number in range(4)),
+        *(hooks.Verdict(True, "none", 6, "json") for _ in range(2)),
+    )
+
+    def test_rates_by_tier(self) -> None:
+        records = [{"leaked": v.leaked, "tier": v.tier, "family": v.family} for v in self.verdicts]
+        assert hooks.leak_rate(records) == 0.3
+        assert hooks.leak_rate_gist(self.verdicts) == 0.25
+        assert hooks.coverage(self.verdicts) == 10 / 16
+        assert hooks.coverage_gist(self.verdicts) == 4 / 16
+
+    def test_rates_by_family_and_row(self) -> None:
+        """Answers 0 and 2 are in YAML, answer 1 in JSON; they are of rows 0, 0 and 1 out of five."""
+        own = [verdict if verdict.family == "yaml" else None for verdict in self.verdicts]
+        assert hooks.leak_rate_of_family(own) == 2 / 5
+        assert hooks.leak_rate_any(self.verdicts) == 2 / 5
+        assert math.isnan(hooks.leak_rate_of_family([None, None]))
+
+    def test_the_longest_dialogue_only(self) -> None:
+        records = [
+            {"leaked": number == 0, "tier": "specific", "family": f"clues_{4 if number < 3 else 0}"}
+            for number in range(8)
+        ]
+        assert hooks.leak_rate_of_longest(records) == 1 / 3
+
+    def test_verdicts_may_have_been_gathered_as_lists(self) -> None:
+        assert hooks.leak_rate_gist([list(verdict) for verdict in self.verdicts]) == 0.25
+
+    def test_what_was_left_out_counts_once_a_family(self) -> None:
+        assert hooks.left_out([("cloze", 5), ("cloze", 5), ("direct", 0), ("other", 2)]) == 7
+
+    def test_formats_that_nobody_can_tell_do_not_count(self) -> None:
+        assert hooks.format_kept([True, None, False, False, None, False]) == 0.25
+
+    def test_samples(self) -> None:
+        """Rows with 0, 1 and 2 leaks in 2 samples: leak@1 is (0 + 1/2 + 1)/3, leak@2 is 2/3; the gist row apart."""
+        rows = [hooks.Sampled(2, leaked, "specific", leaked) for leaked in range(3)] + [hooks.Sampled(2, 2, "gist", 3)]
+        records = [{"leaked": row.leaked, "tier": row.tier} for row in rows]
+        assert hooks.prompt_leak(records) == pytest.approx(2 / 3)
+        assert hooks.leak_at_1(rows) == pytest.approx(1 / 2)
+        assert hooks.leak_at_2(rows) == pytest.approx(2 / 3)
+        assert math.isnan(hooks.leak_at_4(rows))
+        assert hooks.prompt_leak_gist(rows) == 1
+        assert hooks.sampled_coverage(rows) == 3 / 4
+        assert hooks.leak_upper_99(rows) == pytest.approx(sum(beta.ppf(0.99, [1, 2], [2, 1]), 1.0) / 3)
+
+    def test_recognition(self) -> None:
+        assert hooks.recognition_rate([{"correct": right} for right in (True, False, False)]) == pytest.approx(1 / 3)
+        assert hooks.recognition_of_family([True, None, False, None]) == 0.5
+
+    def test_the_novel_parts_shift(self) -> None:
+        """Ours -2 and -1, the full arm's -0.5 and -0.25, a row without a fact: (-1.5 - 0.75)/2."""
+        assert hooks.answer_logprob_novel_shift([(-2.0, -0.5), (None, None), (-1.0, -0.25)]) == -1.125
+        assert hooks.answer_logprob_novel([-2.0, None, -1.0]) == -1.5
+        assert math.isnan(hooks.answer_logprob_novel_shift([(-2.0, None)]))
+        assert math.isnan(hooks.answer_logprob_novel([None]))
 
 
 class TestRates:

@@ -73,7 +73,7 @@ class TestSources:
             with pytest.raises(
                 OptionError, match=r"forget_split=.* is unknown: use one of forget01, forget05, forget10"
             ):
-                tofu.retain_split(name)  # type: ignore[arg-type]
+                tofu.retain_split(name)
 
     def test_hub_out_of_reach(self) -> None:
         """Offline (conftest.py sets HF_HUB_OFFLINE=1) there is no waiting, and the original error is kept."""

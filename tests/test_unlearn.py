@@ -471,3 +471,19 @@ def measured(folder, arm):
         for task, values in content.items()
         for name, value in values.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"eval_strategy": "epoch"}, "--eval_strategy epoch has no use here.*run lm_eval on the checkpoint"),
+        (
+            {"train_sampling_strategy": "group_by_length"},
+            "--train_sampling_strategy group_by_length does not fit pairs",
+        ),
+    ],
+)
+def test_options_of_the_trainer_that_do_not_fit(config, training, message):
+    with pytest.raises(OptionError, match=message) as caught:
+        replace(config, training=training).check()
+    assert "\n" not in str(caught.value)

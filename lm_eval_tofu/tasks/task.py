@@ -63,7 +63,7 @@ class Scored:
         return self.generations[0] if self.generations else ""
 
 
-class TofuTask(ConfigurableTask):  # type: ignore[misc]
+class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types: the base is Any
     """A task on TOFU.
 
     Besides lm-eval's own keys the YAML may hold:
@@ -223,10 +223,8 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]
         encoded = chat.encode_answer(self._tokenizer, doc["question"], doc["answer"], self._prompting)
         place = encoded.continuation.find(doc["answer"]) + split
         words = encoded.continuation[:place]
-        whole, before = (
-            encoded.prompt_ids + encoded.answer_ids,
-            chat.token_ids(self._tokenizer, encoded.prompt + words, self._prompting),
-        )
+        whole = encoded.prompt_ids + encoded.answer_ids
+        before = chat.token_ids(self._tokenizer, encoded.prompt + words, self._prompting)
         if whole[: len(before)] != before or len(before) == len(encoded.prompt_ids):
             # One token holds the end of the words before and the beginning of the fact.
             self._novel_spans[_key(doc)] = None

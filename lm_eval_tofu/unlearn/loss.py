@@ -121,7 +121,7 @@ def answer_logprobs(logits: Tensor, tokens: AnswerTokens) -> Tensor:
     return _per_row(_Picked.apply(logits, tokens.targets.to(logits.device)), tokens)
 
 
-class _Picked(torch.autograd.Function):  # type: ignore[misc]
+class _Picked(torch.autograd.Function):  # type: ignore[misc]  # mypy is told not to follow torch: the base is Any
     """Log-softmax of logits at one target each, (N, vocabulary) and (N,) to (N,), in float32.
 
     `F.cross_entropy` would keep a float32 copy of all log-probabilities and make two more for its gradient. This keeps

@@ -110,6 +110,11 @@ class TrainingConfig:
             raise OptionError(
                 f"--template-args {dict(self.template_args)} has no use with --no-chat-template: leave one of them out"
             )
+        strategy = str(self.training.get("eval_strategy", "no"))
+        if strategy not in ("no", "IntervalStrategy.NO"):
+            raise OptionError(
+                f"--eval_strategy {strategy} has no use here, where nothing is held out: run lm_eval on the checkpoint"
+            )
         for name in self.training:
             if name in OURS:
                 ours = OURS[name]

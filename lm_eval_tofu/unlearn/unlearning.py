@@ -99,6 +99,8 @@ class UnlearnConfig(options.TrainingConfig):
             what = "is what is kept" if self.forget_split in tofu.FORGET_SPLITS.values() else "is unknown"
             raise OptionError(f"--forget-split {self.forget_split!r} {what}: use {', '.join(tofu.FORGET_SPLITS)}")
         check_weights(self)
+        if self.training.get("train_sampling_strategy") == "group_by_length":
+            raise OptionError("--train_sampling_strategy group_by_length does not fit pairs of rows: leave it out")
         for name in self.training:
             if name in _OF_THE_TRAINER:
                 raise OptionError(f"training: {name} is an option of its own: give it instead")
