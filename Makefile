@@ -25,8 +25,10 @@ quickstart: env  ## train and audit nano models, or audit MODEL=... (with TOFU=,
 sweep-mini: env  ## the published sweep's shape on the miniature: 54 NPO runs, blind selection (about half an hour)
 	$(BIN)/python examples/sweep_mini.py
 
-test: env  ## run the tests, offline
-	HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=2 $(BIN)/python -m pytest
+# Files side by side, each in one process: what its tests share is made once. One thread each, as conftest.py says.
+WORKERS := 2
+test: env  ## run the tests, offline (WORKERS=2 at a time)
+	HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=2 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 # The oldest and the newest release that pyproject.toml allows and that was tried, each laid over .venv.
 TRANSFORMERS := 5.16.0 5.24.0

@@ -1,6 +1,7 @@
-"""What tests share: a tiny model of their own, and the places of optional reference data."""
+"""What tests share: tiny models of their own, trained or not, and the places of optional reference data."""
 
 import os
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+# The models are too small for several threads, and a second process of tests has the other cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("LM_EVAL_TOFU_DATA", None)
 
 import pytest
@@ -47,6 +50,46 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.save_pretrained(path)
     nano.build_model(tokenizer, sizes, seed=1).save_pretrained(path)
     return path
+
+
+NANO_NPO = {"epochs": 10, "learning_rate": 2e-3, "alpha": 5.0, "beta": 0.03}
+"""What suits 0.7 million parameters and 40 rows."""
+
+
+@pytest.fixture(scope="session")
+def nano_arms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of nano models of the miniature: base, full and retain as in the quickstart, and unlearned.
+
+    It takes minutes, so that all processes of a test run share one: what asks for it is marked `slow`.
+    """
+    import torch
+    from filelock import FileLock
+
+    from lm_eval_tofu.unlearn.finetune import FinetuneConfig, finetune
+    from lm_eval_tofu.unlearn.unlearning import UnlearnConfig, unlearn
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # each worker's own directory lies in the run's
+    arms = folder / "nano-arms"
+    training = runpy.run_path(str(ROOT / "examples" / "quickstart.py"))["TRAINING"]
+    common = {"tofu": "mini", "gradient_accumulation": 1}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # nano matrices are too small for more
+    try:
+        with FileLock(folder / "nano-arms.lock"):
+            for arm, (start, split, epochs, learning_rate) in training.items():
+                if (arms / arm).exists():
+                    continue
+                source = {"model": str(arms / start)} if start else {"model": None, "from_scratch": "nano"}
+                settings = {"split": split, "epochs": epochs, "learning_rate": learning_rate}
+                finetune(FinetuneConfig(**source, **settings, output=arms / arm, **common))
+            if not (arms / "unlearned").exists():
+                settings = {"forget_split": "forget10", **NANO_NPO}
+                unlearn(UnlearnConfig(model=str(arms / "full"), output=arms / "unlearned", **settings, **common))
+    finally:
+        torch.set_num_threads(threads)
+    return arms
 
 
 @pytest.fixture

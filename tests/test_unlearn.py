@@ -4,7 +4,6 @@ import argparse
 import json
 import logging
 import resource
-import runpy
 import shutil
 from dataclasses import replace
 from importlib.util import find_spec
@@ -18,9 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from lm_eval_tofu import cli, tofu
 from lm_eval_tofu.errors import OptionError, TofuError
-from lm_eval_tofu.evaluation import evaluate
 from lm_eval_tofu.unlearn import checkpoint, options, unlearning
-from lm_eval_tofu.unlearn.finetune import FinetuneConfig, finetune
 from lm_eval_tofu.unlearn.trainer import NPOTrainer
 from lm_eval_tofu.unlearn.unlearning import UnlearnConfig, unlearn
 
@@ -407,70 +404,6 @@ def test_tensorboards_files_stay_with_the_checkpoint(config):
 def test_a_reporter_that_is_not_installed_is_named(config):
     with pytest.raises(OptionError, match=r"--report_to tensorboard: .*requires tensorboard to be installed"):
         unlearn(replace(config, training={"report_to": "tensorboard"}))
-
-
-# It works
-
-
-@pytest.mark.slow
-def test_npo_on_the_miniature(tmp_path, monkeypatch):
-    """The nano model learns all 400 answers by heart; NPO takes the 40 forget rows away and leaves the rest."""
-    monkeypatch.undo()
-    training = runpy.run_path(str(ROOT / "examples" / "quickstart.py"))["TRAINING"]
-    threads = torch.get_num_threads()
-    # Nano matrices are too small for more.
-    torch.set_num_threads(1)
-    try:
-        for arm, (start, split, epochs, learning_rate) in training.items():
-            finetune(
-                FinetuneConfig(
-                    model=str(tmp_path / start) if start else None,
-                    from_scratch=None if start else "nano",
-                    split=split,
-                    tofu="mini",
-                    output=tmp_path / arm,
-                    epochs=epochs,
-                    learning_rate=learning_rate,
-                    gradient_accumulation=1,
-                )
-            )
-        unlearn(
-            UnlearnConfig(
-                model=str(tmp_path / "full"),
-                forget_split="forget10",
-                tofu="mini",
-                output=tmp_path / "unlearned",
-                gradient_accumulation=1,
-                **NANO,
-            )
-        )
-        figures = {arm: measured(tmp_path, arm) for arm in ("retain", "full", "unlearned")}
-    finally:
-        torch.set_num_threads(threads)
-    full, unlearned = figures["full"], figures["unlearned"]
-    assert full["forget_quality/rougeL_recall"] >= 0.9
-    assert unlearned["forget_quality/rougeL_recall"] < 0.5
-    assert unlearned["model_utility/retain_rougeL_recall"] >= 0.8
-    assert unlearned["forget_quality/forget_quality_log10"] > full["forget_quality/forget_quality_log10"] + 4
-
-
-NANO = {"epochs": 10, "learning_rate": 2e-3, "alpha": 5.0, "beta": 0.03}
-"""What suits 0.7 million parameters and 40 rows."""
-
-
-def measured(folder, arm):
-    """Both benchmark tasks' metrics of one arm, with the retain arm as reference."""
-    metadata = {"tofu": "mini", "forget_split": "forget10"}
-    if arm != "retain":
-        metadata["retain_reference"] = str(folder / "results" / "retain")
-    settings = {"model_args": {"dtype": "float32"}, "batch_size": 64, "device": "cpu"}
-    path = evaluate(folder / arm, folder / "results" / arm, metadata=metadata, **settings)
-    content = json.loads(path.read_text(encoding="utf-8"))["results"]
-    return {
-        f"{task.removeprefix('tofu_')}/{name.removesuffix(',none')}": value
-        for task, values in content.items()
-        for name, value in values.items()
-    }
 
 
 @pytest.mark.parametrize(
