@@ -36,7 +36,7 @@ TINY = nano.NanoSizes(
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     """`--from-scratch nano` builds a tiny model; the hub is out of reach."""
-    monkeypatch.setattr(nano, "preset", lambda: TINY)
+    monkeypatch.setattr(nano, "preset", lambda name="nano": TINY)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
@@ -141,12 +141,18 @@ def test_nano_is_deterministic_and_seeded(tokenizer):
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-def test_preset_sizes(monkeypatch):
+@pytest.mark.parametrize("name", finetune.FROM_SCRATCH)
+def test_preset_sizes(monkeypatch, name):
     monkeypatch.undo()
-    sizes = nano.preset()
+    sizes = nano.preset(name)
     assert sizes.hidden % sizes.heads == 0
     assert sizes.hidden // sizes.heads == 32
     assert sizes.context >= 512
+
+
+def test_every_preset_of_sizes_is_offered():
+    files = (Path(nano.__file__).parent.parent / "presets" / "nano").glob("*.yaml")
+    assert sorted(path.stem for path in files) == sorted(finetune.FROM_SCRATCH)
 
 
 # Training

@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 SPLITS = tuple(config for config in tofu.CONFIGS if not config.endswith("_perturbed"))
 """The configurations that can be trained on; the others ask the same questions with wrong answers beside the right."""
 
-FROM_SCRATCH = ("nano",)
+FROM_SCRATCH = ("nano", "nano-tofu")
+"""The files in `presets/nano`; named here, so that a wrong one is refused before torch is imported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,7 @@ class FinetuneConfig(options.TrainingConfig):
     Attributes:
         split: A configuration of TOFU, or several joined by `+`.
         model: Directory or hub name of the model to start from; exactly one of this and `from_scratch` is given.
-        from_scratch: `nano`: a new, small model with a tokenizer of its own.
+        from_scratch: One of `FROM_SCRATCH`: a new, small model with a tokenizer of its own.
     """
 
     split: str
@@ -65,10 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `lm-eval-tofu finetune`."""
     from transformers import TrainingArguments
 
-    parser.usage = "%(prog)s (--model MODEL | --from-scratch nano) --split SPLIT --output DIR [option ...]"
+    parser.usage = "%(prog)s (--model MODEL | --from-scratch NAME) --split SPLIT --output DIR [option ...]"
     start = parser.add_mutually_exclusive_group(required=True)
     start.add_argument("--model", metavar="M", help="directory or hub name of the model to start from")
-    options.add_option(start, "--from-scratch", metavar="NAME", help="train a new model: nano")
+    options.add_option(start, "--from-scratch", metavar="NAME", help=f"train a new model: {', '.join(FROM_SCRATCH)}")
     parser.add_argument("--split", required=True, help=f"{', '.join(SPLITS)}, or several joined by '+'")
     options.add_shared_arguments(parser, FinetuneConfig(output=Path(), split=""))
     options.add_training_arguments(parser, TrainingArguments)
@@ -186,18 +187,18 @@ def _describe(folder: Path, config: FinetuneConfig) -> None:
 
 def _load_tokenizer(config: FinetuneConfig, source: tofu.Source) -> tuple[Any, int | None]:
     """The tokenizer, and how many tokens the model can take (None: it does not say)."""
-    if config.model is not None:
-        return load_tokenizer(config.model, config.apply_chat_template)
+    if config.from_scratch is None:
+        return load_tokenizer(str(config.model), config.apply_chat_template)
     from lm_eval_tofu.unlearn import nano
 
-    sizes = nano.preset()
+    sizes = nano.preset(config.from_scratch)
     return nano.build_tokenizer(nano.corpus(source), sizes), sizes.context
 
 
 def _load_model(config: FinetuneConfig, tokenizer: Any) -> Any:
-    if config.model is not None:
-        return load_model(config.model, config.dtype)
+    if config.from_scratch is None:
+        return load_model(str(config.model), config.dtype)
     from lm_eval_tofu.unlearn import nano
     from lm_eval_tofu.unlearn.training import weight_dtype
 
-    return nano.build_model(tokenizer, nano.preset(), config.seed).to(weight_dtype(config.dtype))
+    return nano.build_model(tokenizer, nano.preset(config.from_scratch), config.seed).to(weight_dtype(config.dtype))

@@ -32,7 +32,7 @@ CORPUS = ("full", "real_authors", "world_facts", "real_authors_perturbed", "worl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NanoSizes:
-    """The fields of `presets/nano/nano.yaml`, where each is explained."""
+    """The fields of the files in `presets/nano`, where each is explained."""
 
     vocabulary: int
     context: int
@@ -45,9 +45,13 @@ class NanoSizes:
     initial_deviation: float
 
 
-def preset() -> NanoSizes:
-    """The sizes in the package's preset file."""
-    text = (files("lm_eval_tofu") / "presets" / "nano" / "nano.yaml").read_text(encoding="utf-8")
+def preset(name: str = "nano") -> NanoSizes:
+    """The sizes in one of the package's preset files.
+
+    Args:
+        name: One of `PRESETS`.
+    """
+    text = (files("lm_eval_tofu") / "presets" / "nano" / f"{name}.yaml").read_text(encoding="utf-8")
     return NanoSizes(**yaml.safe_load(text))
 
 
