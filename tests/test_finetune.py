@@ -244,6 +244,15 @@ def test_plain_text_needs_no_template(config, tmp_path, tokenizer):
     assert json.loads((plain / "training.json").read_text(encoding="utf-8"))["apply_chat_template"] is False
 
 
+def test_a_number_of_steps_is_not_ignored(config, tmp_path):
+    """Checkpoints and logs come once an epoch by default; whoever names a number of steps wants them then."""
+    arguments = training_arguments(replace(config, training={"logging_steps": 2}), tmp_path, examples=20)
+    assert (arguments.logging_strategy, arguments.logging_steps, arguments.save_strategy) == ("steps", 2, "epoch")
+    settings = {"save_steps": 3, "logging_steps": 2, "logging_strategy": "no"}
+    arguments = training_arguments(replace(config, training=settings), tmp_path, examples=20)
+    assert (arguments.save_strategy, arguments.save_steps, arguments.logging_strategy) == ("steps", 3, "no")
+
+
 def test_settings_follow_the_options(config, tmp_path):
     arguments = training_arguments(replace(config, warmup=2), tmp_path, examples=20)
     assert effective_batch(arguments) == 8

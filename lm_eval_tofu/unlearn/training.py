@@ -105,6 +105,8 @@ def training_arguments(
         "report_to": "none",
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
+    # Beside a strategy of epochs the trainer would ignore a number of steps without a word.
+    defaults |= {f"{name}_strategy": "steps" for name in ("logging", "save") if f"{name}_steps" in options.training}
     with translated_refusals(options, ValueError, TypeError, ImportError, RuntimeError):
         arguments = arguments_class(
             output_dir=str(folder),
