@@ -75,7 +75,7 @@ def recognition_rows(options: Options) -> list[Row]:
             told |= {"options": choice.options, "right": choice.right}
             rows.append({key: row[key] for key in ("set", "index", "question", "answer")} | told)
     for row in rows:
-        row["left_out"] = left_out[row["family"]]
+        row["left_out"] = left_out.total()
     return rows
 
 
@@ -97,7 +97,7 @@ def _asked_rows(group: str, names: Sequence[str], options: Options) -> list[Row]
             told = {"family": name, "messages": asked.messages, "opening": asked.opening}
             rows.append({key: row[key] for key in ("set", "index", "question", "answer")} | told)
     for row in rows:
-        row["left_out"] = left_out[row["family"]]
+        row["left_out"] = left_out.total()
     return rows
 
 
@@ -226,7 +226,7 @@ def recognition_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
         "chance": 1 / recognition.CHOICES,
         "no_choice": float(letter is None),
         "n": 1,
-        "left_out": (doc["family"], doc["left_out"]),
+        "left_out": doc["left_out"],
         **_generation_metrics(scored.generation, scored),
     }
 
@@ -259,7 +259,7 @@ def best_of_n_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
         "samples": len(samples),
         "unique_samples": len(set(scored.generations)) / len(samples),
         "n": 1,
-        "left_out": (doc["family"], doc["left_out"]),
+        "left_out": doc["left_out"],
         "generations_empty": float(np.mean([text.is_empty(sample) for sample in scored.generations])),
         "generations_repetitive": float(np.mean([text.is_repetitive(sample) for sample in scored.generations])),
         "generations_cut": float(np.mean(scored.generations_cut)),
@@ -299,7 +299,7 @@ def _leak_metrics(doc: Row, scored: Scored, names: Sequence[str], **more: Any) -
         "coverage_gist": verdict,
         **{f"leak_rate_{name}": verdict if name == doc["family"] else None for name in names},
         "n": 1,
-        "left_out": (doc["family"], doc["left_out"]),
+        "left_out": doc["left_out"],
         **_generation_metrics(scored.generation, scored),
     }
 
@@ -334,7 +334,7 @@ def _generation_metrics(generation: str, scored: Scored) -> dict[str, float]:
     return {
         "generations_empty": float(text.is_empty(generation)),
         "generations_repetitive": float(text.is_repetitive(generation)),
-        "generations_cut": float(any(scored.generations_cut)),
+        "generations_cut": max(scored.generations_cut, default=0.0),
     }
 
 
@@ -537,9 +537,12 @@ def format_kept(values: Sequence[bool | None]) -> float:
     return rates.rate([value for value in values if value is not None])
 
 
-def left_out(values: Sequence[tuple[str, int]]) -> float:
-    """Pairs of row and family that were not asked, since the family has nothing to say of the row."""
-    return float(sum(dict(values).values()))
+def left_out(values: Sequence[int]) -> float:
+    """Pairs of row and family that were not asked: the family has nothing to say of the row, or the backend cannot.
+
+    Every document carries the number of all.
+    """
+    return float(values[0]) if values else math.nan
 
 
 def _of_tier(verdicts: Sequence[Verdict | None], tier: Tier) -> list[Verdict]:

@@ -15,6 +15,7 @@ from typing import Any
 import datasets
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
+from lm_eval.models.api_models import TemplateAPI
 from lm_eval.utils import hash_string
 
 from lm_eval_tofu import chat
@@ -43,7 +44,7 @@ class Scored:
         losses: By answer column: mean negative log-probability per token in nats, one number or one for each of the
             column's answers; `novel`: of the gold answer from its first novel fact on, where it has one.
         generations: The answers, stripped: none, the greedy one, or the samples.
-        generations_cut: Whether each ran into the token limit.
+        generations_cut: 1 for each that ran into the token limit, else 0; NaN where no tokenizer can tell.
         reference: The same row of the reference run; None without one.
         shown: The turns that the model was shown, system prompt and the opening of its own turn included.
     """
@@ -53,7 +54,7 @@ class Scored:
     options: Options
     losses: Mapping[str, Any]
     generations: Sequence[str]
-    generations_cut: Sequence[bool]
+    generations_cut: Sequence[float]
     reference: ReferenceRow | None
     shown: Sequence[Mapping[str, str]] = ()
 
@@ -99,6 +100,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types:
         # Tokens from the first novel fact on; 0: all of the answer's, None: it has no fact.
         self._novel_spans: dict[tuple[str, int, str | None], int | None] = {}
         self._prompting = Prompting(apply_chat_template=False)
+        self._tokenizer: Any = None
         super().__init__(data_dir=data_dir, cache_dir=cache_dir, download_mode=download_mode, config=config)
         self.reference = self._load_reference(reference) if reference else None
 
@@ -132,9 +134,13 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types:
             # lm-eval's key knows neither our options nor the data: another split's requests would come back.
             log.warning("%s ignores --cache_requests: its requests depend on --metadata", self.config.task)
             kwargs["cache_requests"] = False
-        render: Callable[..., str] | None = kwargs.get("chat_template")
+        render: Callable[..., Any] | None = kwargs.get("chat_template")
         metadata = self.config.metadata
-        self._tokenizer = _tokenizer(metadata)
+        self._is_server = _is_server(metadata, render)
+        self._takes_messages = bool(kwargs.get("apply_chat_template")) and _takes_messages(render)
+        if self._takes_messages:
+            self._leave_to_the_server()
+        self._tokenizer = None if self._takes_messages and not _names_tokenizer(metadata) else _tokenizer(metadata)
         self._special_tokens = {key: metadata.get(key) for key in ("add_bos_token", "prefix_token_id")}
         self._prompting = Prompting(
             apply_chat_template=bool(kwargs.get("apply_chat_template")),
@@ -142,12 +148,42 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types:
             template_args=_template_args(metadata, getattr(render, "__self__", None)),
         )
         self._context_length = _context_length(metadata, getattr(render, "__self__", None))
-        self._warn_about_prompts()
-        self._end_of_turn = self._find_end_of_turn()
+        if not self._takes_messages:
+            self._warn_about_prompts()
+        self._end_of_turn = [] if self._takes_messages else self._find_end_of_turn()
         super().build_all_requests(**kwargs)
         if self.reference is not None:
             first = {request.doc["index"]: str(request.args[0]) for request in reversed(self._instances)}
             self.reference.check_prompts({index: hash_string(prompt) for index, prompt in first.items()})
+
+    def _leave_to_the_server(self) -> None:
+        """Leave out what a backend cannot do that sends messages, not text: its server renders and ends the turns.
+
+        Raises:
+            OptionError: The task scores answers, or all of its rows begin the assistant's turn.
+        """
+        if self.scored or self.novel:
+            raise OptionError(
+                f"{self.config.task} scores answers, and a backend of chat completions gives no log-likelihoods: leave "
+                "it out of --tasks, or use hf, vllm or local-completions"
+            )
+        kept = [row for row in self.rows if not row.get("opening")]
+        if not kept:
+            raise OptionError(
+                f"{self.config.task}: all prompts that were chosen begin the assistant's turn, which a backend of chat "
+                "completions cannot do: choose others, or use hf, vllm or local-completions"
+            )
+        if len(kept) == len(self.rows):
+            return
+        names = sorted({row["family"] for row in self.rows if row.get("opening")})
+        log.warning(
+            "%s leaves out %s: they begin the assistant's turn, which a backend of chat completions cannot do",
+            self.config.task,
+            ", ".join(names),
+        )
+        left_out = kept[0]["left_out"] + len(self.rows) - len(kept)
+        self.rows = [{**row, "left_out": left_out} for row in kept]
+        self.dataset = {self.config.test_split: datasets.Dataset.from_list(self.rows)}
 
     def _warn_about_prompts(self) -> None:
         if not self._prompting.apply_chat_template and getattr(self._tokenizer, "chat_template", None):
@@ -161,8 +197,10 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types:
                 'chat_template_args={"date_string": "10 Apr 2025"} in --model_args, or results change from day to day'
             )
 
-    def fewshot_context(self, doc: Row, num_fewshot: int = 0, **kwargs: Any) -> str:
+    def fewshot_context(self, doc: Row, num_fewshot: int = 0, **kwargs: Any) -> Any:
         """The document's prompt, rendered by the backend and compared with our own rendering.
+
+        A backend that sends messages gets what it makes of them itself.
 
         Raises:
             OptionError: Few-shot examples are asked for; the benchmark has none.
@@ -173,6 +211,8 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types:
                 f"num_fewshot={num_fewshot} does not fit {self.config.task}: the benchmark asks zero-shot"
             )
         messages, opening = _messages(doc), doc.get("opening", "")
+        if self._takes_messages:
+            return kwargs["chat_template"]([*self._prompting.system_turn(), *messages], add_generation_prompt=True)
         prompt = chat.render_dialogue(self._tokenizer, messages, self._prompting, opening)
         render = kwargs.get("chat_template")
         if self._prompting.apply_chat_template and render is not None:
@@ -201,11 +241,14 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types:
             requests += self._novel_request(doc, len(requests), metadata)
         if self.generate:
             gen_kwargs = self._generation_kwargs()
-            prompt_length = len(chat.token_ids(self._tokenizer, ctx, self._prompting))
-            self._check_length(doc, prompt_length + gen_kwargs["max_gen_toks"])
+            if not self._takes_messages:
+                prompt_length = len(chat.token_ids(self._tokenizer, ctx, self._prompting))
+                self._check_length(doc, prompt_length + gen_kwargs["max_gen_toks"])
             # A request for each sample: of the repeats of one, lm-eval's default filter would keep the first.
-            for _ in range(self.options.best_of_n if self.sampled else 1):
-                requests.append(Instance("generate_until", doc, (ctx, dict(gen_kwargs)), len(requests), metadata))
+            for number in range(self.options.best_of_n if self.sampled else 1):
+                # lm-eval sends a server the same seed with every request, which would make all samples the same.
+                seed = {"seed": number} if self.sampled and self._is_server else {}
+                requests.append(Instance("generate_until", doc, (ctx, gen_kwargs | seed), len(requests), metadata))
         self._spans[_key(doc)] = spans
         return requests
 
@@ -248,7 +291,9 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types:
         if temperature == 0:
             return {**kwargs, "do_sample": False}
         # transformers would draw from the 50 likeliest tokens only; 0 takes the limit off, in vLLM too.
-        sampling = {"do_sample": True, "temperature": temperature, "top_p": self.options.best_of_n_top_p, "top_k": 0}
+        sampling = {"do_sample": True, "temperature": temperature, "top_p": self.options.best_of_n_top_p}
+        if not self._is_server or "base_url" in self.config.metadata:  # OpenAI's own servers do not know it
+            sampling["top_k"] = 0
         return {**kwargs, **sampling}
 
     def _answers(self, doc: Row) -> list[str]:
@@ -323,10 +368,12 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types:
         begun = [{"role": "assistant", "content": opening}] if opening else []
         return [*self._prompting.system_turn(), *_messages(doc), *begun]
 
-    def _is_cut(self, generation: str) -> bool:
+    def _is_cut(self, generation: str) -> float:
+        if self._tokenizer is None:
+            return math.nan
         # Text can take a token less than it was generated with, hence the margin.
         limit = int(self.config.generation_kwargs["max_gen_toks"])
-        return len(self._tokenizer(generation, add_special_tokens=False)["input_ids"]) >= 0.98 * limit
+        return float(len(self._tokenizer(generation, add_special_tokens=False)["input_ids"]) >= 0.98 * limit)
 
 
 def preflight(names: Sequence[str], metadata: Mapping[str, Any]) -> None:
@@ -360,6 +407,23 @@ def _messages(doc: Row) -> list[dict[str, str]]:
 
 def _texts(value: Any) -> list[str]:
     return value if isinstance(value, list) else [value]
+
+
+def _is_server(metadata: Mapping[str, Any], render: Any) -> bool:
+    """Whether the model answers behind an API: its backend says so, or its arguments name no model to load."""
+    model = getattr(render, "__self__", None)
+    if model is not None:
+        return isinstance(model, TemplateAPI)
+    return "base_url" in metadata or ("model" in metadata and "pretrained" not in metadata)
+
+
+def _takes_messages(render: Callable[..., Any] | None) -> bool:
+    """Whether a backend hands the turns on as messages instead of rendering them to a text."""
+    return render is not None and not isinstance(render([{"role": "user", "content": "?"}]), str)
+
+
+def _names_tokenizer(metadata: Mapping[str, Any]) -> bool:
+    return any(metadata.get(name) for name in ("tokenizer", "pretrained"))
 
 
 def _tokenizer(metadata: Mapping[str, Any]) -> Any:
