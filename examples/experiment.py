@@ -1,0 +1,165 @@
+"""What the examples that rerun a whole experiment share: steps that are made once, side by side where they can be.
+
+    python examples/experiment.py evaluate MODEL OUTPUT --tasks T ... [--backend vllm] [--metadata JSON]
+
+evaluates one model in a process of its own, and its results appear when all of them are written.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+AUDITS = (
+    "tofu_forget_quality",
+    "tofu_model_utility",
+    "tofu_answer_logprob",
+    "tofu_novel_recall",
+    "tofu_format_shift",
+    "tofu_best_of_n",
+    "tofu_chain_of_clues",
+    "tofu_recognition",
+)
+CLI = [sys.executable, "-m", "lm_eval_tofu.cli"]
+
+
+class Job(NamedTuple):
+    """A process of a step.
+
+    Attributes:
+        done: What stands when it has ended well; it is not started if that stands already. None: it always is, and
+            finds out itself what is left to do.
+        command: The command line.
+    """
+
+    done: Path | None
+    command: list[str]
+
+
+class Step(NamedTuple):
+    """Jobs that may run side by side.
+
+    Attributes:
+        name: For the progress line.
+        jobs: The jobs.
+    """
+
+    name: str
+    jobs: Sequence[Job]
+
+
+def run(steps: Iterable[Step], total: int, workers: int) -> float:
+    """Run the steps in order and say how far the whole is.
+
+    Args:
+        steps: They may be made one after the other, as what an earlier one wrote tells.
+        total: How many there are.
+        workers: Jobs at a time.
+
+    Returns:
+        The minutes that it took.
+
+    Raises:
+        SystemExit: A job failed.
+    """
+    started = time.monotonic()
+    for number, step in enumerate(steps, start=1):
+        minutes = (time.monotonic() - started) / 60
+        print(f"\n== step {number} of {total}, after {minutes:.0f} min: {step.name}", flush=True)
+        waiting = [job for job in step.jobs if job.done is None or not job.done.exists()]
+        if not waiting:
+            print("is there already")
+        while waiting:
+            side_by_side(waiting[:workers])
+            waiting = waiting[workers:]
+    return (time.monotonic() - started) / 60
+
+
+def side_by_side(jobs: Sequence[Job]) -> None:
+    """Run jobs at the same time, with a core each where there are several."""
+    running = []
+    for number, job in enumerate(jobs):
+        print(shlex.join(job.command), flush=True)
+        environment = {"VLLM_CPU_KVCACHE_SPACE": "2", **os.environ, "TQDM_POSITION": str(number)}
+        if len(jobs) > 1:
+            # The models are too small for several threads, and vLLM would bind every engine to all cores.
+            environment |= {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": str(number)}
+        running.append(subprocess.Popen(job.command, env=environment))
+    failed = []
+    for job, process in zip(jobs, running, strict=True):
+        if process.wait() or not (job.done is None or job.done.exists()):
+            failed.append(job)
+    if failed:
+        sys.exit("failed, the reason stands above:\n" + "\n".join(shlex.join(job.command) for job in failed))
+
+
+def finetune(output: Path, *arguments: object) -> Job:
+    """A job that fine-tunes a model."""
+    return Job(output, [*CLI, "finetune", "--output", str(output), *map(str, arguments)])
+
+
+def evaluation(model: Path, output: Path, tasks: Sequence[str], backend: str, metadata: dict[str, Any]) -> Job:
+    """A job that evaluates a model with some of the tasks."""
+    command = [sys.executable, __file__, "evaluate", str(model), str(output), "--backend", backend]
+    return Job(output, [*command, "--metadata", json.dumps(metadata), "--tasks", *tasks])
+
+
+def has_gpu() -> bool:
+    """Whether models run on a GPU here."""
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Evaluate one model in this process, and end it."""
+    from transformers import AutoConfig
+
+    from lm_eval_tofu.evaluation import evaluate as run_evaluation
+
+    length = min(2048, getattr(AutoConfig.from_pretrained(args.model), "max_position_embeddings", 2048))
+    if args.backend == "vllm":
+        arguments: dict[str, Any] = {"max_model_len": length, "enable_prefix_caching": False}
+        arguments |= {} if has_gpu() else {"dtype": "float32", "enforce_eager": True}
+        settings: dict[str, Any] = {"batch_size": "auto"}
+    else:
+        arguments = {"max_length": length, "dtype": "float32"}
+        settings = {"batch_size": 64, "device": "cuda" if has_gpu() else "cpu"}
+    run_evaluation(
+        args.model,
+        args.output,
+        tasks=args.tasks,
+        backend=args.backend,
+        model_args=arguments,
+        metadata=json.loads(args.metadata),
+        **settings,
+    )
+    # vLLM's threads may abort the interpreter's shutdown, which would look like a failed run.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("evaluate")
+    command.add_argument("model")
+    command.add_argument("output", type=Path)
+    command.add_argument("--tasks", nargs="+", default=list(AUDITS))
+    command.add_argument("--backend", choices=("hf", "vllm"), default="vllm")
+    command.add_argument("--metadata", default="{}")
+    command.set_defaults(run=evaluate)
+    args = parser.parse_args()
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()
