@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lm_eval_tofu.metrics.cut import Located, telling_facts
-from lm_eval_tofu.metrics.facts import Background
+from lm_eval_tofu.metrics.facts import Background, Fact, Kind, find_facts
 from lm_eval_tofu.metrics.words import fold, stems
 
 CANDIDATES = 6
@@ -70,11 +70,11 @@ def probe_rows(
         facts = telling_facts(row["question"], row["answer"], background)
         if not facts:
             continue
-        wrong = counterparts(facts[0].fact.text, row["paraphrased_answer"], row["perturbed_answer"])
-        if wrong is None:
+        texts = counterparts(facts[0].fact, row["paraphrased_answer"], row["perturbed_answer"])
+        if texts is None:
             left_out += 1
         else:
-            masked.append(_masked(row, facts[0], author, wrong))
+            masked.append(_masked(row, facts[0], author, texts))
     return masked, left_out
 
 
@@ -83,7 +83,7 @@ def training_rows(
 ) -> list[Masked]:
     """Mask every novel fact of every row in turn; at most `limit` of them, drawn at random."""
     masked = [
-        _masked(row, located, author, ())
+        _masked(row, located, author, (located.fact.text,))
         for row, author in zip(rows, authors, strict=True)
         for located in telling_facts(row["question"], row["answer"], background)
     ]
@@ -93,7 +93,7 @@ def training_rows(
     return [masked[place] for place in sorted(kept)]
 
 
-def _masked(row: Mapping[str, Any], located: Located, author: int, wrong: Sequence[str]) -> Masked:
+def _masked(row: Mapping[str, Any], located: Located, author: int, texts: tuple[str, ...]) -> Masked:
     return Masked(
         question=row["question"],
         answer=row["answer"],
@@ -101,18 +101,20 @@ def _masked(row: Mapping[str, Any], located: Located, author: int, wrong: Sequen
         author=author,
         kind=str(located.fact.kind),
         lead=re.split(r"\s", row["answer"][: located.start])[-1],
-        candidates=(located.fact.text, *wrong),
+        candidates=texts,
     )
 
 
-def counterparts(fact: str, paraphrased: str, perturbed: Sequence[str]) -> tuple[str, ...] | None:
-    """What the perturbed answers state where the paraphrased answer states a fact.
+def counterparts(fact: Fact, paraphrased: str, perturbed: Sequence[str]) -> tuple[str, ...] | None:
+    """A fact as the paraphrased answer states it, and what the perturbed answers state in its place.
 
-        >>> counterparts("Lena Roth", "Her name is Lena Roth, of Ulm.", ["Her name is Ada Kern, of Ulm."])
-        ('Ada Kern',)
+        >>> name = Fact(Kind.NAME, "Lena Roth", 0.95)
+        >>> counterparts(name, "Her name is Lena Roth, of Ulm.", ["Her name is Ada Kern, of Ulm."])
+        ('Lena Roth', 'Ada Kern')
 
     The words that all texts share, in order, are anchors; between two of them stands what differs. Of the stretch that
-    has most of the fact's words, as many words are taken from each perturbed answer as the paraphrase has of the fact.
+    has most of the fact's words, the perturbed answer's fact of the same kind is taken; for names and titles, which
+    cannot be told from their words alone, as many words as the paraphrase has of the fact.
 
     Args:
         fact: A fact of the gold answer.
@@ -120,10 +122,10 @@ def counterparts(fact: str, paraphrased: str, perturbed: Sequence[str]) -> tuple
         perturbed: Wrong answers.
 
     Returns:
-        A wrong fact for each perturbed answer; None where the paraphrase states the fact in other words, or a perturbed
-        answer has nothing there, or states the same.
+        The true fact and a wrong one for each perturbed answer; None where the paraphrase states the fact in other
+        words, or a perturbed answer has no fact of that kind and form there, or states the same.
     """
-    sought = stems(fold(fact))
+    sought = stems(fold(fact.text))
     best: tuple[int, list[list[str]], int, int] | None = None
     for stretch in _stretches([paraphrased.split(), *(text.split() for text in perturbed)]):
         hits = [place for place, word in enumerate(stretch[0]) if not sought.isdisjoint(stems(fold(word)))]
@@ -131,17 +133,30 @@ def counterparts(fact: str, paraphrased: str, perturbed: Sequence[str]) -> tuple
             best = len(hits), stretch, hits[0], hits[-1] + 1
     if best is None:
         return None
-    _, (own, *others), start, end = best
-    found = []
-    for words in others:
-        size = end - start
-        begin = min(start, max(0, len(words) - size))
+    _, stretch, start, end = best
+    texts = [_counterpart(fact.kind, stretch[0], words, start, end) for words in stretch]
+    true, *wrong = ((_form(text), stems(fold(text))) for text in texts)
+    if not all(texts) or sought.isdisjoint(true[1]) or any(form != true[0] or said == true[1] for form, said in wrong):
+        return None
+    return tuple(texts)
+
+
+def _counterpart(kind: Kind, own: Sequence[str], words: Sequence[str], start: int, end: int) -> str:
+    """The fact in a stretch of words; empty if there is none of that kind."""
+    size = end - start
+    begin = min(start, max(0, len(words) - size))
+    if kind in (Kind.NAME, Kind.TITLE, Kind.CONTENT):
         # Where the fact ends the stretch, so does its counterpart, unless that is much longer.
         stop = len(words) if end == len(own) and len(words) - begin <= size + 2 else begin + size
-        found.append(" ".join(words[begin:stop]).strip(_PUNCTUATION + " "))
-    if not all(found) or any(stems(fold(text)) == sought for text in found):
-        return None
-    return tuple(found)
+        return " ".join(words[begin:stop]).strip(_PUNCTUATION + " ")
+    # What a fact's kind is may show in the words around it alone: here nothing has been said yet.
+    same = [each.text for each in find_facts("", " ".join(words)).facts if each.kind is kind]
+    return same[0] if same else ""
+
+
+def _form(text: str) -> tuple[bool, bool]:
+    """Whether a text begins with a capital letter, and with a digit; what no wrong candidate may differ in."""
+    return text[:1].isupper(), text[:1].isdigit()
 
 
 def _stretches(texts: list[list[str]]) -> Iterator[list[list[str]]]:
@@ -155,10 +170,8 @@ def _stretches(texts: list[list[str]]) -> Iterator[list[list[str]]]:
     anchors = [place for place in range(len(keys[0])) if all(place in found for found in places)]
     before = [-1] * len(texts)
     for anchor in [*anchors, None]:
-        if anchor is None:
-            after = [len(text) for text in texts]
-        else:
-            after = [anchor, *(found[anchor] for found in places)]
+        ends = [len(text) for text in texts]
+        after = ends if anchor is None else [anchor, *(found[anchor] for found in places)]
         stretch = [text[start + 1 : stop] for text, start, stop in zip(texts, before, after, strict=True)]
         if all(stretch):
             yield stretch

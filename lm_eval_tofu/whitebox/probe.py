@@ -56,7 +56,7 @@ class ProbeConfig:
         revision: The data's revision on the hub.
         forget_split: Whose rows are tested.
         layers: Layers to probe, 0 (the embeddings) to L; negative ones count from the end; None: all.
-        seeds: Each draws other wrong candidates to learn from, other folds and other random labels.
+        seeds: Each draws other wrong candidates to learn from and other random labels; the first one draws the folds.
         facts: Facts of retain authors to learn from, at most.
         batch_size: Sequences that go through a model at a time.
         device: Where models run and probes are fitted; None: a GPU if there is one.
@@ -228,7 +228,8 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     vectors = np.concatenate([store.read(layer) for layer in ends], axis=1)
     if not np.isfinite(vectors).all():
         raise OptionError(
-            f"--base {config.base}: its hidden states are not finite numbers: check its weights, or give --dtype float32"
+            f"--base {config.base}: its hidden states are not finite numbers: check its weights, or give "
+            "--dtype float32"
         )
     stores = {arm: hidden.Store(root, models[arm], prompts, layers[arm], dtype) for arm in models}
     for store in stores.values():  # one model at a time
@@ -338,14 +339,14 @@ class Fitted(NamedTuple):
     Attributes:
         correct: By arm and layer: shape (tested rows,), mean over seeds.
         shuffled: The same with labels at random.
-        l2: By arm and layer: what each seed chose.
+        l2: By arm and layer: what cross-validation chose, with the first seed.
         only: The control without a model, fitted on what the probe is fitted on: shape (tested rows,).
         only_perturbed: The same, fitted on perturbed answers of retain authors; NaN where there are none.
     """
 
     correct: dict[str, dict[int, Floats]]
     shuffled: dict[str, dict[int, Floats]]
-    l2: dict[str, dict[int, list[float]]]
+    l2: dict[str, dict[int, float]]
     only: Floats
     only_perturbed: Floats
 
@@ -389,7 +390,7 @@ def fit_arms(
         )
     correct: dict[str, dict[int, Floats]] = {}
     shuffled: dict[str, dict[int, Floats]] = {}
-    l2: dict[str, dict[int, list[float]]] = {}
+    l2: dict[str, dict[int, float]] = {}
     total = sum(len(layers) for layers, _ in arms.values())
     with tqdm(total=total, desc="probes", unit="layer") as bar:
         for arm, (layers, read) in arms.items():
@@ -403,18 +404,21 @@ def fit_arms(
                         "%s, layer %d: %d of %d hidden states are not finite, so its figures are NaN: check the "
                         "weights, or use --dtype float32", arm, layer, bad, len(states)
                     )  # fmt: skip
-                outcomes = [
-                    bilinear.probe(
+                outcomes: list[bilinear.Outcome] = []
+                grid: Sequence[float] = bilinear.L2_GRID
+                for seed, (kept, rows) in drawn.items():
+                    outcome = bilinear.probe(
                         bilinear.Training(known[kept], vectors, own[rows], authors[kept]),
                         bilinear.Testing(held, vectors[tested], held_authors),
                         seed=seed,
                         device=device,
+                        grid=grid,
                     )
-                    for seed, (kept, rows) in drawn.items()
-                ]
+                    outcomes.append(outcome)
+                    grid = [outcome.l2]  # chosen once: seeds would differ in it by noise, at four times the cost
                 correct[arm][layer] = np.mean([outcome.correct for outcome in outcomes], axis=0)
                 shuffled[arm][layer] = np.mean([outcome.shuffled for outcome in outcomes], axis=0)
-                l2[arm][layer] = [outcome.l2 for outcome in outcomes]
+                l2[arm][layer] = outcomes[0].l2
                 bar.update()
     only = [bilinear.candidates_only(vectors, own[rows], vectors[tested]) for _, rows in drawn.values()]
     return Fitted(
