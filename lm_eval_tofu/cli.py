@@ -123,9 +123,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command = _add(commands, "probe", "read from hidden states what a model still knows", probe)
     if arguments[:1] == ["probe"]:
         _need("probe", "torch")
-        from lm_eval_tofu.whitebox import probe as module
+        from lm_eval_tofu.whitebox import probe as probing
 
-        module.add_arguments(command)
+        probing.add_arguments(command)
     return parser
 
 

@@ -25,7 +25,7 @@ FOLDS = 4
 
 
 class Scaling(NamedTuple):
-    """An affine map of vectors of width d to width k, fitted on training rows.
+    """A map of vectors of width d to directions in k dimensions, fitted on training rows.
 
     Attributes:
         mean: Shape (d,).
@@ -36,12 +36,12 @@ class Scaling(NamedTuple):
     matrix: Tensor
 
     def __call__(self, vectors: Tensor) -> Tensor:
-        """Map the last dimension."""
-        return (vectors - self.mean) @ self.matrix
+        """Map the last dimension, to length 1: a text that is far from all others must not win or lose by that."""
+        return torch.nn.functional.normalize((vectors - self.mean) @ self.matrix, dim=-1)
 
 
 def fit_scaling(vectors: Tensor, widest: int = WIDEST, seed: int = 0) -> Scaling:
-    """Take the mean off, bring every dimension to deviation 1, keep the leading components, bring lengths to about 1.
+    """Take the mean off, bring every dimension to deviation 1, keep the leading components.
 
     Args:
         vectors: Shape (n, d), float32.
@@ -55,11 +55,11 @@ def fit_scaling(vectors: Tensor, widest: int = WIDEST, seed: int = 0) -> Scaling
     width = vectors.shape[1]
     kept = min(widest, len(vectors))
     if width <= widest:
-        return Scaling(mean, torch.diag(scale) / math.sqrt(width))
+        return Scaling(mean, torch.diag(scale))
     with torch.random.fork_rng(devices=[vectors.device] if vectors.is_cuda else []):
         torch.manual_seed(seed)
         _, _, components = torch.pca_lowrank((vectors - mean) * scale, q=kept, center=False)
-    return Scaling(mean, scale[:, None] * components / math.sqrt(width))
+    return Scaling(mean, scale[:, None] * components)
 
 
 def fit(
