@@ -264,6 +264,7 @@ class TestTheCommand:
     def test_untrained_arms_are_at_chance(
         self, given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(bilinear, "L2_GRID", (1e-3,))
         more = ["--layers", "-1", "--facts", "150"]
         assert cli.main([*given, *more]) == 0
         assert "excess over retain +0.000" in capsys.readouterr().out

@@ -209,16 +209,16 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     config.check()
     source = tofu.resolve_source(config.tofu, config.revision)
     data = read_data(source, config.forget_split, config.facts)
+    device, dtype = _machine(config)
     models = {arm: hidden.locate(f"--{arm}", name) for arm, name in config.arms.items()}
     layers = {arm: _layers(model, config.layers) for arm, model in models.items()}
     tokenizers = {arm: _tokenizer(model) for arm, model in models.items()}
     prompting = _prompting(config, tokenizers["model"])
+    _check_tokenizers(config, tokenizers, data.tested[0], prompting)
     rows = [*data.training, *data.tested]
     prompts = [masked_prompt(tokenizers["model"], row, prompting) for row in rows]
-    _check_tokenizers(config, tokenizers, data.tested[0], prompting)
     texts = _texts(data)
     embedded = [candidate_tokens(tokenizers["base"], *text) for text in texts]
-    device, dtype = _machine(config)
 
     root = config.output / "hidden"
     # The candidates' vectors: the base's input embeddings, and what its last layer makes of them.
