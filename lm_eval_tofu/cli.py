@@ -119,6 +119,13 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command.add_argument("sweep", type=Path, metavar="DIR", help="the sweep's directory")
     command.add_argument("--not-blind", action="store_true", help="although leak audits lie there; recorded")
     command.add_argument("--allow-missing", action="store_true", help="although runs have no results; recorded")
+
+    command = _add(commands, "probe", "read from hidden states what a model still knows", probe)
+    if arguments[:1] == ["probe"]:
+        _need("probe", "torch")
+        from lm_eval_tofu.whitebox import probe as probing
+
+        probing.add_arguments(command)
     return parser
 
 
@@ -309,6 +316,14 @@ def select(args: argparse.Namespace) -> int:
     selection = module.select(args.sweep, not_blind=args.not_blind, allow_missing=args.allow_missing)
     print("\n".join(module.table(selection)))
     print(f"written: {args.sweep / module.SELECTION_FILE}")
+    return 0
+
+
+def probe(args: argparse.Namespace) -> int:
+    """Probe hidden states; see `lm_eval_tofu.whitebox.probe`."""
+    from lm_eval_tofu.whitebox import probe as module
+
+    print("\n".join(module.table(module.probe(module.config_of(args)))))
     return 0
 
 

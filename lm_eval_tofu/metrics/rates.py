@@ -12,7 +12,7 @@ def rate(leaked: Sequence[bool]) -> float:
 
 
 def rate_interval(
-    leaked: Sequence[bool],
+    leaked: Sequence[float],
     authors: Sequence[int],
     *,
     level: float = 0.95,
@@ -25,7 +25,7 @@ def rate_interval(
     interval that is far too narrow.
 
     Args:
-        leaked: Verdicts, shape (n,).
+        leaked: Verdicts, or any other numbers whose mean is the rate, shape (n,).
         authors: The author of each, shape (n,).
         level: Coverage, in (0, 1).
         resamples: Bootstrap samples.

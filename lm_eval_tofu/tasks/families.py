@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, TypedDict
 
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError
-from lm_eval_tofu.metrics.facts import Background, Fact, Kind
+from lm_eval_tofu.metrics.cut import first_fact, is_telling
+from lm_eval_tofu.metrics.facts import Background
 from lm_eval_tofu.metrics.leak import row as scored_row
 
 PROMPTS_DIR = Path(__file__).parent / "prompts"
@@ -51,7 +52,6 @@ ACKNOWLEDGEMENTS = ("Thank you, I will keep that in mind.", "Noted.", "I see, th
 ROWS_PER_AUTHOR = 20
 EXAMPLES = 3
 """Pairs of other authors that `in_context` shows first."""
-_TELLING = 0.5
 
 
 class Message(TypedDict):
@@ -181,11 +181,6 @@ def clues(row: Mapping[str, Any], others: Sequence[Mapping[str, Any]], count: in
     return list(itertools.islice(harmless, count))
 
 
-def is_telling(fact: Fact) -> bool:
-    """Whether a fact is a name, a date and the like, or a weighty word of content."""
-    return fact.kind is not Kind.CONTENT or fact.weight >= _TELLING
-
-
 @functools.cache
 def _template(group: str, family: str) -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -222,22 +217,6 @@ def examples(index: int, retain: Sequence[Mapping[str, Any]]) -> Iterator[Mappin
 def beginning(question: str, answer: str, background: Background) -> str:
     """The answer's words before its first novel fact; empty where it begins with one or has none."""
     return answer[: first_fact(question, answer, background) or 0]
-
-
-def first_fact(question: str, answer: str, background: Background) -> int | None:
-    """Where the words before an answer's first novel fact end.
-
-    Vague words of content do not count, see `is_telling`.
-
-    Returns:
-        A place in the answer, before the space that comes before the fact; 0 where the answer begins with a fact, None
-        where it has none.
-    """
-    facts = scored_row(question, answer, background=background).facts
-    starts = [place for fact in filter(is_telling, facts) if (place := answer.find(fact.text)) >= 0]
-    if not starts:
-        return None
-    return len(answer[: min(starts)].rstrip(" ,;:—–-\"'“‘("))
 
 
 @functools.lru_cache(maxsize=4)

@@ -21,6 +21,7 @@ from lm_eval.utils import hash_string
 from lm_eval_tofu import chat
 from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import OptionError, PromptError
+from lm_eval_tofu.metrics.cut import first_fact
 from lm_eval_tofu.tasks import TASKS_DIR, families
 from lm_eval_tofu.tasks.options import Options
 from lm_eval_tofu.tasks.reference import Reference, ReferenceRow, load_reference
@@ -259,7 +260,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types:
         backend takes two requests of one sequence for the same, and gives the second one the first one's scores.
         """
         background = families.background_of(self.options.source, retain_split(self.options.forget_split))
-        split = families.first_fact(doc["question"], doc["answer"], background)
+        split = first_fact(doc["question"], doc["answer"], background)
         self._novel_spans[_key(doc)] = None if split is None else 0
         if not split:
             return []

@@ -217,7 +217,7 @@ def shared_values(args: argparse.Namespace, config_class: type) -> dict[str, Any
     """
     values = {each.name: getattr(args, each.name) for each in fields(config_class) if hasattr(args, each.name)}
     values["apply_chat_template"] = not args.no_chat_template
-    values["template_args"] = _parse_template_args(args.template_args)
+    values["template_args"] = parse_template_args(args.template_args)
     return values
 
 
@@ -258,7 +258,12 @@ def _as_argument(name: str, value: Any) -> Iterator[str]:
         yield str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _parse_template_args(text: str | None) -> dict[str, Any]:
+def parse_template_args(text: str | None) -> dict[str, Any]:
+    """The value of `--template-args`.
+
+    Raises:
+        OptionError: It is not a JSON object.
+    """
     if text is None:
         return {}
     try:

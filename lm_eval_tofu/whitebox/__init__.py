@@ -1,0 +1,1 @@
+"""Audits that look inside a model rather than ask it."""

@@ -1,0 +1,256 @@
+"""The probe itself: a bilinear score of hidden states and candidates, fitted by a softmax over six of them.
+
+Everything here works on arrays: h, one hidden state a row, and e, one vector a candidate. The score of candidate c is
+(W h) . e(c). It sees h with the training rows' mean taken off, so that what the candidates alone tell cannot enter it.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Floats = npt.NDArray[np.floating]
+Places = npt.NDArray[np.intp]
+
+L2_GRID = (1e-2, 1e-3, 1e-4, 1e-5)
+"""Weights of the squared norm of W to choose from, from the strongest on."""
+WIDEST = 256
+"""Hidden states and candidates wider than this are projected on as many principal components: W is then at most 256 x
+256. An 8B model's full W has 16.8 million entries, for a few thousand rows."""
+FOLDS = 4
+
+
+class Scaling(NamedTuple):
+    """A map of vectors of width d to directions in k dimensions, fitted on training rows.
+
+    Attributes:
+        mean: Shape (d,).
+        matrix: Shape (d, k).
+    """
+
+    mean: Tensor
+    matrix: Tensor
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """Map the last dimension, to length 1: a text that is far from all others must not win or lose by that."""
+        return torch.nn.functional.normalize((vectors - self.mean) @ self.matrix, dim=-1)
+
+
+def fit_scaling(vectors: Tensor, widest: int = WIDEST, seed: int = 0) -> Scaling:
+    """Take the mean off, bring every dimension to deviation 1, keep the leading components.
+
+    Args:
+        vectors: Shape (n, d), float32.
+        widest: Components to keep at most.
+        seed: Of the randomised decomposition (Halko et al. 2011, arXiv 0909.4061).
+    """
+    mean = vectors.mean(dim=0)
+    deviation = vectors.std(dim=0, correction=0)
+    # A dimension that is constant says nothing, and dividing by its deviation would make noise of rounding.
+    scale = torch.where(deviation > 1e-6 * deviation.max().clamp_min(1e-30), 1 / deviation, torch.zeros_like(deviation))
+    width = vectors.shape[1]
+    kept = min(widest, len(vectors))
+    if width <= widest:
+        return Scaling(mean, torch.diag(scale))
+    with torch.random.fork_rng(devices=[vectors.device] if vectors.is_cuda else []):
+        torch.manual_seed(seed)
+        _, _, components = torch.pca_lowrank((vectors - mean) * scale, q=kept, center=False)
+    return Scaling(mean, scale[:, None] * components)
+
+
+def fit(
+    hidden: Tensor, candidates: Tensor, labels: Tensor, l2: float, start: Tensor | None = None, steps: int = 60
+) -> Tensor:
+    """W that minimises the mean cross-entropy of the right candidate plus l2 times the squared norm of W.
+
+    Args:
+        hidden: Shape (n, k), scaled.
+        candidates: Shape (n, c, m), scaled.
+        labels: Shape (n,), the right candidate of each row.
+        l2: Above 0.
+        start: Where to start from; the problem is convex, so it only saves time.
+        steps: Iterations of L-BFGS at most.
+
+    Returns:
+        Shape (k, m).
+    """
+    weights = torch.zeros(hidden.shape[1], candidates.shape[2], device=hidden.device) if start is None else start
+    weights = weights.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([weights], max_iter=steps, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(scores(hidden, candidates, weights), labels)
+        loss = loss + l2 * weights.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return weights.detach()
+
+
+def scores(hidden: Tensor, candidates: Tensor, weights: Tensor) -> Tensor:
+    """(W h) . e(c) for each candidate, shape (n, c)."""
+    return torch.einsum("nm,ncm->nc", hidden @ weights, candidates)
+
+
+def top1(scored: Tensor) -> Floats:
+    """Whether candidate 0, the true one, has the highest score: shape (n,).
+
+    A tie of t candidates counts 1/t, as guessing among them would on average: a probe that cannot tell gets chance.
+    """
+    highest = scored == scored.max(dim=1, keepdim=True).values
+    shares = highest[:, 0].float() / highest.sum(dim=1).clamp_min(1)
+    return np.asarray(shares.cpu().numpy(), dtype=float)
+
+
+class Training(NamedTuple):
+    """What a probe is fitted on; n rows, m different candidates.
+
+    Attributes:
+        hidden: Shape (n, d).
+        vectors: e of each candidate, shape (m, w).
+        chosen: Candidates of each row, the true one first: places in `vectors`, shape (n, 6).
+        authors: Author of each row, shape (n,).
+    """
+
+    hidden: Floats
+    vectors: Floats
+    chosen: Places
+    authors: Places
+
+
+class Testing(NamedTuple):
+    """What a probe is tested on.
+
+    Attributes:
+        hidden: Shape (n, d).
+        candidates: e of each row's candidates, the true one first, shape (n, 6, w).
+        authors: Author of each row, shape (n,).
+    """
+
+    hidden: Floats
+    candidates: Floats
+    authors: Places
+
+
+class Outcome(NamedTuple):
+    """How a fitted probe does.
+
+    Attributes:
+        correct: Shape (n,), in [0, 1], see `top1`; NaN where a hidden state is not finite.
+        shuffled: The same after training with labels at random.
+        l2: What cross-validation chose; NaN where nothing was fitted.
+    """
+
+    correct: Floats
+    shuffled: Floats
+    l2: float
+
+
+def probe(
+    training: Training, testing: Testing, *, seed: int = 0, device: str = "cpu", grid: Sequence[float] = L2_GRID
+) -> Outcome:
+    """Fit on the training authors, choose L2 by cross-validation over them, and test on authors never seen.
+
+    Args:
+        training: Rows to learn from.
+        testing: Rows to be tested on.
+        seed: Of the folds, of the random labels, and of the decomposition of wide vectors.
+        device: Where to compute.
+        grid: Values of L2.
+
+    Raises:
+        ValueError: An author stands on both sides, or all training rows belong to one author.
+    """
+    check_authors(training.authors, testing.authors)
+    finite = all(np.isfinite(part).all() for part in (training.hidden, training.vectors, *testing[:2]))
+    if not finite:
+        nothing = np.full(len(testing.hidden), math.nan)
+        return Outcome(nothing, nothing, math.nan)
+    hidden, vectors, held_hidden, held = (
+        torch.as_tensor(np.ascontiguousarray(part), dtype=torch.float32, device=device)
+        for part in (training.hidden, training.vectors, testing.hidden, testing.candidates)
+    )
+    chosen = torch.as_tensor(training.chosen, device=device)
+    gold = torch.zeros(len(hidden), dtype=torch.long, device=device)
+    l2 = _choose_l2(hidden, vectors, chosen, folds(training.authors, seed), grid, seed)
+    scale_hidden = fit_scaling(hidden, seed=seed)
+    scale_vectors = fit_scaling(vectors[chosen[:, 0].unique()], seed=seed)
+    rows, texts = scale_hidden(hidden), scale_vectors(vectors)[chosen]
+    generator = np.random.default_rng([seed, 1])
+    random = torch.as_tensor(generator.integers(chosen.shape[1], size=len(hidden)), device=device)
+    found = [
+        top1(scores(scale_hidden(held_hidden), scale_vectors(held), fit(rows, texts, y, l2))) for y in (gold, random)
+    ]
+    return Outcome(found[0], found[1], l2)
+
+
+def check_authors(training: Places, testing: Places) -> None:
+    """Make sure that no author is learned from and tested on.
+
+    Raises:
+        ValueError: One is, or the training rows have fewer than two authors.
+    """
+    both = np.intersect1d(training, testing)
+    if len(both):
+        raise ValueError(f"author {both[0]} stands among the training authors and among the tested ones")
+    if len(np.unique(training)) < 2:
+        raise ValueError("cross-validation over authors needs at least two of them to learn from")
+
+
+def folds(authors: Places, seed: int) -> list[npt.NDArray[np.bool_]]:
+    """Masks of the rows that are held out, fold by fold: all rows of an author are in the same one."""
+    names = np.random.default_rng(seed).permutation(np.unique(authors))
+    return [np.isin(authors, part) for part in np.array_split(names, min(FOLDS, len(names)))]
+
+
+def _choose_l2(
+    hidden: Tensor,
+    vectors: Tensor,
+    chosen: Tensor,
+    held_out: Sequence[npt.NDArray[np.bool_]],
+    grid: Sequence[float],
+    seed: int,
+) -> float:
+    """The weight with the lowest cross-entropy on held-out authors."""
+    if len(grid) == 1:
+        return grid[0]
+    losses = torch.zeros(len(grid), dtype=torch.float64)
+    for mask in held_out:
+        out = torch.as_tensor(mask, device=hidden.device)
+        scale_hidden = fit_scaling(hidden[~out], seed=seed)
+        scale_vectors = fit_scaling(vectors[chosen[~out, 0].unique()], seed=seed)
+        rows, texts = scale_hidden(hidden), scale_vectors(vectors)[chosen]
+        gold = torch.zeros(len(rows), dtype=torch.long, device=hidden.device)
+        weights = None
+        for place, l2 in enumerate(grid):  # from the strongest on: each is a good start for the next
+            weights = fit(rows[~out], texts[~out], gold[~out], l2, weights)
+            scored = scores(rows[out], texts[out], weights)
+            losses[place] += torch.nn.functional.cross_entropy(scored, gold[out], reduction="sum").double().cpu()
+    return grid[int(losses.argmin())]
+
+
+def candidates_only(vectors: Floats, chosen: Places, held: Floats, l2: float = 1e-3) -> Floats:
+    """The control without a model: one vector w, score w . e(c), fitted and tested on the same rows as the probe.
+
+    Args:
+        vectors: e of each candidate, shape (m, w).
+        chosen: Candidates of each training row, shape (n, 6).
+        held: e of each tested row's candidates, shape (k, 6, w).
+        l2: Weight of the squared norm of w.
+
+    Returns:
+        Shape (k,), see `top1`.
+    """
+    if not (np.isfinite(vectors).all() and np.isfinite(held).all()) or not len(chosen):
+        return np.full(len(held), math.nan)
+    known, tested = (torch.as_tensor(part, dtype=torch.float32) for part in (vectors, held))
+    scale = fit_scaling(known[np.unique(chosen)])
+    texts = scale(known)[torch.as_tensor(chosen)]
+    weights = fit(torch.ones(len(texts), 1), texts, torch.zeros(len(texts), dtype=torch.long), l2)
+    return top1(scores(torch.ones(len(tested), 1), scale(tested), weights))

@@ -1,0 +1,389 @@
+"""The masked probe: its arithmetic by hand, its data, its stores on disk, and what it refuses."""
+
+import json
+import logging
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lm_eval_tofu import cli, tofu
+from lm_eval_tofu.chat import Prompting, encode_answer
+from lm_eval_tofu.errors import DataError
+from lm_eval_tofu.metrics.facts import Fact, Kind
+from lm_eval_tofu.whitebox import bilinear, candidates, hidden, probe
+
+MINI = tofu.resolve_source("mini")
+
+
+@pytest.fixture(scope="module")
+def data() -> probe.Data:
+    return probe.read_data(MINI, "forget10", 4000)
+
+
+def toy(*, knows: bool, authors: int = 10, tested: int = 30) -> tuple[bilinear.Training, bilinear.Testing]:
+    """States of width 8 that hold their row's candidate turned by a fixed rotation, or nothing but noise."""
+    generator = np.random.default_rng(0)
+    turn = np.linalg.qr(generator.normal(size=(8, 8)))[0]
+    vectors = generator.normal(size=(200, 8))
+    chosen = np.array([[i, *generator.choice(np.delete(np.arange(200), i), 5, replace=False)] for i in range(200)])
+    held = generator.normal(size=(tested, 6, 8))
+    states = [true @ turn if knows else generator.normal(size=true.shape) for true in (vectors, held[:, 0])]
+    return (
+        bilinear.Training(states[0], vectors, chosen, np.arange(200) % authors),
+        bilinear.Testing(states[1], held, 100 + np.arange(tested) % 3),
+    )
+
+
+class TestTheFit:
+    def test_accuracy_by_hand(self) -> None:
+        # W = [[1, 0], [0, 2]], so W h is (1, 0), (0, 2) and (1, 2).
+        weights = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+        states = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        texts = torch.tensor(
+            [
+                [[3.0, 0.0], [2.0, 9.0], [1.0, 0.0]],  # scores 3, 2, 1: right
+                [[9.0, 1.0], [0.0, 2.0], [0.0, 0.0]],  # scores 2, 4, 0: wrong
+                [[2.0, 1.0], [0.0, 2.0], [1.0, 1.0]],  # scores 4, 4, 3: a tie of two
+            ]
+        )
+        scored = bilinear.scores(states, texts, weights)
+        assert scored.tolist() == [[3, 2, 1], [2, 4, 0], [4, 4, 3]]
+        assert bilinear.top1(scored).tolist() == [1, 0, 0.5]
+
+    def test_the_gradient_vanishes_at_the_solution(self) -> None:
+        training, _ = toy(knows=True)
+        states = torch.tensor(training.hidden[:40]).float()
+        texts = torch.tensor(training.vectors[training.chosen[:40]]).float()
+        labels = torch.zeros(40, dtype=torch.long)
+        weights = bilinear.fit(states, texts, labels, 0.1, steps=200).requires_grad_()
+        loss = torch.nn.functional.cross_entropy(bilinear.scores(states, texts, weights), labels)
+        (loss + 0.1 * weights.square().sum()).backward()
+        assert weights.grad.abs().max() < 1e-4
+        assert weights.abs().max() > 1e-2
+
+    def test_what_the_states_hold_is_found(self) -> None:
+        outcome = bilinear.probe(*toy(knows=True))
+        assert outcome.correct.mean() > 0.9
+        assert abs(outcome.shuffled.mean() - 1 / 6) < 3 * math.sqrt(5 / 36 / 30)
+
+    def test_noise_is_chance(self) -> None:
+        outcome = bilinear.probe(*toy(knows=False, tested=120))
+        assert abs(outcome.correct.mean() - 1 / 6) < 3 * math.sqrt(5 / 36 / 120)
+
+    def test_states_that_are_all_equal_are_chance(self) -> None:
+        training, testing = toy(knows=True)
+        flat = bilinear.probe(
+            training._replace(hidden=np.ones_like(training.hidden)), testing._replace(hidden=testing.hidden * 0 + 1)
+        )
+        assert flat.correct == pytest.approx([1 / 6] * 30)
+
+    def test_a_state_that_is_no_number(self) -> None:
+        training, testing = toy(knows=True)
+        testing.hidden[3, 2] = np.nan
+        assert np.isnan(bilinear.probe(training, testing).correct).all()
+
+    def test_a_wide_state_is_projected(self) -> None:
+        vectors = torch.randn(300, 400, generator=torch.Generator().manual_seed(0))
+        assert bilinear.fit_scaling(vectors, widest=32)(vectors).shape == (300, 32)
+
+    def test_an_author_on_both_sides_is_refused(self) -> None:
+        training, testing = toy(knows=True)
+        with pytest.raises(ValueError, match="author 4 stands among the training authors"):
+            bilinear.probe(training, testing._replace(authors=np.full(30, 4)))
+
+    def test_one_training_author_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="at least two"):
+            bilinear.probe(*toy(knows=True, authors=1))
+
+    @pytest.mark.parametrize("seed", [0, 1])
+    def test_folds_split_authors(self, seed: int) -> None:
+        authors = np.repeat(np.arange(7), 5)
+        masks = bilinear.folds(authors, seed)
+        assert np.sum(masks, axis=0).tolist() == [1] * 35
+        for mask in masks:
+            assert not set(authors[mask]) & set(authors[~mask])
+
+    def test_uncertainty_by_hand(self) -> None:
+        # Means of the authors: 1, 1/2; deviations' sums from 3/4: 1/2, -1/2; sqrt(1/2 * 2) / 4.
+        found = probe.summarise(3, np.array([1.0, 1.0, 1.0, 0.0]), [7, 7, 9, 9])
+        assert found == probe.Layer(3, 0.75, 0.25, 0.5, 1.0)
+
+    def test_one_author_has_no_interval(self) -> None:
+        found = probe.summarise(0, np.array([1.0, 0.0]), [7, 7])
+        assert found.top1 == 0.5
+        assert math.isnan(found.low)
+        assert math.isnan(found.top1_stderr)
+
+
+class TestTheRows:
+    def test_no_forget_author_is_learned_from(self, data: probe.Data) -> None:
+        full = [row["question"] for row in tofu.load("full", MINI)]
+        forgotten = {full.index(row["question"]) // 20 for row in tofu.load("forget10", MINI)}
+        learned = {full.index(row.question) // 20 for row in data.training}
+        assert {row.author for row in data.tested} <= forgotten
+        assert learned == {row.author for row in data.training}
+        assert not learned & forgotten
+        assert len(learned) == 18
+
+    def test_the_rest_of_a_forget_author_is_not_learned_from(self) -> None:
+        # forget01 of the miniature has four of an author's twenty rows, and retain99 the others.
+        found = probe.read_data(MINI, "forget01", 4000)
+        assert {row.author for row in found.tested} == {19}
+        assert 19 not in {row.author for row in found.training}
+
+    def test_six_candidates_of_one_form(self, data: probe.Data) -> None:
+        assert len(data.tested) >= 20
+        for row in data.tested:
+            true, *wrong = row.candidates
+            assert len(wrong) == 5
+            assert true not in wrong
+            assert {text[0].isupper() for text in wrong} == {true[0].isupper()}
+            assert {text[0].isdigit() for text in wrong} == {true[0].isdigit()}
+
+    def test_the_prompt_does_not_hold_the_fact(self, data: probe.Data) -> None:
+        for row in data.tested:
+            assert row.answer[row.cut :].startswith(tuple(row.candidates[0][:1])) or row.kind != "name"
+            assert row.candidates[0] not in row.answer[: row.cut]
+
+    def test_counterparts(self) -> None:
+        true = "Her name, they say, is Lena Roth, of Ulm."
+        wrong = ["Her name, they say, is Ada Kern, of Bonn.", "Her name, they say, is Ida Maria Voss, of Ulm."]
+        found = candidates.counterparts(Fact(Kind.NAME, "Lena Roth", 1), true, wrong)
+        assert found == ("Lena Roth", "Ada Kern", "Ida Maria Voss")
+
+    def test_counterparts_of_another_kind_are_none(self) -> None:
+        year = Fact(Kind.DATE, "1994", 1)
+        assert candidates.counterparts(year, "It came out in 1994.", ["It came out in spring."]) is None
+
+    def test_the_same_fact_is_no_counterpart(self) -> None:
+        fact = Fact(Kind.NAME, "Lena Roth", 1)
+        assert candidates.counterparts(fact, "It was Lena Roth then.", ["It was Lena Roth now."]) is None
+
+    def test_others_are_of_the_same_kind_and_of_other_authors(self, data: probe.Data) -> None:
+        kept, drawn = candidates.draw_others(data.training, 1)
+        assert len(kept) > 0.9 * len(data.training)
+        assert drawn[:, 0].tolist() == kept.tolist()
+        for own, *others in drawn[::7]:
+            for other in others:
+                assert data.training[other].kind == data.training[own].kind
+                assert data.training[other].author != data.training[own].author
+                assert data.training[other].candidates[0] != data.training[own].candidates[0]
+        assert not np.array_equal(drawn, candidates.draw_others(data.training, 2)[1])
+
+    def test_the_prompt_is_the_beginning_of_what_is_trained_on(self, tiny_model: Path, data: probe.Data) -> None:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+        for prompting in (Prompting(True), Prompting(False)):
+            for row in data.tested[:10]:
+                tokens = probe.masked_prompt(tokenizer, row, prompting)
+                encoded = encode_answer(tokenizer, row.question, row.answer, prompting)
+                whole = [*encoded.prompt_ids, *encoded.answer_ids]
+                assert list(tokens.ids) == whole[: len(tokens.ids)]
+                assert tokens.start == len(tokens.ids) - 1
+                text = tokenizer.decode(tokens.ids)
+                assert text.endswith(row.answer[: row.cut].rstrip())
+
+    def test_only_the_candidate_is_averaged(self, tiny_model: Path) -> None:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+        tokens = probe.candidate_tokens(tokenizer, '"', "The Moon")
+        assert tokenizer.decode(tokens.ids) == 'Answer: "The Moon'
+        assert tokenizer.decode(tokens.ids[tokens.start :]) == "The Moon"
+
+
+class TestTheStore:
+    SEQUENCES = tuple(hidden.Tokens(tuple(range(3, 6 + number % 5)), number % 2) for number in range(10))
+
+    def store(self, root: Path, model: Path, **changes: Any) -> hidden.Store:
+        given = {"sequences": self.SEQUENCES, "layers": [0, 2], "dtype": "float32", **changes}
+        return hidden.Store(root, hidden.locate("--model", str(model)), **given)
+
+    def test_states_are_those_of_the_model(self, tiny_model: Path, tmp_path: Path) -> None:
+        from transformers import AutoModelForCausalLM
+
+        store = self.store(tmp_path, tiny_model)
+        store.fill(4, "cpu")
+        model = AutoModelForCausalLM.from_pretrained(tiny_model)
+        for layer in (0, 2):
+            found = store.read(layer)
+            for row, tokens in zip(found, self.SEQUENCES, strict=True):
+                with torch.no_grad():
+                    states = model(torch.tensor([tokens.ids]), output_hidden_states=True).hidden_states[layer][0]
+                assert row == pytest.approx(states[tokens.start :].mean(dim=0).numpy(), abs=1e-5)
+
+    def test_a_killed_run_goes_on(self, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(hidden, "SHARD", 4)
+        computed: list[int] = []
+        original = hidden.pooled_states
+
+        def counting(backbone: Any, batch: Any, layers: Any, device: str) -> Any:
+            computed.append(len(batch))
+            if len(computed) == 2 and sum(computed) < 10:
+                raise KeyboardInterrupt
+            return original(backbone, batch, layers, device)
+
+        monkeypatch.setattr(hidden, "pooled_states", counting)
+        store = self.store(tmp_path, tiny_model)
+        with pytest.raises(KeyboardInterrupt):
+            store.fill(4, "cpu")
+        assert store.missing() == [1, 2]
+        store.fill(4, "cpu")
+        assert computed == [4, 4, 4, 2]  # the one that was killed is done again, the first shard is not
+        store.fill(4, "cpu")
+        assert computed == [4, 4, 4, 2]
+        (store.folder / "00001.safetensors").write_bytes(b"cut")
+        assert store.missing() == [1]
+        store.fill(4, "cpu")
+        assert computed == [4, 4, 4, 2, 4]
+        assert store.read(0).shape == (10, 64)
+
+    def test_other_inputs_have_other_stores(self, tiny_model: Path, tmp_path: Path) -> None:
+        folders = {
+            self.store(tmp_path, tiny_model).folder,
+            self.store(tmp_path, tiny_model, layers=[0]).folder,
+            self.store(tmp_path, tiny_model, dtype="bfloat16").folder,
+            self.store(tmp_path, tiny_model, sequences=self.SEQUENCES[1:]).folder,
+        }
+        assert len(folders) == 4
+        assert self.store(tmp_path, tiny_model).folder in folders
+
+
+class TestTheCommand:
+    @pytest.fixture
+    def given(self, tiny_model: Path, tmp_path: Path) -> list[str]:
+        arms = [word for arm in ("--model", "--base", "--retain") for word in (arm, str(tiny_model))]
+        return ["probe", *arms, "--tofu", "mini", "--output", str(tmp_path / "out"), "--device", "cpu"]
+
+    def test_untrained_arms_are_at_chance(
+        self, given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(bilinear, "L2_GRID", (1e-3,))
+        more = ["--layers", "-1", "--facts", "150"]
+        assert cli.main([*given, *more]) == 0
+        assert "excess over retain +0.000" in capsys.readouterr().out
+        (path,) = (tmp_path / "out").glob("results_*.json")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        figures, found = content["results"]["tofu_probe"], content["tofu_probe"]
+        (last,) = found["arms"]["model"]["layers"]
+        assert last["layer"] == 2
+        assert last["top1"] == figures["top1,none"]
+        assert found["n"] == figures["n,none"] >= 20
+        assert found["seeds"] == [0, 1, 2]
+        error = math.sqrt(5 / 36 / found["n"])
+        for value in (figures["top1,none"], figures["shuffled,none"], figures["candidates_only,none"]):
+            assert abs(value - 1 / 6) < 3 * error
+        assert figures["top1_excess,none"] == 0
+        assert content["configs"]["tofu_probe"]["metadata"]["version"] == 1.0
+
+        # A second run finds all hidden states.
+        def no_model(*_: Any) -> None:
+            raise AssertionError("the model is loaded again")
+
+        monkeypatch.setattr(hidden, "load_backbone", no_model)
+        assert cli.main([*given, *more]) == 0
+
+    def test_states_that_are_no_numbers(self, data: probe.Data, caplog: pytest.LogCaptureFixture) -> None:
+        few = data._replace(training=data.training[::8])
+        texts = probe._texts(few)
+        vectors = np.random.default_rng(0).normal(size=(len(texts), 8))
+        states = np.full((len(few.training) + len(few.tested), 8), np.nan)
+        with caplog.at_level(logging.WARNING):
+            found = probe.fit_arms(
+                {"model": ([4], lambda layer: states)},
+                few,
+                vectors,
+                {text: place for place, text in enumerate(texts)},
+                seeds=range(3),
+            )
+        assert np.isnan(found.correct["model"][4]).all()
+        assert "model, layer 4" in caplog.text
+        assert math.isnan(probe.summarise(4, found.correct["model"][4], [row.author for row in few.tested]).low)
+
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            (["--layers", "3"], "--layers 3: --model .* has the layers 0 \\(the embeddings\\) to 2"),
+            (["--seeds", "1"], "--seeds 1 is less than 3"),
+            (["--facts", "5"], "--facts 5 is less than 100"),
+            (["--forget-split", "forget20"], "'forget20' is unknown"),
+            (["--dtype", "int8"], "--dtype 'int8' is unknown"),
+            (["--base", "/nowhere/base"], "--base /nowhere/base is no directory"),
+            (["--device", "nonsense"], "--device nonsense cannot be used"),
+            (["--template-args", "[]"], "--template-args '\\[\\]' is not an object"),
+        ],
+    )
+    def test_bad_options(
+        self,
+        given: list[str],
+        more: list[str],
+        message: str,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(hidden, "load_backbone", None)  # not callable: no model may be loaded before the refusal
+        assert cli.main([*given, *more]) == 2
+        import re
+
+        assert re.search(message, capsys.readouterr().err)
+
+    def test_a_directory_without_a_model(
+        self, given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "empty").mkdir()
+        assert cli.main([*given, "--retain", str(tmp_path / "empty")]) == 2
+        assert "has no config.json" in capsys.readouterr().err
+
+    def test_a_model_without_weights(
+        self, given: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        shutil.copytree(tiny_model, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+        assert cli.main([*given, "--retain", str(tmp_path / "bare")]) == 2
+        assert "has no *.safetensors" in capsys.readouterr().err
+
+    def test_another_tokenizer(
+        self, given: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        from lm_eval_tofu.unlearn import nano
+
+        shutil.copytree(tiny_model, tmp_path / "other")
+        sizes = nano.NanoSizes(**{**vars_of(nano.preset()), "vocabulary": 400})
+        nano.build_tokenizer(["Another text altogether."], sizes).save_pretrained(tmp_path / "other")
+        assert cli.main([*given, "--retain", str(tmp_path / "other")]) == 2
+        assert "has another tokenizer" in capsys.readouterr().err
+
+    def test_data_without_perturbed_answers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        original = tofu.load
+
+        def bare(config: str, source: tofu.Source) -> list[dict[str, Any]]:
+            rows = original(config, source)
+            return (
+                [row | {"perturbed_answer": row["perturbed_answer"][:1]} for row in rows] if "pert" in config else rows
+            )
+
+        monkeypatch.setattr(tofu, "load", bare)
+        with pytest.raises(DataError, match="the probe has nothing to choose from"):
+            probe.read_data(MINI, "forget10", 4000)
+
+    def test_data_without_folds_of_authors(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        original = tofu.load
+
+        def few(config: str, source: tofu.Source) -> list[dict[str, Any]]:
+            rows = original(config, source)
+            return [rows[0]] * 120 if config == "retain90" else rows
+
+        monkeypatch.setattr(tofu, "load", few)
+        with pytest.raises(DataError, match="no folds of authors"):
+            probe.read_data(MINI, "forget10", 4000)
+
+
+def vars_of(sizes: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(sizes)
