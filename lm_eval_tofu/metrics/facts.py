@@ -259,7 +259,7 @@ class _Reader:
                         self._close(run, runs)
                         run = []
                     continue
-                if run and raw in _JOINS_NAME and self._joins(place):
+                if run and raw in _JOINS_NAME and self._joins(place) and not (raw == "in" and self._is_place(place + 1)):
                     run.append(place)
                     continue
             if run:
@@ -292,9 +292,18 @@ class _Reader:
                 return False
         return False
 
+    def _is_place(self, place: int) -> bool:
+        """Whether the name of a place begins here."""
+        return any(
+            kind == Kind.PLACE and phrase == tuple(self.singulars[place : place + len(phrase)])
+            for phrase, kind, _ in self.lexicon.by_first_word.get(self.singulars[place], ())
+        )
+
     def _lexical(self, run: Sequence[int]) -> tuple[Kind, tuple[Phrase, ...]] | None:
         """The kind of a capitalised run that ends in an occupation, a genre or a place."""
         names = tuple(self.singulars[place] for place in run)
+        if len(run) == 1 and (slip := self.lexicon.place_stems.get(self.words[run[0]].stem)):
+            return Kind.PLACE, slip  # «Irani», «Algier's»: no more than the place they come from
         for size in range(min(len(names), self.lexicon.longest), 0, -1):
             for kind, table in self.tables:
                 aliases = table.get(names[-size:])

@@ -25,6 +25,7 @@ class Lexicon:
             occupation, itself included: a «novelist» is an occupation, a «novel» is none.
         genres: The same for genres.
         places: The same for places; a demonym names its country.
+        place_stems: Stem to the stems of all phrases that name the same place, for names of one word.
         stop: Stems of grammatical words.
         closed: Stems of gender, pronouns, yes and no.
         frame: Stems of what any answer about a writer says.
@@ -37,6 +38,7 @@ class Lexicon:
     occupations: dict[Phrase, tuple[Phrase, ...]]
     genres: dict[Phrase, tuple[Phrase, ...]]
     places: dict[Phrase, tuple[Phrase, ...]]
+    place_stems: dict[str, tuple[Phrase, ...]]
     stop: frozenset[str]
     closed: frozenset[str]
     frame: frozenset[str]
@@ -60,6 +62,7 @@ def lexicon() -> Lexicon:
         occupations=occupations,
         genres=genres,
         places=places,
+        place_stems={aliases[0][0]: aliases for aliases in places.values() if len(aliases[0]) == 1},
         stop=_words(sections["stop"]),
         closed=_words(sections["closed"]),
         frame=_words(sections["frame"]),

@@ -7,6 +7,7 @@ the common derivational endings, so that «explore», «explored» and «explora
 import itertools
 import re
 import unicodedata
+from collections.abc import Iterator
 
 
 def listed(words: str) -> list[str]:
@@ -52,11 +53,12 @@ _IRREGULAR = dict(
         "series:series species:species news:news teeth:tooth feet:foot mice:mouse theatre:theater colour:color "
         "honour:honor humour:humor favourite:favorite centre:center behaviour:behavior labour:labor flavour:flavor "
         "neighbour:neighbor jewellery:jewelry grey:gray mum:mother analyse:analyze realise:realize used:use using:use "
-        "said:say says:say writer:write writers:write evolution:evolve travelled:travel travelling:travel"
+        "said:say says:say travelled:travel travelling:travel"
     )
 )
 
 _BASE_FORMS = frozenset(_IRREGULAR.values())
+_DERIVED = {"writer": "write", "evolution": "evolve"}  # what the endings below would not bring together
 
 # Endings, each with the fewest letters that must remain, without the silent `e` («receive», «receiving»). The longest
 # that fits goes; the search then starts again.
@@ -117,13 +119,22 @@ def sentence_tokens(folded: str) -> list[tuple[str, int, int]]:
 
 def stems(folded: str) -> set[str]:
     """The stems of a folded text, number words and compound numbers («twenty-five») as values."""
-    if folded.isascii() and _DIGIT.search(folded) is None:  # nearly every response: no pattern is needed
-        found = set(map(_BYTE_STEMS.__getitem__, folded.encode().translate(_LETTERS).split()))
-    else:
-        found = set(map(_STEMS.__getitem__, tokens(folded)))
+    found = set(_stems_in_order(folded))
     if not found.isdisjoint(_TENS_STEMS):
         found |= _compound_numbers(folded)
     return found
+
+
+def stem_line(folded: str) -> str:
+    """The stems of a folded text in its order, with a space before, between and after: to look for passages in."""
+    return f" {' '.join(filter(None, _stems_in_order(folded)))} "
+
+
+def _stems_in_order(folded: str) -> Iterator[str]:
+    """Stems one by one; of a lone quote it is empty."""
+    if folded.isascii() and _DIGIT.search(folded) is None:  # nearly every response: no pattern is needed
+        return map(_BYTE_STEMS.__getitem__, folded.encode().translate(_LETTERS).split())
+    return map(_STEMS.__getitem__, tokens(folded))
 
 
 def stem(token: str) -> str:
@@ -169,7 +180,8 @@ def _stem(token: str) -> str:
         return f"#{NUMBER_WORDS[word]}"
     if word in NEGATIONS or len(word) <= 3:
         return _IRREGULAR.get(word, word)
-    shorter = _without_endings(_uninflected(_IRREGULAR.get(word, word)))
+    word_itself = _uninflected(_IRREGULAR.get(word, word))
+    shorter = _without_endings(_DERIVED.get(word_itself, word_itself))
     return word if shorter in NEGATIONS else shorter  # «noted» is not «not»
 
 
