@@ -26,8 +26,7 @@ class Lexicon:
         genres: The same for genres.
         places: The same for places; a demonym names its country.
         place_stems: Stem to the stems of all phrases that name the same place, for names of one word.
-        stop: Stems of grammatical words.
-        closed: Stems of gender, pronouns, yes and no.
+        small: Stems of grammatical words, of gender, pronouns, yes and no.
         frame: Stems of what any answer about a writer says.
         boilerplate: Stems of praise and filler.
         longest: Length of the longest phrase.
@@ -39,8 +38,7 @@ class Lexicon:
     genres: dict[Phrase, tuple[Phrase, ...]]
     places: dict[Phrase, tuple[Phrase, ...]]
     place_stems: dict[str, tuple[Phrase, ...]]
-    stop: frozenset[str]
-    closed: frozenset[str]
+    small: frozenset[str]
     frame: frozenset[str]
     boilerplate: frozenset[str]
     longest: int
@@ -63,8 +61,7 @@ def lexicon() -> Lexicon:
         genres=genres,
         places=places,
         place_stems={aliases[0][0]: aliases for aliases in places.values() if len(aliases[0]) == 1},
-        stop=_words(sections["stop"]),
-        closed=_words(sections["closed"]),
+        small=_words([*sections["stop"], *sections["closed"]]),
         frame=_words(sections["frame"]),
         boilerplate=_words(sections["boilerplate"]),
         longest=max(len(phrase) for table in (occupations, genres, places) for phrase in table),
