@@ -45,7 +45,7 @@ _BEST_ALONE = 0.78  # and what it counts where it is all there is: one that is r
 _PASSAGE = 6  # words in a row, the answer's own, that are no chance
 _PASSAGE_WEIGHT = BASE_WEIGHTS[Kind.CONTENT]  # of the novel content among them: one rare word, or several common ones
 _LEAST_SOUGHT = 0.16  # an answer of one vague word is not leaked by that word
-_EVIDENCE_AT_THRESHOLD = 0.66
+_EVIDENCE_AT_THRESHOLD = 0.67
 _STEEPNESS = 3
 
 
@@ -85,10 +85,17 @@ class Evidence(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """A verdict and its reasons, the weightiest facts first."""
+    """A verdict and its reasons.
+
+    Attributes:
+        verdict: The verdict.
+        evidence: What the response says of each fact, the weightiest of those it states first.
+        passage: What it takes over from the answer word for word, if that says something that the prompt does not.
+    """
 
     verdict: LeakScore
     evidence: tuple[Evidence, ...]
+    passage: str = ""
 
 
 def score(
@@ -207,7 +214,6 @@ class Row:
                 ]
                 self._typed.append((number, fact, parts))
         self._answer = answer
-        self._stretches: list[tuple[str, frozenset[str]]] | None = None  # all stretches of `_PASSAGE` words of it
         self._has_dates = any(fact.date for fact in self.facts)
         self._sought_weight = max(sum(fact.weight for fact in self.facts), _LEAST_SOUGHT)
 
@@ -233,7 +239,8 @@ class Row:
         _, matches = self._judge(response, threshold)
         reasons = [self._reason(fact, matches.get(number, 0.0), response) for number, fact in enumerate(self.facts)]
         reasons.sort(key=lambda reason: (_STATUSES.index(reason.status), -reason.fact.weight))
-        return Explanation(self.score(response, threshold=threshold), tuple(reasons))
+        _, passage = self._passage(fold(response), matches)
+        return Explanation(self.score(response, threshold=threshold), tuple(reasons), _cut_out(response, passage))
 
     def _judge(self, response: str, threshold: float) -> tuple[float, dict[int, float]]:
         """The score of the window of the response that says most, and the matches of the facts in it."""
@@ -292,27 +299,37 @@ class Row:
         evidence = max((total + verbatim) / self._sought_weight + _BEST * best, _BEST_ALONE * best)
         # Looked for only where it could tell more than the rest.
         if evidence < _BEST_ALONE * min(1.0, verbatim / _PASSAGE_WEIGHT):
-            evidence = max(evidence, _BEST_ALONE * min(1.0, self._passage(folded, matches) / _PASSAGE_WEIGHT))
+            evidence = max(evidence, _BEST_ALONE * min(1.0, self._passage(folded, matches)[0] / _PASSAGE_WEIGHT))
         evidence /= _EVIDENCE_AT_THRESHOLD
         power = evidence**_STEEPNESS
         return power / (1 + power), matches
 
-    def _passage(self, folded: str, matches: Mapping[int, float]) -> float:
-        """The weight of the content in the weightiest passage that a text takes over from the answer word for word."""
-        if self._stretches is None:
-            answer = stem_line(fold(self._answer)).split()
-            stretches = (answer[start : start + _PASSAGE] for start in range(len(answer) - _PASSAGE + 1))
-            self._stretches = [(f" {' '.join(stretch)} ", frozenset(stretch)) for stretch in stretches]
+    @functools.cached_property
+    def _stems(self) -> list[str]:
+        return stem_line(fold(self._answer)).split()
+
+    @functools.cached_property
+    def _stretches(self) -> list[str]:
+        """All that could be the beginning of a passage: `_PASSAGE` words of the answer."""
+        return [_spaced(self._stems[start : start + _PASSAGE]) for start in range(len(self._stems) - _PASSAGE + 1)]
+
+    def _passage(self, folded: str, matches: Mapping[int, float]) -> tuple[float, list[str]]:
+        """The passage with the weightiest content that a text takes over from the answer: that weight, its stems."""
         line = stem_line(folded)
-        there = [text in line for text, _ in self._stretches]
-        if True not in there:
-            return 0.0
+        starts = [start for start, stretch in enumerate(self._stretches) if stretch in line]
+        if not starts:
+            return 0.0, []
         stated = {part: weight for number, _, part, _, weight in self._content if matches.get(number) == 1}
-        best = 0.0
-        passage = set[str]()
-        for found, (_, words) in zip(there, self._stretches, strict=True):
-            passage = passage | words if found else set()
-            best = max(best, sum(stated[word] for word in passage & stated.keys()))
+        best: tuple[float, list[str]] = 0.0, []
+        first = last = starts[0]
+        for start in starts:
+            if start > last + 1 or _spaced(self._stems[first : start + _PASSAGE]) not in line:
+                first = start
+            last = start
+            passage = self._stems[first : start + _PASSAGE]
+            weight = sum(stated.get(word, 0.0) for word in set(passage))
+            if weight > best[0]:
+                best = weight, passage
         return best
 
     def _reason(self, fact: Fact, match: float, response: str) -> Evidence:
@@ -352,6 +369,21 @@ def _match(
     if match < 1 and any(there >= alias for alias in fact.aliases):
         return 1.0
     return match
+
+
+def _cut_out(response: str, passage: list[str]) -> str:
+    """The stretch of a response that has these stems; nothing for no stems."""
+    words = token_spans(fold(response))
+    origin = places(response)
+    found = [stem(token) for token, _, _ in words]
+    for first in range(len(found) - len(passage) + 1 if passage else 0):
+        if found[first : first + len(passage)] == passage:
+            return response[origin[words[first][1]] : origin[words[first + len(passage) - 1][2]]]
+    return ""
+
+
+def _spaced(words: Sequence[str]) -> str:
+    return f" {' '.join(words)} "
 
 
 def _windows(folded: str) -> Iterator[str]:

@@ -161,7 +161,7 @@ class _Forms(dict[_Token, str]):
 
     def __init__(self, form: Callable[[_Token], str]) -> None:
         super().__init__()
-        self._form = form
+        self._form: Callable[[_Token], str] = form
 
     def __missing__(self, token: _Token) -> str:
         if len(self) >= 1 << 16:  # whatever a model writes, memory stays bounded
