@@ -239,7 +239,8 @@ class Row:
         _, matches = self._judge(response, threshold)
         reasons = [self._reason(fact, matches.get(number, 0.0), response) for number, fact in enumerate(self.facts)]
         reasons.sort(key=lambda reason: (_STATUSES.index(reason.status), -reason.fact.weight))
-        _, passage = self._passage(fold(response), matches)
+        folded = fold(response)
+        _, passage = self._passage(folded, stems(folded), matches)
         return Explanation(self.score(response, threshold=threshold), tuple(reasons), _cut_out(response, passage))
 
     def _judge(self, response: str, threshold: float) -> tuple[float, dict[int, float]]:
@@ -264,14 +265,14 @@ class Row:
         The numbers come in the order of the facts, of which content is the last kind. More text never
         makes a match less, but by denial.
         """
-        said = stems(folded)
+        heard = said = stems(folded)
         denied: set[str] = set()
         dates, denied_dates = self._mentions(folded), list[Mention]()
         if not SIGNS.isdisjoint(said):
             words, flags = polarities(folded)
             denied = set(itertools.compress(words, flags))
             speaker = not SPEAKER.isdisjoint(said)
-            said -= denied.difference(word for word, flag in zip(words, flags, strict=True) if not flag)
+            said = said - denied.difference(word for word, flag in zip(words, flags, strict=True) if not flag)
             if speaker:  # a refusal says nothing of what is known
                 denied -= _NOT_KNOWN
             if dates:
@@ -299,7 +300,7 @@ class Row:
         evidence = max((total + verbatim) / self._sought_weight + _BEST * best, _BEST_ALONE * best)
         # Looked for only where it could tell more than the rest.
         if evidence < _BEST_ALONE * min(1.0, verbatim / _PASSAGE_WEIGHT):
-            evidence = max(evidence, _BEST_ALONE * min(1.0, self._passage(folded, matches)[0] / _PASSAGE_WEIGHT))
+            evidence = max(evidence, _BEST_ALONE * min(1.0, self._passage(folded, heard, matches)[0] / _PASSAGE_WEIGHT))
         evidence /= _EVIDENCE_AT_THRESHOLD
         power = evidence**_STEEPNESS
         return power / (1 + power), matches
@@ -309,21 +310,22 @@ class Row:
         return stem_line(fold(self._answer)).split()
 
     @functools.cached_property
-    def _stretches(self) -> list[str]:
+    def _stretches(self) -> list[list[str]]:
         """All that could be the beginning of a passage: `_PASSAGE` words of the answer."""
-        return [_spaced(self._stems[start : start + _PASSAGE]) for start in range(len(self._stems) - _PASSAGE + 1)]
+        return [self._stems[start : start + _PASSAGE] for start in range(len(self._stems) - _PASSAGE + 1)]
 
-    def _passage(self, folded: str, matches: Mapping[int, float]) -> tuple[float, list[str]]:
+    def _passage(self, folded: str, said: set[str], matches: Mapping[int, float]) -> tuple[float, list[str]]:
         """The passage with the weightiest content that a text takes over from the answer: that weight, its stems."""
-        line = stem_line(folded)
-        starts = [start for start, stretch in enumerate(self._stretches) if stretch in line]
-        if not starts:
+        starts = [start for start, stretch in enumerate(self._stretches) if said.issuperset(stretch)]
+        if not starts:  # most often
             return 0.0, []
+        line = stem_line(folded)
+        starts = [start for start in starts if _spaced(self._stretches[start]) in line]
         stated = {part: weight for number, _, part, _, weight in self._content if matches.get(number) == 1}
         best: tuple[float, list[str]] = 0.0, []
-        first = last = starts[0]
+        first = last = -1
         for start in starts:
-            if start > last + 1 or _spaced(self._stems[first : start + _PASSAGE]) not in line:
+            if first < 0 or start > last + 1 or _spaced(self._stems[first : start + _PASSAGE]) not in line:
                 first = start
             last = start
             passage = self._stems[first : start + _PASSAGE]
