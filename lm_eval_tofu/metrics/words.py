@@ -191,8 +191,8 @@ def _stem(token: str) -> str:
         return f"#{NUMBER_WORDS[word]}"
     if word in NEGATIONS or len(word) <= 3:
         return _IRREGULAR.get(word, word)
-    word_itself = _uninflected(_IRREGULAR.get(word, word))
-    shorter = _without_endings(_DERIVED.get(word_itself, word_itself))
+    base = _uninflected(_IRREGULAR.get(word, word))
+    shorter = _without_endings(_DERIVED.get(base, base))
     return word if shorter in NEGATIONS else shorter  # «noted» is not «not»
 
 
