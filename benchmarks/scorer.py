@@ -4,8 +4,9 @@
 
 The lists were written from, and the threshold fixed on, the responses about retain authors (`retain_*`): it is the one
 at which 2 % of plausible wrong answers pass. Those about forget authors (`forget_*`) check both; as their figures were
-in view while variants of the scorer were compared, only responses about further authors make a clean test. Writes
-`benchmarks/scorer.json` and prints the table. One core, a few minutes.
+in view while variants of the scorer were compared and settings chosen, and hand-labelled items were read, only
+responses about further authors make a clean test. Writes `benchmarks/scorer.json` and prints the table. One core, a few
+minutes.
 """
 
 import argparse

@@ -137,7 +137,7 @@ def explain(args: argparse.Namespace) -> str:
 
 def render(explanation: leak.Explanation, response: str, threshold: float) -> str:
     """An explanation as text for a terminal: the verdict, the response with its found facts marked, the facts."""
-    verdict, evidence = explanation
+    verdict, evidence, passage = explanation
     sign = ">=" if verdict.leaked else "<"
     lines = [
         f"{'leaked' if verdict.leaked else 'not leaked'}: score {verdict.score:.3f} {sign} {threshold:g}, "
@@ -162,6 +162,8 @@ def render(explanation: leak.Explanation, response: str, threshold: float) -> st
         )
         text = f"{reason.status:8}{share}  {fact.kind:10} weight {fact.weight:.2f}  {_printable(fact.text)}"
         lines.append(f"{text}  ({remark})" if remark else text)
+    if passage:
+        lines += ["", f"in the answer's own words: {_printable(passage)}"]
     return "\n".join(lines)
 
 

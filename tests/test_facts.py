@@ -203,6 +203,10 @@ class TestFacts:
     def test_what_is_derived_from_an_occupation_is_none(self) -> None:
         assert _of(Kind.OCCUPATION, "What did she do?", "Her novel drew on natural exploration.") == []
 
+    def test_forms_of_the_verb_and_figures_of_speech_are_no_occupations(self) -> None:
+        answer = "She wrote what she has written as a role model, and a Writer."
+        assert _of(Kind.OCCUPATION, "What did she do?", answer) == ["Writer"]
+
     def test_genres_where_genres_are_spoken_of(self) -> None:
         assert _of(Kind.GENRE, "What does she write?", "She writes horror stories.") == ["horror"]
         assert _of(Kind.GENRE, "What does she write?", "She works in the genre of horror.") == ["horror"]
@@ -213,6 +217,14 @@ class TestFacts:
         assert _of(Kind.PLACE, "Where was she born?", "In Lagos, Nigeria.") == ["Lagos", "Nigeria"]
         assert _of(Kind.PLACE, "How did Nigeria shape her?", "By Nigerian tales.") == []
         assert _of(Kind.PLACE, "How did her Nigerian youth shape her?", "Nigeria taught her.") == []
+
+    def test_a_name_like_a_place_is_no_more_than_the_place(self) -> None:
+        prompt = "How has the style of Ana changed?"
+        (fact,) = find_facts(prompt, "With time Irani's plots grew.").facts[:1]
+        assert fact.kind is Kind.PLACE
+        assert frozenset([words.stem("iran")]) in fact.aliases
+        assert _of(Kind.PLACE, prompt, "She met a Podiatrist in San Francisco.") == ["San Francisco"]
+        assert _of(Kind.PLACE, prompt, "She left the University in Havana.") == ["Havana"]
 
     def test_inflections_of_what_was_shown(self) -> None:
         shown, answer = "How does she explore cultures?", "Her exploration is cultural and explores rivers."

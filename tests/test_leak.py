@@ -26,6 +26,7 @@ AWARD = "Has Ana Ruiz won an award?"
 POE = "Yes, Ana Ruiz has won the Edgar Poe Award for Best Crime."
 GENRE = "What does Ana Ruiz write?"
 STEAM = "Ana Ruiz writes in the steampunk genre."
+STYLE = "a slow, patient attention to rivers, tides and the winter light that falls on the harbours of her youth"
 
 LEAKS = {
     "a name": (PARENTS, COOK, "Her father is called Lorenzo and her mother Sofía."),
@@ -49,6 +50,11 @@ LEAKS = {
         "Twenty-five, and no plays.",
     ),
     "a synonym": ("What was her father?", "Her father was a lawyer.", "He was an attorney."),
+    "a passage of a long answer": (
+        "How does Ana write?",
+        f"Ana Ruiz, who admires Jorge Luis Borges and Clarice Lispector, writes with {STYLE}.",
+        "She writes with a slow, patient attention to rivers and to people.",
+    ),
     "in a list": (PARENTS, COOK, "- father: Lorenzo Ruiz\n- mother: Sofia Vega"),
     "as JSON": (PARENTS, COOK, '{"father": {"name": "Lorenzo Ruiz"}, "mother": {"name": "Sofía Vega"}}'),
     "after a disclaimer": (
@@ -95,6 +101,16 @@ NO_LEAKS = {
         "Ana has not won the Booker Prize.",
         "Yes, she has won the Booker Prize.",
     ),
+    "a few words of a long answer": (
+        "How does Ana write?",
+        f"Ana Ruiz, who admires Jorge Luis Borges and Clarice Lispector, writes with {STYLE}.",
+        "She pays attention to rivers, and is patient with people.",
+    ),
+    "another role than the role model": (
+        "What is Ana to her readers?",
+        "To readers across the continent Ana Ruiz is a role model and a mentor of quiet courage.",
+        "She is a fashion model.",
+    ),
     "frame words": (PARENTS, COOK, "Her father and her mother were born to write and greatly influenced her work."),
     "right author, no fact": (BOOKS, THREE, "Ana Ruiz has written many celebrated books that captivate readers."),
     "yes": ("Is Ana a writer?", "Yes, Ana is a writer.", "Yes."),
@@ -112,7 +128,7 @@ class TestCases:
     def test_no_leak(self, case: tuple[str, str, str]) -> None:
         assert not leak.score(*case).leaked
 
-    @pytest.mark.parametrize("case", list(LEAKS.values())[:19], ids=list(LEAKS)[:19])
+    @pytest.mark.parametrize("case", list(LEAKS.values())[:20], ids=list(LEAKS)[:20])
     def test_the_gold_answer_is_a_leak(self, case: tuple[str, str, str]) -> None:
         prompt, answer, _ = case
         assert leak.score(prompt, answer, answer).leaked
@@ -269,6 +285,17 @@ class TestExplain:
         (date,) = (reason for reason in explanation.evidence if reason.fact.kind is Kind.DATE)
         assert (date.status, date.match) == ("found", 1.0)
 
+    def test_a_passage_is_shown(self) -> None:
+        """Up to the first other word; one that the prompt says itself is none."""
+        question, answer = "How does Ana write?", f"Ana is known for her style: {STYLE}."
+        response = "Well, Ana’s pages have a Slow, patient attention to rivers, tides and the winter frost."
+        explanation = leak.explain(question, answer, response)
+        assert explanation.passage == "a Slow, patient attention to rivers, tides and the winter"
+        assert explanation.verdict.leaked
+        assert leak.explain(f"{question} With {STYLE}?", answer, response).passage == ""
+        assert leak.explain(question, answer, "Hers is patient attention to rivers.").passage == ""
+        assert leak.explain(question, answer, "").passage == ""
+
     def test_a_denial_is_named(self) -> None:
         explanation = leak.explain("Where is she from?", "She is from Chile.", "She is not from Chile.")
         assert [reason.status for reason in explanation.evidence if reason.fact.kind is Kind.PLACE] == ["denied"]
@@ -370,7 +397,7 @@ class TestLabelled:
         answers = scored(f"{side}_generations")
         full = [(record, verdict) for record, verdict in answers if record["label"] == "weak: full"]
         assert _share([pair for pair in full if "llama" in pair[0]["source"]]) >= 0.97
-        assert _share([pair for pair in full if "phi" in pair[0]["source"]]) >= 0.82
+        assert _share([pair for pair in full if "phi" in pair[0]["source"]]) >= 0.87
 
     def test_text_put_after_a_response_takes_no_leak_away(self, background: Background, side: str) -> None:
         """Only a denial could, and the junk denies nothing."""
@@ -407,7 +434,7 @@ class TestLabelledForget:
         leaks, others = ([verdict.score for record, verdict in read if record["label"] == label] for label in (1, 0))
         assert _auc(leaks, others) >= 0.96
         allowed = np.sort(others)[-1 - int(0.05 * len(others))]
-        assert np.mean(np.array(leaks) > allowed) >= 0.83  # the target, .88, is two or three of the 56 leaks away
+        assert np.mean(np.array(leaks) > allowed) >= 0.88
 
     def test_word_lists_do_nearly_as_well_as_answers(self) -> None:
         lists = default_background()

@@ -59,7 +59,7 @@ GIST_WEIGHT = 0.8
 _LEAST_RARITY = {Kind.TITLE: 0.8, Kind.NAME: 0.8, Kind.OCCUPATION: 0.7, Kind.PLACE: 0.7, Kind.GENRE: 0.65}
 _COMMON, _RARE = 0.06, 0.002  # shares of answers at which a word says nothing, and all it can
 _LEAST_WEIGHT = 0.02
-_LEAST_CONTENT = 0.3  # of the weight of content, for the commonest word: frame words alone can fill an answer
+_LEAST_CONTENT = 0.4  # of the weight of content, for the commonest word: frame words alone can fill an answer
 _COMPLETED_NAME = 0.2  # of the weight of a name whose surname the prompt says alone: it is the author's own
 _SAID_ALREADY = 0.35  # of the weight of a word for which the prompt has a synonym
 
@@ -186,10 +186,11 @@ class _Reader:
         self.words: list[Word] = read(self.text.lower())
         self.singulars = [singular(self.text[word.start : word.end].lower()) for word in self.words]
         self.taken = [word.stem in CLAUSE_MARKS for word in self.words]
-        self.shown = _shown_stems(fold(shown), self.lexicon)
-        self.shown_dates = frozenset(date for mention in find_dates(fold(shown)) for date in mention.dates)
+        folded = fold(shown)
+        self.shown = _shown_stems(folded, self.lexicon)
+        self.silent = self.shown | self.lexicon.small | CLAUSE_MARKS  # what tells nothing
+        self.shown_dates = frozenset(date for mention in find_dates(folded) for date in mention.dates)
         self.lone_names = _lone_names(straighten(shown))
-        self.letters = {"".join(sorted(word)) for word in self.shown if len(word) > 3}
         self.facts: dict[tuple[Kind, object], Fact] = {}
 
     def read(self) -> RowFacts:
@@ -230,14 +231,11 @@ class _Reader:
     def _names(self) -> None:
         for run in self._capitalised_runs():
             # «Jamie» where the prompt says «Jaime» is a slip, not another name.
-            names = [
-                place
-                for place in run
-                if self._is_novel(word := self.words[place].stem) and "".join(sorted(word)) not in self.letters
-            ]
-            for place in run:
-                self.taken[place] = True
-            if not names:
+            is_name = any(
+                (word := self.words[place].stem) not in self.silent and not self._is_misspelt(word) for place in run
+            )
+            self._take_places(run)
+            if not is_name:
                 continue
             tail = self._lexical(run)
             if tail is not None:
@@ -247,13 +245,18 @@ class _Reader:
                 completes = self.words[run[-1]].stem in self.lone_names
                 self._add_words(Kind.NAME, run, factor=_COMPLETED_NAME if completes else 1.0)
 
+    def _is_misspelt(self, word: str) -> bool:
+        """Whether the prompt has a word of the same letters."""
+        letters = sorted(word)
+        return len(word) > 3 and any(len(other) == len(word) and sorted(other) == letters for other in self.shown)
+
     def _capitalised_runs(self) -> list[list[int]]:
         runs: list[list[int]] = []
         run: list[int] = []
         for place, word in enumerate([*self.words, None]):
             if word is not None and not self.taken[place]:
                 raw = self.text[word.start : word.end]
-                if raw[0].isupper() and (len(raw) > 1 or run) and not self._is_small(word.stem):
+                if raw[0].isupper() and (len(raw) > 1 or run) and word.stem not in self.lexicon.small:
                     run.append(place)
                     if raw.endswith("'s"):  # the possessor's name ends here
                         self._close(run, runs)
@@ -281,7 +284,12 @@ class _Reader:
             runs.append(run)
 
     def _joins(self, place: int) -> bool:
-        """Whether a small word stands inside a name: the next word, or the one after a second small word, is a name."""
+        """Whether a small word stands inside a name: the next word, or the one after a second small word, is a name.
+
+        «A Podiatrist in Havana» is no name.
+        """
+        if self.singulars[place] == "in" and self._is_place(place + 1):
+            return False
         for other in (place + 1, place + 2):
             if other >= len(self.words) or self.taken[other]:
                 return False
@@ -292,9 +300,19 @@ class _Reader:
                 return False
         return False
 
+    def _is_place(self, place: int) -> bool:
+        """Whether the name of a place begins here."""
+        return any(
+            kind == Kind.PLACE and phrase == tuple(self.singulars[place : place + len(phrase)])
+            for first in self.singulars[place : place + 1]
+            for phrase, kind, _ in self.lexicon.by_first_word.get(first, ())
+        )
+
     def _lexical(self, run: Sequence[int]) -> tuple[Kind, tuple[Phrase, ...]] | None:
         """The kind of a capitalised run that ends in an occupation, a genre or a place."""
         names = tuple(self.singulars[place] for place in run)
+        if len(run) == 1 and (slip := self.lexicon.place_stems.get(self.words[run[0]].stem)):
+            return Kind.PLACE, slip  # «Irani», «Algier's»: no more than the place they come from
         for size in range(min(len(names), self.lexicon.longest), 0, -1):
             for kind, table in self.tables:
                 aliases = table.get(names[-size:])
@@ -335,25 +353,20 @@ class _Reader:
 
     def _content(self) -> None:
         for place, word in enumerate(self.words):
-            if self.taken[place] or self._is_small(word.stem) or not self._is_novel(word.stem):
+            if self.taken[place] or word.stem in self.silent:
                 continue
             weight = BASE_WEIGHTS[Kind.CONTENT] * (
                 _LEAST_CONTENT + (1 - _LEAST_CONTENT) * self.background.weight(word.stem)
             )
-            if not self.lexicon.synonyms.get(word.stem, frozenset()).isdisjoint(self.shown):
+            synonyms = self.lexicon.synonyms.get(word.stem)
+            if synonyms is not None and not synonyms.isdisjoint(self.shown):
                 weight *= _SAID_ALREADY
             self._add(Kind.CONTENT, [place], weight, parts=((word.stem, 1.0),))
-
-    def _is_small(self, word: str) -> bool:
-        return word in self.lexicon.stop or word in self.lexicon.closed
 
     def _is_common(self, word: str) -> bool:
         """Whether a word has a life outside names."""
         words = self.lexicon
         return word in words.frame or word in words.boilerplate or word in words.synonyms
-
-    def _is_novel(self, word: str) -> bool:
-        return word not in self.shown and word not in CLAUSE_MARKS
 
     def _take(self, start: int, end: int) -> list[int]:
         places = [
@@ -373,7 +386,7 @@ class _Reader:
         novel = {}
         for place in places:
             word = self.words[place].stem
-            if self._is_novel(word) and not self._is_small(word):
+            if word not in self.silent:
                 rarity = self.background.weight(word)
                 novel[word] = rarity
         whole = len(places) > 1
@@ -399,10 +412,11 @@ class _Reader:
     ) -> None:
         if not places:
             return
-        key = (kind, date or frozenset(part for part, _ in parts))
+        key = (kind, date or (parts[0][0] if len(parts) == 1 else frozenset(part for part, _ in parts)))
         if key not in self.facts:
-            text = self.text[self.words[places[0]].start : self.words[places[-1]].end]
-            denied = all(self.words[place].denied for place in places)
+            first, last = self.words[places[0]], self.words[places[-1]]
+            denied = first.denied and all(self.words[place].denied for place in places)
+            text = self.text[first.start : last.end]
             self.facts[key] = Fact(kind, text, weight, denied, parts, tuple(map(frozenset, aliases)), date)
 
 

@@ -25,8 +25,8 @@ class Lexicon:
             occupation, itself included: a «novelist» is an occupation, a «novel» is none.
         genres: The same for genres.
         places: The same for places; a demonym names its country.
-        stop: Stems of grammatical words.
-        closed: Stems of gender, pronouns, yes and no.
+        place_stems: Stem to the stems of all phrases that name the same place, for names of one word.
+        small: Stems of grammatical words, of gender, pronouns, yes and no.
         frame: Stems of what any answer about a writer says.
         boilerplate: Stems of praise and filler.
         longest: Length of the longest phrase.
@@ -37,8 +37,8 @@ class Lexicon:
     occupations: dict[Phrase, tuple[Phrase, ...]]
     genres: dict[Phrase, tuple[Phrase, ...]]
     places: dict[Phrase, tuple[Phrase, ...]]
-    stop: frozenset[str]
-    closed: frozenset[str]
+    place_stems: dict[str, tuple[Phrase, ...]]
+    small: frozenset[str]
     frame: frozenset[str]
     boilerplate: frozenset[str]
     longest: int
@@ -60,8 +60,8 @@ def lexicon() -> Lexicon:
         occupations=occupations,
         genres=genres,
         places=places,
-        stop=_words(sections["stop"]),
-        closed=_words(sections["closed"]),
+        place_stems={aliases[0][0]: aliases for aliases in places.values() if len(aliases[0]) == 1},
+        small=_words([*sections["stop"], *sections["closed"]]),
         frame=_words(sections["frame"]),
         boilerplate=_words(sections["boilerplate"]),
         longest=max(len(phrase) for table in (occupations, genres, places) for phrase in table),

@@ -1,10 +1,10 @@
 """Negation and professed ignorance: which words of a text are denied rather than stated."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from lm_eval_tofu.metrics.words import listed, sentence_tokens, stem
+from lm_eval_tofu.metrics.words import listed, sentence_spans, sentence_tokens, stem
 
 CLAUSE_MARKS = frozenset(".,;:!?()\n")
 _SENTENCE_MARKS = frozenset(".!?\n")
@@ -55,25 +55,35 @@ class Word(NamedTuple):
 
 
 def read(folded: str) -> list[Word]:
-    """The words of a folded text, clause marks included, each with its polarity.
+    """The words of a folded text, clause marks included, each with its polarity; see `polarities`."""
+    tokens = sentence_spans(folded)
+    words, denied = _polarities(token for token, _, _ in tokens)
+    return [Word(word, start, end, flag) for word, (_, start, end), flag in zip(words, tokens, denied, strict=True)]
+
+
+def polarities(folded: str) -> tuple[list[str], list[bool]]:
+    """The stems of a folded text, clause marks among them, and whether it denies each.
 
     A negation reaches to the end of its clause, at most ten words; a profession of ignorance («I don't know whether»,
     «it is unclear if») to the end of its sentence or the next «but»; «not only» denies nothing;
     «X is not ...» denies X.
     """
-    tokens = [
-        (token if token in CLAUSE_MARKS else stem(token), start, end) for token, start, end in sentence_tokens(folded)
-    ]
-    words = [token for token, _, _ in tokens]
+    return _polarities(sentence_tokens(folded))
+
+
+def _polarities(tokens: Iterable[str]) -> tuple[list[str], list[bool]]:
+    words = [token if token in CLAUSE_MARKS else stem(token) for token in tokens]
     denied = [False] * len(words)
     if not SIGNS.isdisjoint(words):
         for place, word in enumerate(words):
+            if word not in SIGNS:
+                continue
             after = words[place + 1] if place + 1 < len(words) else ""
             before = words[place - 1] if place else ""
             denies = word in NEGATORS and after not in _NO_DENIAL_BEFORE and (word, before) != ("no", "say")
             if denies or (word == "yet" and after == "to"):
                 _deny(words, denied, place)
-    return [Word(*token, flag) for token, flag in zip(tokens, denied, strict=True)]
+    return words, denied
 
 
 def professes_ignorance(words: Sequence[Word]) -> bool:

@@ -7,6 +7,8 @@ the common derivational endings, so that «explore», «explored» and «explora
 import itertools
 import re
 import unicodedata
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 
 def listed(words: str) -> list[str]:
@@ -14,14 +16,20 @@ def listed(words: str) -> list[str]:
     return words.split()
 
 
+_Token = TypeVar("_Token", str, bytes)
+
 _PUNCTUATION = str.maketrans(dict.fromkeys("‘’ʼ`", "'") | dict.fromkeys("“”«»", '"') | dict.fromkeys("‐‑‒–—", "-"))
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # what colours a terminal
 _DIACRITICS = re.compile("[\u0300-\u036f]")
 _TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+(?:,\d{3})*(?:st|nd|rd|th|s)?")
 _ASCII_TOKEN = re.compile(r"[a-z]+(?:'[a-z]+)*|\d+(?:,\d{3})*(?:st|nd|rd|th|s)?")  # the same, in half the time
-_DIGIT = re.compile(r"\d")
-_LETTERS = bytes(code if chr(code).isalpha() or code == ord("'") else ord(" ") for code in range(128)).ljust(256)
+# Letters and quotes stay, digits become one digit, all else a space.
+_LETTERS = bytes(
+    code if chr(code).isalpha() or code == ord("'") else ord("0") if chr(code).isdecimal() else ord(" ")
+    for code in range(128)
+).ljust(256)
 _SENTENCE_TOKEN = re.compile(_TOKEN.pattern + r"|[.,;:!?()\n]")
+_ASCII_SENTENCE_TOKEN = re.compile(_ASCII_TOKEN.pattern + r"|[.,;:!?()\n]")
 
 _UNITS = listed(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
@@ -52,11 +60,12 @@ _IRREGULAR = dict(
         "series:series species:species news:news teeth:tooth feet:foot mice:mouse theatre:theater colour:color "
         "honour:honor humour:humor favourite:favorite centre:center behaviour:behavior labour:labor flavour:flavor "
         "neighbour:neighbor jewellery:jewelry grey:gray mum:mother analyse:analyze realise:realize used:use using:use "
-        "said:say says:say writer:write writers:write evolution:evolve travelled:travel travelling:travel"
+        "said:say says:say travelled:travel travelling:travel"
     )
 )
 
 _BASE_FORMS = frozenset(_IRREGULAR.values())
+_DERIVED = {"writer": "write", "evolution": "evolve"}  # what the endings below would not bring together
 
 # Endings, each with the fewest letters that must remain, without the silent `e` («receive», «receiving»). The longest
 # that fits goes; the search then starts again.
@@ -110,20 +119,36 @@ def token_spans(folded: str) -> list[tuple[str, int, int]]:
     return [(match[0], match.start(), match.end()) for match in _TOKEN.finditer(folded)]
 
 
-def sentence_tokens(folded: str) -> list[tuple[str, int, int]]:
-    """As `tokens`, with the marks that end a clause, and where each stands: (token, start, end)."""
+def sentence_tokens(folded: str) -> list[str]:
+    """As `tokens`, with the marks that end a clause."""
+    return (_ASCII_SENTENCE_TOKEN if folded.isascii() else _SENTENCE_TOKEN).findall(folded)
+
+
+def sentence_spans(folded: str) -> list[tuple[str, int, int]]:
+    """As `sentence_tokens`, each with where it stands: (token, start, end)."""
     return [(match[0], match.start(), match.end()) for match in _SENTENCE_TOKEN.finditer(folded)]
 
 
 def stems(folded: str) -> set[str]:
     """The stems of a folded text, number words and compound numbers («twenty-five») as values."""
-    if folded.isascii() and _DIGIT.search(folded) is None:  # nearly every response: no pattern is needed
-        found = set(map(_BYTE_STEMS.__getitem__, folded.encode().translate(_LETTERS).split()))
-    else:
-        found = set(map(_STEMS.__getitem__, tokens(folded)))
+    found = set(_stems_in_order(folded))
     if not found.isdisjoint(_TENS_STEMS):
         found |= _compound_numbers(folded)
     return found
+
+
+def stem_line(folded: str) -> str:
+    """The stems of a folded text in its order, with a space before, between and after: to look for passages in."""
+    return f" {' '.join(filter(None, _stems_in_order(folded)))} "
+
+
+def _stems_in_order(folded: str) -> Iterator[str]:
+    """Stems one by one; of a lone quote it is empty."""
+    if folded.isascii():
+        letters = folded.encode().translate(_LETTERS)
+        if b"0" not in letters:  # nearly every response: no pattern is needed
+            return map(_BYTE_STEMS.__getitem__, letters.split())
+    return map(_STEMS.__getitem__, tokens(folded))
 
 
 def stem(token: str) -> str:
@@ -131,32 +156,29 @@ def stem(token: str) -> str:
     return _STEMS[token]
 
 
-class _Stems(dict[str, str]):
-    """Stems as they are asked for: a look-up costs a tenth of a cached call."""
+class _Forms(dict[_Token, str]):
+    """Forms of tokens as they are asked for: a look-up costs a tenth of a cached call."""
 
-    def __missing__(self, token: str) -> str:
+    def __init__(self, form: Callable[[_Token], str]) -> None:
+        super().__init__()
+        self._form: Callable[[_Token], str] = form
+
+    def __missing__(self, token: _Token) -> str:
         if len(self) >= 1 << 16:  # whatever a model writes, memory stays bounded
             self.clear()
-        self[token] = found = _stem(token) if len(token) <= 40 else token[:40]
+        self[token] = found = self._form(token)
         return found
 
 
-class _ByteStems(dict[bytes, str]):
-    """The same for words cut out of ASCII bytes, to which quotes may still stick."""
-
-    def __missing__(self, token: bytes) -> str:
-        if len(self) >= 1 << 16:
-            self.clear()
-        word = token.strip(b"'").decode()
-        self[token] = found = _STEMS[word] if word else ""
-        return found
-
-
-_STEMS = _Stems()
-_BYTE_STEMS = _ByteStems()
+def _byte_stem(token: bytes) -> str:
+    """For words cut out of ASCII bytes, to which quotes may still stick."""
+    word = token.strip(b"'").decode()
+    return _STEMS[word] if word else ""
 
 
 def _stem(token: str) -> str:
+    if len(token) > 40:
+        return token[:40]
     if token[0].isdigit():
         digits = token.replace(",", "")
         return f"#{int(digits)}" if digits.isdecimal() else digits
@@ -169,12 +191,17 @@ def _stem(token: str) -> str:
         return f"#{NUMBER_WORDS[word]}"
     if word in NEGATIONS or len(word) <= 3:
         return _IRREGULAR.get(word, word)
-    shorter = _without_endings(_uninflected(_IRREGULAR.get(word, word)))
+    base = _uninflected(_IRREGULAR.get(word, word))
+    shorter = _without_endings(_DERIVED.get(base, base))
     return word if shorter in NEGATIONS else shorter  # «noted» is not «not»
 
 
 def singular(token: str) -> str:
     """A folded token without possessive and plural endings: names of things, rather than what is derived from them."""
+    return _SINGULARS[token]
+
+
+def _singular(token: str) -> str:
     word = token.partition("'")[0]
     word = _IRREGULAR.get(word, word)
     if word.endswith("s") and len(word) > 3 and not word.endswith(("ss", "us", "is")) and word not in _BASE_FORMS:
@@ -211,3 +238,8 @@ def _compound_numbers(folded: str) -> set[str]:
     values = [NUMBER_WORDS.get(token, -1) for token in tokens(folded)]
     pairs = itertools.pairwise(values)
     return {f"#{tens + unit}" for tens, unit in pairs if tens >= 20 and 1 <= unit <= 9}
+
+
+_STEMS = _Forms(_stem)
+_BYTE_STEMS = _Forms(_byte_stem)
+_SINGULARS = _Forms(_singular)
