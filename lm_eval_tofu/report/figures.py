@@ -26,7 +26,7 @@ _OTHER_MARKERS = ("v", "P", "X", "*")
 
 _INK, _PAPER = "#1b1c1d", "#fefefd"
 """Colours that nothing else in a drawing has; the page replaces them."""
-_WIDTH = 5.4
+_WIDTH = 4.7
 _STYLE = {
     "font.size": 10.0,
     "font.family": "sans-serif",
@@ -152,7 +152,7 @@ def _name(arm: str, longest: int = 24) -> str:
 def _legend(axes: Any, **options: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     axes.figure.legend(
-        handles, labels, loc="outside upper center", ncols=min(len(labels), 4), fontsize=9, handlelength=1.4, **options
+        handles, labels, loc="outside upper center", ncols=min(len(labels), 3 if max(map(len, labels)) > 12 else 4), fontsize=9, handlelength=1.4, **options
     )
 
 
@@ -231,7 +231,7 @@ def _ecdf(tables: Tables) -> Any:
     if finite and all(len(values) for values in finite):
         axes.set_xlim(min(values[0] for values in finite) / 1.3, max(values[-1] for values in finite) * 1.3)
     axes.set_ylim(0, 1.02)
-    axes.set_xlabel("truth ratio R (log scale); right of 1, the false answers are likelier")
+    axes.set_xlabel("truth ratio R; right of 1, false answers are likelier")
     axes.set_ylabel("share of rows below")
     _legend(axes)
     return figure
@@ -245,17 +245,24 @@ def _heat(task: str) -> Callable[[Tables], Any]:
             [[100 * cells[arm].value if arm in cells else math.nan for arm in arms] for cells in table.values()]
         )
         figure, axes = _axes(1.0 + 0.32 * len(table))
-        # 0 to 100 everywhere: a small leak must not look like a large one because nothing else is there.
-        image = axes.imshow(values, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+        # 0 to 100 everywhere: a small leak must not look like a large one because nothing else is there. Squares rather
+        # than an image: a page without images can forbid them.
+        axes.pcolormesh(
+            np.arange(len(arms) + 1) - 0.5,
+            np.arange(len(table) + 1) - 0.5,
+            np.ma.masked_invalid(values),
+            cmap="cividis",
+            vmin=0,
+            vmax=100,
+            edgecolors="#ffffff",
+            linewidth=1,
+        )
+        axes.invert_yaxis()
         axes.set_xticks(range(len(arms)), [_name(arm, 14) for arm in arms])
         axes.xaxis.tick_top()
         axes.set_yticks(range(len(table)), [family.replace("_", " ") for family in table])
         axes.tick_params(length=0)
         axes.grid(visible=False)
-        for edge in range(1, len(table)):
-            axes.axhline(edge - 0.5, color="#ffffff", linewidth=1)
-        for edge in range(1, len(arms)):
-            axes.axvline(edge - 0.5, color="#ffffff", linewidth=1)
         for spine in axes.spines.values():
             spine.set_visible(False)
         for row, column in np.ndindex(values.shape):
@@ -263,9 +270,6 @@ def _heat(task: str) -> Callable[[Tables], Any]:
             shown = "–" if math.isnan(value) else f"{value:.0f}" if value >= 9.95 or value == 0 else f"{value:.1f}"
             color = _INK if math.isnan(value) else ("#ffffff" if value < 55 else "#000000")
             axes.text(column, row, shown, ha="center", va="center", fontsize=9, color=color)
-        bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
-        bar.set_label("leak, %")
-        bar.outline.set_visible(False)
         return figure
 
     return plot
@@ -405,7 +409,7 @@ def _trade_off(tables: Tables) -> Any:
         if worth and not math.isnan(p):
             axes.scatter(_log_p(p), worth.value, marker=look.marker, s=48, color=look.color, label=_name(arm), zorder=3)
     axes.axvline(math.log10(0.05), color=_GREY, linestyle=":", linewidth=1.2)
-    axes.set_xlabel("log10 of forget quality; right of the dotted line, p > 0.05")
+    axes.set_xlabel("log10 of forget quality; dotted: p = 0.05")
     axes.set_ylabel("model utility")
     _legend(axes)
     return figure
@@ -437,7 +441,7 @@ def _against_leaks(tables: Tables) -> Any:
         )
     axes.axvline(math.log10(0.05), color=_GREY, linestyle=":", linewidth=1.2)
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-    axes.set_xlabel("log10 of forget quality; right of the dotted line, p > 0.05")
+    axes.set_xlabel("log10 of forget quality; dotted: p = 0.05")
     axes.set_ylabel("novel-recall leak, %")
     _legend(axes)
     return figure
@@ -473,14 +477,14 @@ _FIGURES: Sequence[_Plot] = (
     (
         "families",
         "Leak by prompt family",
-        "Share of answers that leak, by the way of asking. Full colour is 100 %.",
+        "Per cent of answers that leak, by the way of asking.",
         lambda tables: "tofu_novel_recall" in tables.by_family,
         _heat("tofu_novel_recall"),
     ),
     (
         "formats",
         "Leak by output format",
-        "The same question, to be answered in another format.",
+        "Per cent of answers that leak, when the same question is to be answered in another format.",
         lambda tables: "tofu_format_shift" in tables.by_family,
         _heat("tofu_format_shift"),
     ),

@@ -15,7 +15,6 @@ SHOWN = 20
 LONGEST = 1500
 """Characters of a text that are shown; of a longer one, the part with the facts."""
 _LEAD = 200  # characters before the first fact of a text that is cut
-_CANDIDATES = 4 * SHOWN  # are looked at closely
 
 
 class Piece(NamedTuple):
@@ -69,8 +68,8 @@ class _Candidate(NamedTuple):
 
     @property
     def rank(self) -> tuple[Any, ...]:
-        """What a reader should see first: what the retain arm does not say, then the surest."""
-        return bool(self.retain_leaks), -self.score, -len(self.found), self.index, self.task
+        """What a reader should see first: what the retain arm does not say, greedy before drawn, then the surest."""
+        return bool(self.retain_leaks), "samples" in self.sample.record, -self.score, -len(self.found), self.index, self.task
 
     @property
     def index(self) -> int:
@@ -110,8 +109,8 @@ def _said(record: Mapping[str, Any], sample: Sample) -> tuple[list[str], str, fl
         return list(record["found"]), str(record["generation"]), float(record["score"])
     said = max((each for each in record["samples"] if each["leaked"]), key=lambda each: len(each["found"]))
     share = len(said["found"]) / max(len(record["sought"]), 1)
-    # Samples carry no score: the share of the facts stands in, and stays behind a sure greedy leak.
-    return list(said["found"]), str(said["generation"]), min(0.99, 0.5 + share / 2)
+    # Samples carry no score: the share of the facts that is found stands in.
+    return list(said["found"]), str(said["generation"]), share
 
 
 def _leak(candidate: _Candidate) -> Leak:

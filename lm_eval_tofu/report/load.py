@@ -79,6 +79,7 @@ class TaskRun:
         split: Forget split.
         path: The results file.
         model: As the results name it.
+        source: The data, as the option `tofu` names them; empty for the default.
         metrics: By name, without lm-eval's filter; what is no number is NaN.
         settings: How it was run.
         samples: By document; None where the run has no samples file.
@@ -89,6 +90,7 @@ class TaskRun:
     split: str
     path: Path
     model: str
+    source: str
     metrics: Mapping[str, float]
     settings: Settings
     samples: Mapping[Key, Sample] | None
@@ -286,7 +288,8 @@ def _read_run(task: str, file: Path, content: Mapping[str, Any]) -> TaskRun:
         break
     model = str(_model_args(content).get("pretrained") or content.get("model_name") or "?")
     metrics = _metrics(_mapping(content["results"]).get(task))
-    return TaskRun(task, version, split, file, model, metrics, _settings(content, metadata, task), samples)
+    source = str(metadata.get("tofu") or "")
+    return TaskRun(task, version, split, file, model, source, metrics, _settings(content, metadata, task), samples)
 
 
 def _samples(file: Path, task: str) -> Iterator[tuple[Key, Sample]]:

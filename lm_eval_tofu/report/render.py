@@ -179,7 +179,7 @@ def _values(content: tables.Tables, drawn: Sequence[Any], title: str) -> dict[st
         "audits": tables.AUDITS,
         "first_audited": results.audited[0].name if results.audited else "",
         "family_titles": {"tofu_novel_recall": "Prompt families", "tofu_format_shift": "Output formats"},
-        "words": _WORDS,
+        "words": WORDS,
     }
 
 
@@ -194,7 +194,7 @@ _SETTINGS = {
     "transformers": "transformers",
 }
 
-_WORDS = {
+WORDS = {
     "looks": {"yes": "Yes", "no": "No", "unknown": "Cannot be said"},
     "knows": {"yes": "Yes", "no": "Not found", "unknown": "Cannot be said"},
     "useful": {"yes": "Yes", "partly": "In part", "no": "Hardly", "unknown": "Cannot be said"},

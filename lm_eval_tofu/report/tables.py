@@ -740,17 +740,19 @@ def _useful(arm: Arm, results: Results, main: Sequence[Row]) -> tuple[str, str]:
     if arm.name == "full" or full is None or not full.value > 0:
         return "unknown", f"Model utility {cell.value:.3f}. There is no other full arm to compare with."
     share = cell.value / full.value
-    words = f"Model utility {cell.value:.3f}, {share:.0%} of the full arm's {full.value:.3f}."
+    words = f"Model utility {cell.value:.3f}, {100 * share:.0f} % of the full arm's {full.value:.3f}."
     return ("yes" if share >= 0.9 else "partly" if share >= 0.5 else "no"), words
 
 
 def _alarms(arm: Arm, results: Results, authors: int) -> Iterable[str]:
+    if arm.name == "full":
+        yield "No unlearned arm was given: this is the full arm, as a control."
     run = arm.runs.get("tofu_forget_quality")
     for metric, what in (("generations_empty", "empty"), ("generations_repetitive", "loops")):
         value = run.metrics.get(metric, 0.0) if run else 0.0
         if value >= BROKEN:
             yield (
-                f"{value:.0%} of its answers to the forgotten questions are {what}: a broken model also looks as if it "
+                f"{100 * value:.0f} % of its answers to the forgotten questions are {what}: a broken model also looks as if it "
                 "had forgotten."
             )
     if results.arm("retain") is None:
