@@ -27,6 +27,7 @@ _OTHER_MARKERS = ("v", "P", "X", "*")
 _INK, _PAPER = "#1b1c1d", "#fefefd"
 """Colours that nothing else in a drawing has; the page replaces them."""
 _WIDTH = 4.7
+_DPI = 150
 _STYLE = {
     "font.size": 10.0,
     "font.family": "sans-serif",
@@ -88,14 +89,17 @@ def draw(tables: Tables) -> list[Figure]:
 
 def _render(name: str, title: str, caption: str, figure: Any) -> Figure:
     import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     drawing, picture = io.StringIO(), io.BytesIO()
-    # The layout is the dear part, and the same for both files.
+    # The layout is the dear part, and the same for both files; savefig would draw each of them twice.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(drawing, format="svg", metadata={"Date": None, "Creator": None})
-    figure.savefig(picture, format="png", dpi=130, metadata={"Software": None})
+        FigureCanvasSVG(figure).print_svg(drawing, metadata={"Date": None, "Creator": None})
+    figure.dpi = _DPI
+    FigureCanvasAgg(figure).print_png(picture, metadata={"Software": None})
     svg = drawing.getvalue()
     return Figure(name, title, caption, _inline(svg, name, title), svg, picture.getvalue())
 
@@ -268,7 +272,8 @@ def _heat(task: str) -> Callable[[Tables], Any]:
         for row, column in np.ndindex(values.shape):
             value = values[row, column]
             shown = "–" if math.isnan(value) else f"{value:.0f}" if value >= 9.95 or value == 0 else f"{value:.1f}"
-            color = _INK if math.isnan(value) else ("#ffffff" if value < 55 else "#000000")
+            # Not plain black: it is what a drawing leaves out, and the page would fill in its own colour.
+            color = _INK if math.isnan(value) else ("#ffffff" if value < 55 else "#010101")
             axes.text(column, row, shown, ha="center", va="center", fontsize=9, color=color)
         return figure
 

@@ -228,7 +228,7 @@ def _read_arm(name: str, path: Path, option: str) -> Arm:
         if not isinstance(results, dict):
             raise OptionError(f"{where}: {file} has no results: delete it, or name another directory")
         for task in results:
-            if task in TASKS:
+            if task in TASKS and not _is_partial(content, task):
                 before = newest.get(task)
                 if before is not None and before[0].parent != file.parent:
                     raise OptionError(
@@ -244,6 +244,12 @@ def _read_arm(name: str, path: Path, option: str) -> Arm:
         raise OptionError(f"{where} holds results of other tasks only: run lm_eval --tasks 'tofu_*' on that arm")
     runs = {task: _read_run(task, *newest[task]) for task in TASKS if task in newest}
     return Arm(name, path, runs, probe, relearn)
+
+
+def _is_partial(content: Mapping[str, Any], task: str) -> bool:
+    """Whether a run was about chosen rows only, as the steps of relearning are."""
+    config = _mapping(_mapping(content.get("configs")).get(task))
+    return _mapping(config.get("metadata")).get("forget_rows") is not None
 
 
 def _json(file: Path) -> Mapping[str, Any]:

@@ -377,7 +377,7 @@ def _main_rows(arms: Sequence[Arm], retain: Arm | None, full: Arm | None) -> lis
             "leak on held-out forget authors after fine-tuning on the others, less before, percentage points",
             "points",
             True,
-            {arm.name: _relearn_cell(arm) for arm in arms},
+            {arm.name: _relearn_cell(arm, arms) for arm in arms},
         ),
     ]
 
@@ -531,10 +531,14 @@ def _probe_cells(arms: Sequence[Arm], retain: Arm | None) -> dict[str, Measured 
     return cells
 
 
-def _relearn_cell(arm: Arm) -> Measured | None:
+def _relearn_cell(arm: Arm, arms: Sequence[Arm]) -> Measured | None:
     names = ("recovery_delta", "recovery_delta_low", "recovery_delta_high", "excess", "excess_low", "excess_high")
     if arm.relearn and "recovery_delta" in arm.relearn:
         return Measured(*(arm.relearn.get(name, math.nan) for name in names))
+    if arm.name == "retain":  # relearned along with the audited arm
+        for other in arms:
+            if other.relearn and "retain_recovery_delta" in other.relearn:
+                return Measured(*(other.relearn.get(f"retain_{name}", math.nan) for name in names[:3]))
     return None
 
 
@@ -712,7 +716,7 @@ def _knows(arm: Arm, results: Results, main: Sequence[Row], authors: int) -> tup
     if above:
         row, cell = max(above, key=lambda pair: _size(pair[0], pair[1].excess))
         return "yes", (
-            f"{len(above)} of {len(compared)} audits find more than in the retain arm. The largest excess: {row.label}, "
+            f"{len(above)} of {len(compared)} audits found more than in the retain arm. The largest excess: {row.label}, "
             f"{text(cell.value, row.unit)}, {text(cell.excess, excess_unit(row.unit), sign=True)} "
             f"({span(cell.excess_low, cell.excess_high, excess_unit(row.unit))})."
         )
@@ -723,7 +727,7 @@ def _knows(arm: Arm, results: Results, main: Sequence[Row], authors: int) -> tup
             "without samples (--log_samples) it has no interval."
         )
     return "no", (
-        f"None of {len(compared)} audits finds more than in the retain arm, within their intervals. That is no proof: "
+        f"None of {len(compared)} audits found more than in the retain arm, within their intervals. That is no proof: "
         "other questions, more samples or other tools may find what these did not."
     )
 
