@@ -130,9 +130,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command = _add(commands, "card", "fill in a checkpoint's model card with its results", card)
     if arguments[:1] == ["card"]:
         _need("card", "jinja2", "huggingface_hub", "yaml", extra="report")
-        from lm_eval_tofu.report import card as module
+        from lm_eval_tofu.report import card as cards
 
-        module.add_arguments(command)
+        cards.add_arguments(command)
     return parser
 
 

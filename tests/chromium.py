@@ -26,7 +26,9 @@ _FLAGS = (
 
 def find() -> str | None:
     """The browser's program: $CHROME, or one of the usual names."""
-    return next((path for name in (os.environ.get("CHROME", ""), *NAMES) if name and (path := shutil.which(name))), None)
+    return next(
+        (path for name in (os.environ.get("CHROME", ""), *NAMES) if name and (path := shutil.which(name))), None
+    )
 
 
 class Chromium:

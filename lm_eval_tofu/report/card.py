@@ -187,7 +187,7 @@ def _with_results(
     metadata.tags = list(dict.fromkeys([*(metadata.tags or []), "lm-eval-tofu", "tofu"]))
     metadata.datasets = list(dict.fromkeys([*_as_list(metadata.datasets), tofu.HUB_ID]))
     text = str(metadata.to_yaml())
-    back = ModelCard(f"---\n{text}\n---\n").data
+    back: Any = ModelCard(f"---\n{text}\n---\n").data
     if len(back.eval_results or []) != len(metadata.eval_results):
         raise OptionError(f"{checkpoint / 'README.md'}: its metadata do not hold the results: mend or delete it")
     return text.strip()
@@ -202,9 +202,7 @@ def _is_mini(record: Mapping[str, Any], own: load.Arm) -> bool:
     return MINI in sources or (not sources and (record.get("data") or {}).get("source") == MINI)
 
 
-def _text(
-    checkpoint: Path, record_name: str, record: Mapping[str, Any], content: tables.Tables, own: load.Arm
-) -> str:
+def _text(checkpoint: Path, record_name: str, record: Mapping[str, Any], content: tables.Tables, own: load.Arm) -> str:
     from markupsafe import Markup
 
     results = content.results

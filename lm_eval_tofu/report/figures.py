@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm_eval_tofu.report.leaks import visible
-from lm_eval_tofu.report.tables import Curve, Tables
+from lm_eval_tofu.report.tables import Curve, Row, Tables
 
 # Okabe and Ito's palette, safe for the colour-blind; the arms of a role always have the same one.
 _BLUE, _ORANGE, _GREEN, _VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -28,7 +28,7 @@ _INK, _PAPER = "#1b1c1d", "#fefefd"
 """Colours that nothing else in a drawing has; the page replaces them."""
 _WIDTH = 4.7
 _DPI = 150
-_STYLE = {
+_STYLE: Mapping[str, Any] = {
     "font.size": 10.0,
     "font.family": "sans-serif",
     "axes.edgecolor": _INK,
@@ -36,7 +36,6 @@ _STYLE = {
     "axes.titlesize": 10.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": "",
     "xtick.color": _INK,
     "ytick.color": _INK,
     "text.color": _INK,
@@ -78,8 +77,7 @@ def draw(tables: Tables) -> list[Figure]:
     import matplotlib as mpl
 
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    style = {name: value for name, value in _STYLE.items() if value != ""}
-    with mpl.rc_context(style):
+    with mpl.rc_context(dict(_STYLE)):
         return [
             _render(name, title, caption, plot(tables))
             for name, title, caption, wanted, plot in _FIGURES
@@ -94,7 +92,7 @@ def _render(name: str, title: str, caption: str, figure: Any) -> Figure:
 
     drawing, picture = io.StringIO(), io.BytesIO()
     # The layout is the dear part, and the same for both files; savefig would draw each of them twice.
-    figure.draw_without_rendering()
+    figure.get_layout_engine().execute(figure)
     figure.set_layout_engine("none")
     with mpl.rc_context({"svg.hashsalt": name}):
         FigureCanvasSVG(figure).print_svg(drawing, metadata={"Date": None, "Creator": None})
@@ -153,11 +151,13 @@ def _name(arm: str, longest: int = 24) -> str:
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
-def _legend(axes: Any, **options: Any) -> None:
+def _legend(axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    axes.figure.legend(
-        handles, labels, loc="outside upper center", ncols=min(len(labels), 3 if max(map(len, labels)) > 12 else 4), fontsize=9, handlelength=1.4, **options
-    )
+    if labels:
+        columns = 3 if max(map(len, labels)) > 12 else 4
+        axes.figure.legend(
+            handles, labels, loc="outside upper center", ncols=min(len(labels), columns), fontsize=9, handlelength=1.4
+        )
 
 
 def _errors(value: float, low: float, high: float) -> list[list[float]] | None:
@@ -170,7 +170,7 @@ def _errors(value: float, low: float, high: float) -> list[list[float]] | None:
 
 
 def _overview(tables: Tables) -> Any:
-    rows = [row for row in tables.main if row.unit == "share" and any(row.cells.values())]
+    rows = [row for row in tables.main if row.unit == "share" and _has_values(row)]
     looks = _looks(tables)
     figure, axes = _axes(0.9 + 0.52 * len(rows))
     step = 0.6 / max(len(looks), 2)
@@ -189,9 +189,13 @@ def _overview(tables: Tables) -> Any:
                 markersize=6,
                 elinewidth=1.6,
                 capsize=2.5,
-                label=_name(arm) if not any(_name(arm) == text for text in axes.get_legend_handles_labels()[1]) else None,
+                label=_name(arm)
+                if not any(_name(arm) == text for text in axes.get_legend_handles_labels()[1])
+                else None,
             )
-    axes.set_yticks(range(len(rows)), [row.label.removesuffix(", final turn").removesuffix(", last layer") for row in rows])
+    axes.set_yticks(
+        range(len(rows)), [row.label.removesuffix(", final turn").removesuffix(", last layer") for row in rows]
+    )
     axes.invert_yaxis()
     axes.set_xlabel("%, with 95 % interval over authors")
     axes.set_xlim(left=min(0, axes.get_xlim()[0]))
@@ -254,7 +258,7 @@ def _heat(task: str) -> Callable[[Tables], Any]:
         axes.pcolormesh(
             np.arange(len(arms) + 1) - 0.5,
             np.arange(len(table) + 1) - 0.5,
-            np.ma.masked_invalid(values),
+            values,
             cmap="cividis",
             vmin=0,
             vmax=100,
@@ -362,7 +366,9 @@ def _relearn(tables: Tables) -> Any:
             ("retain_recovery_delta", "retain", _OF_ROLE["retain"]),
             ("excess", f"excess of {_name(arm)}", _INK),
         ):
-            if prefix in values and not (prefix.startswith("retain") and any(entry[0] == "retain" for entry in entries)):
+            if prefix in values and not (
+                prefix.startswith("retain") and any(entry[0] == "retain" for entry in entries)
+            ):
                 limits = (get(f"{prefix}_low", math.nan), get(f"{prefix}_high", math.nan))
                 entries.append((label, color, values[prefix], *limits))
     figure, axes = _axes(0.9 + 0.45 * len(entries))
@@ -373,6 +379,10 @@ def _relearn(tables: Tables) -> Any:
     axes.set_ylim(len(entries) - 0.5, -0.5)
     axes.set_xlabel("recovered, percentage points")
     return figure
+
+
+def _has_values(row: Row) -> bool:
+    return any(cell is not None and not math.isnan(cell.value) for cell in row.cells.values())
 
 
 _LEAST_P = 1e-30
@@ -468,7 +478,7 @@ _FIGURES: Sequence[_Plot] = (
         "What each audit finds",
         "Every audit, every arm. Left is good; what counts is the distance from the retain arm, which never saw these "
         "authors.",
-        lambda tables: any(row.unit == "share" and any(row.cells.values()) for row in tables.main),
+        lambda tables: any(row.unit == "share" and _has_values(row) for row in tables.main),
         _overview,
     ),
     (
@@ -476,7 +486,7 @@ _FIGURES: Sequence[_Plot] = (
         "Truth ratios, and the KS distance",
         "Share of forget rows with a truth ratio below R. A forgotten set lies on the retain arm's line; D is the "
         "largest gap, drawn dotted where it is.",
-        lambda tables: bool(tables.ratios),
+        lambda tables: any(ratios and not np.isnan(ratios).any() for ratios in tables.ratios.values()),
         _ecdf,
     ),
     (
@@ -503,7 +513,7 @@ _FIGURES: Sequence[_Plot] = (
     (
         "clues",
         "Leading up to it: leak by turn",
-        "Answers that leak behind 0 to 4 clues about the same author. On the right the control: clues about another one.",
+        "Answers that leak behind 0 to 4 clues about the same author. On the right, the control: another's clues.",
         lambda tables: bool(tables.turns),
         _turns,
     ),
@@ -526,8 +536,9 @@ _FIGURES: Sequence[_Plot] = (
         "trade-off",
         "Forget quality against utility",
         "Up and right is good. Beyond p = 0.05 the order of runs is mostly noise.",
-        lambda tables: bool(tables.sweep)
-        or any(cell for row in tables.main if row.key == "forget_quality" for cell in row.cells.values()),
+        lambda tables: (
+            bool(tables.sweep) or any(row.key == "forget_quality" and _has_values(row) for row in tables.main)
+        ),
         _trade_off,
     ),
     (

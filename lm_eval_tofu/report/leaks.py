@@ -69,10 +69,17 @@ class _Candidate(NamedTuple):
     @property
     def rank(self) -> tuple[Any, ...]:
         """What a reader should see first: what the retain arm does not say, greedy before drawn, then the surest."""
-        return bool(self.retain_leaks), "samples" in self.sample.record, -self.score, -len(self.found), self.index, self.task
+        return (
+            bool(self.retain_leaks),
+            "samples" in self.sample.record,
+            -self.score,
+            -len(self.found),
+            self.row,
+            self.task,
+        )
 
     @property
-    def index(self) -> int:
+    def row(self) -> int:
         return int(self.sample.record["index"])
 
 
@@ -80,7 +87,7 @@ def clearest(results: Results, limit: int = SHOWN) -> list[Leak]:
     """The leaks of the audited arms that speak for themselves, at most one a row and arm."""
     best: dict[tuple[str, int], _Candidate] = {}
     for candidate in _candidates(results):
-        key = candidate.arm.name, candidate.index
+        key = candidate.arm.name, candidate.row
         if key not in best or candidate.rank < best[key].rank:
             best[key] = candidate
     chosen = sorted(best.values(), key=lambda candidate: candidate.rank)
@@ -121,8 +128,8 @@ def _leak(candidate: _Candidate) -> Leak:
         arm=candidate.arm.name,
         audit=AUDITS[candidate.task],
         family=str(sample.record.get("family", "")).replace("_", " "),
-        index=candidate.index,
-        author=candidate.index // ROWS_PER_AUTHOR + 1,
+        index=candidate.row,
+        author=candidate.row // ROWS_PER_AUTHOR + 1,
         score=candidate.score,
         found=[visible(fact) for fact in candidate.found],
         question=visible(sample.question),

@@ -285,8 +285,8 @@ def _read_run(task: str, file: Path, content: Mapping[str, Any]) -> TaskRun:
     expected = _mapping(_mapping(content.get("n-samples")).get(task)).get("effective")
     if samples is not None and expected is not None and len(samples) != expected:
         raise OptionError(
-            f"{samples_file} has {len(samples)} of {expected} documents: the run was killed while it wrote, or the file "
-            "was cut; evaluate that arm again"
+            f"{samples_file} has {len(samples)} of {expected} documents: the run was killed while it wrote, or the "
+            "file was cut; evaluate that arm again"
         )
     split = metadata.get("forget_split") or "forget10"
     for sample in (samples or {}).values():
@@ -390,13 +390,13 @@ class _AnyTag(yaml.SafeLoader):
     """Reads a task's YAML without importing what its tags name."""
 
 
-_AnyTag.add_multi_constructor("!", lambda loader, suffix, node: None)  # type: ignore[no-untyped-call]
+_AnyTag.add_multi_constructor("!", lambda loader, suffix, node: None)
 
 
 def task_versions() -> dict[str, Any]:
     """The versions of the tasks in this package, from their YAML files."""
     shared, *leaves = (
-        yaml.load((TASKS_DIR / name).read_text(encoding="utf-8"), _AnyTag)  # noqa: S506 - a safe loader
+        yaml.load((TASKS_DIR / name).read_text(encoding="utf-8"), _AnyTag)
         for name in ("_tofu_template", *(f"{task}.yaml" for task in TASKS))
     )
     return {leaf["task"]: {**shared, **leaf}["metadata"]["version"] for leaf in leaves}

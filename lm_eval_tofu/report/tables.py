@@ -1,4 +1,4 @@
-"""From checked results to the figures of the report: every rate with its interval and its excess over the retain arm."""
+"""From checked results to the report's figures: every rate with its interval and its excess over the retain arm."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -404,9 +404,7 @@ def _forget_quality(
             continue
         records = run.records()
         ours = _ratios(run)
-        theirs = (
-            _ratios(reference) if reference else [_number(record.get("retain_truth_ratio")) for record in records]
-        )
+        theirs = _ratios(reference) if reference else [_number(record.get("retain_truth_ratio")) for record in records]
         test = benchmark.forget_quality(ours, theirs)
         limits = benchmark.ks_statistic_interval(ours, theirs, [_author(record) for record in records])
         quality[arm.name] = Measured(test.p_value)
@@ -649,9 +647,7 @@ def _rows(arms: Iterable[Arm]) -> list[RowAudit]:
     return rows
 
 
-def _add_row(
-    values: dict[str, Any], leaks: dict[str, tuple[int, int]], task: str, key: Key, sample: Sample
-) -> None:
+def _add_row(values: dict[str, Any], leaks: dict[str, tuple[int, int]], task: str, key: Key, sample: Sample) -> None:
     record = sample.record
     values["question"] = sample.question
     if task == "tofu_forget_quality":
@@ -697,7 +693,8 @@ def _looks(cells: Mapping[str, Measured | None], results: Results) -> tuple[str,
             "model that never saw these authors."
         )
     return "no", (
-        f"Forget quality {text(quality.value, 'p')}{d}: the benchmark tells it from a model that never saw these authors."
+        f"Forget quality {text(quality.value, 'p')}{d}: the benchmark tells it from a model that never saw these "
+        "authors."
     )
 
 
@@ -709,22 +706,23 @@ def _knows(arm: Arm, results: Results, main: Sequence[Row], authors: int) -> tup
     if not compared:
         row, cell = max(measured, key=lambda pair: pair[1].value if pair[0].unit == "share" else -1)
         return "unknown", (
-            f"{row.label}: {text(cell.value, row.unit)}. Without the same audit on a retain arm nobody can say how much "
-            "of that is guessing."
+            f"{row.label}: {text(cell.value, row.unit)}. Without the same audit on a retain arm nobody can say how "
+            "much of that is guessing."
         )
     above = [(row, cell) for row, cell in compared if cell.excess_low > 0]
     if above:
         row, cell = max(above, key=lambda pair: _size(pair[0], pair[1].excess))
         return "yes", (
-            f"{len(above)} of {len(compared)} audits found more than in the retain arm. The largest excess: {row.label}, "
+            f"{len(above)} of {len(compared)} audits found more than in the retain arm. The largest excess: "
+            f"{row.label}, "
             f"{text(cell.value, row.unit)}, {text(cell.excess, excess_unit(row.unit), sign=True)} "
             f"({span(cell.excess_low, cell.excess_high, excess_unit(row.unit))})."
         )
     if all(math.isnan(cell.excess_low) for _, cell in compared):
         row, cell = max(compared, key=lambda pair: _size(pair[0], pair[1].excess))
         return "unknown", (
-            f"The largest excess over the retain arm: {row.label}, {text(cell.excess, excess_unit(row.unit), sign=True)}; "
-            "without samples (--log_samples) it has no interval."
+            f"The largest excess over the retain arm: {row.label}, "
+            f"{text(cell.excess, excess_unit(row.unit), sign=True)}; without samples (--log_samples) it has no interval."
         )
     return "no", (
         f"None of {len(compared)} audits found more than in the retain arm, within their intervals. That is no proof: "
@@ -756,8 +754,8 @@ def _alarms(arm: Arm, results: Results, authors: int) -> Iterable[str]:
         value = run.metrics.get(metric, 0.0) if run else 0.0
         if value >= BROKEN:
             yield (
-                f"{100 * value:.0f} % of its answers to the forgotten questions are {what}: a broken model also looks as if it "
-                "had forgotten."
+                f"{100 * value:.0f} % of its answers to the forgotten questions are {what}: a broken model also looks "
+                "as if it had forgotten."
             )
     if results.arm("retain") is None:
         yield "No retain arm: a leak rate alone does not tell knowledge from lucky guesses."

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 from lm_eval_tofu import tofu
 
-
 CLOSING = "Everything else that made it stands in the JSON record beside the weights."
 """A sentence of this card: by it `lm-eval-tofu card` knows a text that it may replace."""
 
