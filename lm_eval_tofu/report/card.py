@@ -115,11 +115,11 @@ def _record(checkpoint: Path) -> tuple[str, Mapping[str, Any]]:
 
 
 def _own_arm(results: load.Results, checkpoint: Path) -> load.Arm:
-    """The arm that is the checkpoint: the only one, the one evaluated at its path, or the only one without a role."""
+    """The arm that is the checkpoint: the only one, else the one evaluated at its path, named so, or without a role."""
     arms = results.arms
     same = [arm for arm in arms if any(_is_model(run, checkpoint) for run in arm.runs.values())]
     free = [arm for arm in arms if arm.name not in ("base", "full", "retain")]
-    for chosen in (arms, same, free):
+    for chosen in (arms, same, [arm for arm in arms if arm.name == "unlearned"], free):
         if len(chosen) == 1:
             arm = chosen[0]
             if arm not in same:
@@ -141,6 +141,7 @@ def _is_model(run: load.TaskRun, checkpoint: Path) -> bool:
 
 def _first_card(checkpoint: Path, record: Mapping[str, Any]) -> tuple[Any, str]:
     """The metadata and the text of the card that is there; where there is none, what training would have written."""
+    import yaml
     from huggingface_hub import ModelCard
 
     path = checkpoint / "README.md"
@@ -150,7 +151,7 @@ def _first_card(checkpoint: Path, record: Mapping[str, Any]) -> tuple[Any, str]:
         return first_card.metadata(options.get("model"), tags), ""
     try:
         card = ModelCard.load(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         what = " ".join(str(error).split())
         raise OptionError(f"{path} cannot be read ({what}): mend its metadata, or delete it") from error
     return card.data, card.text

@@ -527,8 +527,8 @@ _FIGURES: Sequence[_Plot] = (
     (
         "relearn",
         "Teaching it again",
-        "How much leak on held-out authors comes back after fine-tuning on others. Only what exceeds the retain arm was "
-        "still there.",
+        "How much leak on held-out authors comes back after fine-tuning on others. Only what exceeds the retain "
+        "arm was still there.",
         lambda tables: bool(tables.relearn),
         _relearn,
     ),

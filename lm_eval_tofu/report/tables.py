@@ -722,7 +722,7 @@ def _knows(arm: Arm, results: Results, main: Sequence[Row], authors: int) -> tup
         row, cell = max(compared, key=lambda pair: _size(pair[0], pair[1].excess))
         return "unknown", (
             f"The largest excess over the retain arm: {row.label}, "
-            f"{text(cell.excess, excess_unit(row.unit), sign=True)}; without samples (--log_samples) it has no interval."
+            f"{text(cell.excess, excess_unit(row.unit), sign=True)}; without samples it has no interval."
         )
     return "no", (
         f"None of {len(compared)} audits found more than in the retain arm, within their intervals. That is no proof: "
