@@ -11,7 +11,6 @@ import pytest
 from huggingface_hub import ModelCard
 
 from lm_eval_tofu import cli
-from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.report import card, load, tables
 from lm_eval_tofu.unlearn import card as first_card
 

@@ -23,6 +23,7 @@ from lm_eval_tofu import cli
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics import leak, rates
 from lm_eval_tofu.report import leaks, load, render, tables
+from lm_eval_tofu.report.verdicts import verdicts
 
 PACKAGE_ROOT = Path(cli.__file__).parents[1]
 TASK = "tofu_novel_recall"
@@ -149,13 +150,13 @@ def test_the_row_level_table_counts_each_audits_answers(arms: Path) -> None:
 
 
 def test_verdicts_say_looks_and_knows_apart(arms: Path) -> None:
-    [verdict] = tables.build(_load(arms)).verdicts
+    [verdict] = verdicts(tables.build(_load(arms)))
     assert verdict.arm == "unlearned"
     assert verdict.looks[0] == "yes"
     assert verdict.knows[0] == "yes"
     assert verdict.useful[0] == "yes"
     assert any("2 forget authors" in alarm for alarm in verdict.alarms)
-    [control] = tables.build(_load(arms, "full", "retain")).verdicts
+    [control] = verdicts(tables.build(_load(arms, "full", "retain")))
     assert (control.arm, control.looks[0]) == ("full", "no")
     assert any("as a control" in alarm for alarm in control.alarms)
 
@@ -163,13 +164,13 @@ def test_verdicts_say_looks_and_knows_apart(arms: Path) -> None:
 def test_an_arm_that_knows_no_more_than_retain_is_not_said_to_know(tmp_path: Path) -> None:
     for name in ("retain", "unlearned"):
         made.write(tmp_path / name, says=_known)
-    [verdict] = tables.build(_load(tmp_path, "retain", "unlearned")).verdicts
+    [verdict] = verdicts(tables.build(_load(tmp_path, "retain", "unlearned")))
     assert verdict.knows[0] == "no"
     assert "no proof" in verdict.knows[1]
 
 
 def test_without_a_retain_arm_nothing_is_said_of_knowing(arms: Path) -> None:
-    [verdict] = tables.build(_load(arms, "unlearned")).verdicts
+    [verdict] = verdicts(tables.build(_load(arms, "unlearned")))
     assert verdict.looks[0] == "unknown"
     assert verdict.knows[0] == "unknown"
     assert any("No retain arm" in alarm for alarm in verdict.alarms)
@@ -178,7 +179,7 @@ def test_without_a_retain_arm_nothing_is_said_of_knowing(arms: Path) -> None:
 def test_a_model_that_says_nothing_raises_an_alarm(tmp_path: Path) -> None:
     made.write(tmp_path / "retain")
     made.write(tmp_path / "unlearned", says=lambda *_: "")
-    [verdict] = tables.build(_load(tmp_path, "retain", "unlearned")).verdicts
+    [verdict] = verdicts(tables.build(_load(tmp_path, "retain", "unlearned")))
     assert any("100 % of its answers" in alarm and "empty" in alarm for alarm in verdict.alarms)
 
 
@@ -264,7 +265,7 @@ def test_probe_and_relearning_are_read(tmp_path: Path) -> None:
     relearned = _cell(built, "relearn", "unlearned")
     assert (relearned.value, relearned.excess, relearned.excess_low) == (7.6, 6.8, 2.0)
     assert _cell(built, "relearn", "retain").value == 0.8
-    assert built.verdicts[0].knows[0] == "yes"
+    assert verdicts(built)[0].knows[0] == "yes"
 
 
 @pytest.mark.parametrize("probe", [{}, {"arms": None}, {"arms": {"unlearned": {"layers": []}}}, {"controls": {"x": 3}}])
@@ -306,7 +307,7 @@ def test_results_without_samples_give_the_recorded_figures(tmp_path: Path) -> No
     cell = _cell(built, "novel_recall", "unlearned")
     assert (cell.value, cell.excess) == (1, 1)
     assert math.isnan(cell.low)
-    assert built.verdicts[0].knows[0] == "unknown"
+    assert verdicts(built)[0].knows[0] == "unknown"
     assert any("--log_samples" in note for note in built.missing)
     assert render.write([str(tmp_path / "retain"), str(tmp_path / "unlearned")], tmp_path / "out").html.is_file()
 
@@ -553,11 +554,12 @@ def test_markdown_has_the_figures_of_the_page(report: Path) -> None:
     assert "![What each audit finds](figures/overview.svg)" in markdown
 
 
-def test_figures_of_an_older_report_go_away(arms: Path, tmp_path: Path) -> None:
+def test_figures_of_an_older_report_go_away(tmp_path: Path) -> None:
+    made.write(tmp_path / "full", tasks=(TASK,))
     (tmp_path / "figures").mkdir(parents=True)
     (tmp_path / "figures" / "probe.svg").write_text("old")
     (tmp_path / "figures" / "mine.svg").write_text("not ours")
-    render.write([str(arms / "full"), str(arms / "retain")], tmp_path)
+    render.write([str(tmp_path / "full")], tmp_path)
     assert not (tmp_path / "figures" / "probe.svg").exists()
     assert (tmp_path / "figures" / "mine.svg").exists()
     assert not list(tmp_path.rglob(".*"))  # nothing half-written is left
@@ -673,24 +675,29 @@ class Blocked:
             raise ImportError(f"{name} is blocked")
 sys.meta_path.insert(0, Blocked())
 from lm_eval_tofu import cli
-sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-def _without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _without_torch(*commands: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run commands, one after the other in one process that cannot import torch and what brings it."""
     env = {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-c", _BLOCKED, *arguments], capture_output=True, text=True, env=env)
+    code = f"{_BLOCKED}sys.exit(max(cli.main(command) for command in {list(commands)!r}))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
 
 
-def test_report_and_card_need_no_torch(arms: Path, tmp_path: Path) -> None:
-    given = [f"{name}={arms / name}" for name in ("retain", "unlearned")]
-    run = _without_torch("report", *given, "-o", str(tmp_path / "report"))
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines() == [str(tmp_path / "report" / name) for name in ("report.html", "report.md")]
+def test_report_and_card_need_no_torch(tmp_path: Path) -> None:
+    names = ("retain", "unlearned")
+    for name in names:
+        made.write(tmp_path / name, says=_known, tasks=("tofu_forget_quality", TASK))
+    given = [f"{name}={tmp_path / name}" for name in names]
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
-    run = _without_torch("card", str(tmp_path / "model"), "--results", *given)
+    run = _without_torch(
+        ["report", *given, "-o", str(tmp_path / "report")], ["card", str(tmp_path / "model"), "--results", *given]
+    )
     assert run.returncode == 0, run.stderr
+    written = [tmp_path / "report" / "report.html", tmp_path / "report" / "report.md", tmp_path / "model" / "README.md"]
+    assert run.stdout.splitlines() == [str(path) for path in written]
 
 
 def test_five_arms_of_four_thousand_samples_take_less_than_ten_seconds(tmp_path: Path) -> None:
@@ -699,7 +706,7 @@ def test_five_arms_of_four_thousand_samples_take_less_than_ten_seconds(tmp_path:
         # 40 rows with their facts, ten times over: 400 rows, 10 families.
         _large(tmp_path / name, says=made.gold if name in ("full", "unlearned") else made.nothing)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    run = _without_torch("report", *(str(tmp_path / name) for name in names), "-o", str(tmp_path / "report"))
+    run = _without_torch(["report", *(str(tmp_path / name) for name in names), "-o", str(tmp_path / "report")])
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert run.returncode == 0, run.stderr
     # Of the processor: what else the machine does at the moment is not the report's fault.
@@ -755,7 +762,7 @@ def test_figures_agree_with_what_lm_eval_aggregated(tiny_model: Path, tmp_path: 
     evaluation.evaluate(
         tiny_model,
         tmp_path / "unlearned",
-        tasks=tuple(task for task in load.TASKS if task != "tofu_model_utility"),
+        tasks=("tofu_forget_quality", "tofu_novel_recall", "tofu_best_of_n", "tofu_chain_of_clues"),
         model_args={"dtype": "float32"},
         metadata=options,
         batch_size=32,
@@ -767,10 +774,8 @@ def test_figures_agree_with_what_lm_eval_aggregated(tiny_model: Path, tmp_path: 
     assert results.split == "forget01"
     for key, task, metric in (
         ("novel_recall", "tofu_novel_recall", "leak_rate"),
-        ("format_shift", "tofu_format_shift", "leak_rate"),
         ("best_of_n", "tofu_best_of_n", "prompt_leak"),
         ("chain_of_clues", "tofu_chain_of_clues", "leak_rate"),
-        ("recognition", "tofu_recognition", "recognition"),
     ):
         cell, metrics = _cell(built, key, "unlearned"), runs[task].metrics
         expected = [metrics[name] for name in (metric, f"{metric}_low", f"{metric}_high")]

@@ -15,6 +15,7 @@ from typing import Any
 from lm_eval_tofu import __version__, tofu
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.report import load, render, tables
+from lm_eval_tofu.report.verdicts import verdicts
 from lm_eval_tofu.unlearn import card as first_card
 
 log = logging.getLogger(__name__)
@@ -214,7 +215,7 @@ def _text(checkpoint: Path, record_name: str, record: Mapping[str, Any], content
     settings |= {label: record[key] for key, label in _OF_THE_RUN.items() if record.get(key) is not None}
     others = [arm.name for arm in results.arms if arm is not own]
     rows = [row for row in content.main if any(row.cells.values())]
-    audited = next((verdict for verdict in content.verdicts if verdict.arm == own.name), None)
+    audited = next((verdict for verdict in verdicts(content) if verdict.arm == own.name), None)
     excesses = [cell.excess for row in rows if (cell := row.cells[own.name]) is not None]
     first = next(iter(own.runs.values()), None)
     conditions = "an unknown backend"

@@ -82,7 +82,7 @@ class TaskRun:
         source: The data, as the option `tofu` names them; empty for the default.
         metrics: By name, without lm-eval's filter; what is no number is NaN.
         settings: How it was run.
-        samples: By document; None where the run has no samples file.
+        samples: By document, in the order of the rows; None where the run has no samples file.
     """
 
     task: str
@@ -97,8 +97,7 @@ class TaskRun:
 
     def records(self) -> list[Mapping[str, Any]]:
         """The records in the order of the rows."""
-        samples = self.samples or {}
-        return [samples[key].record for key in sorted(samples)]
+        return [sample.record for sample in (self.samples or {}).values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +280,10 @@ def _read_run(task: str, file: Path, content: Mapping[str, Any]) -> TaskRun:
     version = _mapping(content.get("versions")).get(task, metadata.get("version"))
     time = file.name.removeprefix("results_").removesuffix(".json")
     samples_file = file.with_name(f"samples_{task}_{time}.jsonl")
-    samples = dict(_samples(samples_file, task)) if samples_file.is_file() else None
+    samples = None
+    if samples_file.is_file():
+        # Those of several processes come in another order.
+        samples = dict(sorted(_samples(samples_file, task), key=lambda pair: pair[0]))
     expected = _mapping(_mapping(content.get("n-samples")).get(task)).get("effective")
     if samples is not None and expected is not None and len(samples) != expected:
         raise OptionError(

@@ -16,6 +16,7 @@ from lm_eval_tofu import __version__
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.report import leaks, load, tables
 from lm_eval_tofu.report.leaks import visible
+from lm_eval_tofu.report.verdicts import verdicts
 
 log = logging.getLogger(__name__)
 
@@ -165,6 +166,7 @@ def _values(content: tables.Tables, drawn: Sequence[Any], title: str) -> dict[st
         "title": title,
         "version": __version__,
         "tables": content,
+        "verdicts": verdicts(content),
         "results": results,
         "arms": [arm.name for arm in results.arms],
         "figures": drawn,

@@ -12,13 +12,6 @@ from lm_eval_tofu.report.load import Arm, Key, Results, Sample, TaskRun, familie
 
 ROWS_PER_AUTHOR = 20
 CLUES = 4
-FEW_AUTHORS = 10
-"""Below this many authors, an interval that resamples them says little."""
-LOOKS_FORGOTTEN = 0.05
-"""The usual level of the KS test: from here on, forget quality does not tell a model from the retain arm."""
-BROKEN = 0.1
-"""Share of empty or looping answers from which a model is called broken."""
-
 UTILITY_SETS = ("retain", "real_authors", "world_facts")
 _COMPONENTS = ("probability", "rougeL_recall", "truth_ratio")
 
@@ -63,24 +56,6 @@ class Row(NamedTuple):
     cells: Mapping[str, Measured | None]
 
 
-class Verdict(NamedTuple):
-    """What the report says first about an audited arm.
-
-    Attributes:
-        arm: Its name.
-        looks: Whether it looks forgotten: `yes`, `no` or `unknown`, and a sentence.
-        knows: Whether it still knows.
-        useful: Whether it is still of use.
-        alarms: What makes the rest doubtful.
-    """
-
-    arm: str
-    looks: tuple[str, str]
-    knows: tuple[str, str]
-    useful: tuple[str, str]
-    alarms: list[str]
-
-
 class Curve(NamedTuple):
     """Points with their intervals, by position: k, clues or layer."""
 
@@ -97,7 +72,6 @@ class Tables:
     Attributes:
         results: The arms.
         authors: Forget authors that the intervals resample.
-        verdicts: One for each audited arm.
         main: The published table's rows.
         parts: What the benchmark's two figures are made of.
         by_family: Leak by prompt family, by task: family, then arm.
@@ -115,7 +89,6 @@ class Tables:
 
     results: Results
     authors: int
-    verdicts: list[Verdict]
     main: list[Row]
     parts: list[Row]
     by_family: dict[str, dict[str, dict[str, Measured]]]
@@ -178,11 +151,9 @@ def build(results: Results, sweep: Mapping[str, Any] | None = None) -> Tables:
     main = _main_rows(arms, retain, full)
     probe, chance = _probe(arms)
     turns, shuffled = _turns(arms)
-    authors = _number_of_authors(arms)
     return Tables(
         results=results,
-        authors=authors,
-        verdicts=[_verdict(arm, results, main, authors) for arm in results.audited],
+        authors=_number_of_authors(arms),
         main=main,
         parts=_parts(arms),
         by_family=_by_family(arms),
@@ -665,102 +636,6 @@ def _add_row(values: dict[str, Any], leaks: dict[str, tuple[int, int]], task: st
         if key[2] != "shuffled":
             before = leaks.get(task, (0, 0))
             leaks[task] = before[0] + leaked, before[1] + asked
-
-
-# What is said first.
-
-
-def _verdict(arm: Arm, results: Results, main: Sequence[Row], authors: int) -> Verdict:
-    cells = {row.key: row.cells.get(arm.name) for row in main}
-    return Verdict(
-        arm.name,
-        _looks(cells, results),
-        _knows(arm, results, main, authors),
-        _useful(arm, results, main),
-        list(_alarms(arm, results, authors)),
-    )
-
-
-def _looks(cells: Mapping[str, Measured | None], results: Results) -> tuple[str, str]:
-    quality, distance = cells["forget_quality"], cells["ks_statistic"]
-    if quality is None or math.isnan(quality.value):
-        why = "it was not evaluated" if quality is None else "there is no retain arm to compare with"
-        return "unknown", f"Forget quality has no value: {why}."
-    d = f" (D = {distance.value:.3f})" if distance else ""
-    if quality.value >= LOOKS_FORGOTTEN:
-        return "yes", (
-            f"Forget quality {text(quality.value, 'p')}{d}: by its truth ratios the benchmark cannot tell it from a "
-            "model that never saw these authors."
-        )
-    return "no", (
-        f"Forget quality {text(quality.value, 'p')}{d}: the benchmark tells it from a model that never saw these "
-        "authors."
-    )
-
-
-def _knows(arm: Arm, results: Results, main: Sequence[Row], authors: int) -> tuple[str, str]:
-    measured = [(row, cell) for row in main if row.leak and (cell := row.cells.get(arm.name)) is not None]
-    if not measured:
-        return "unknown", "No leak audit, probe or relearning was run on this arm."
-    compared = [(row, cell) for row, cell in measured if not math.isnan(cell.excess)]
-    if not compared:
-        row, cell = max(measured, key=lambda pair: pair[1].value if pair[0].unit == "share" else -1)
-        return "unknown", (
-            f"{row.label}: {text(cell.value, row.unit)}. Without the same audit on a retain arm nobody can say how "
-            "much of that is guessing."
-        )
-    above = [(row, cell) for row, cell in compared if cell.excess_low > 0]
-    if above:
-        row, cell = max(above, key=lambda pair: _size(pair[0], pair[1].excess))
-        return "yes", (
-            f"{len(above)} of {len(compared)} audits found more than in the retain arm. The largest excess: "
-            f"{row.label}, "
-            f"{text(cell.value, row.unit)}, {text(cell.excess, excess_unit(row.unit), sign=True)} "
-            f"({span(cell.excess_low, cell.excess_high, excess_unit(row.unit))})."
-        )
-    if all(math.isnan(cell.excess_low) for _, cell in compared):
-        row, cell = max(compared, key=lambda pair: _size(pair[0], pair[1].excess))
-        return "unknown", (
-            f"The largest excess over the retain arm: {row.label}, "
-            f"{text(cell.excess, excess_unit(row.unit), sign=True)}; without samples it has no interval."
-        )
-    return "no", (
-        f"None of {len(compared)} audits found more than in the retain arm, within their intervals. That is no proof: "
-        "other questions, more samples or other tools may find what these did not."
-    )
-
-
-def _size(row: Row, value: float) -> float:
-    return value if row.unit == "share" else value / 100
-
-
-def _useful(arm: Arm, results: Results, main: Sequence[Row]) -> tuple[str, str]:
-    row = next(row for row in main if row.key == "model_utility")
-    cell, full = row.cells.get(arm.name), row.cells.get("full")
-    if cell is None or math.isnan(cell.value):
-        return "unknown", "Model utility has no value for this arm."
-    if arm.name == "full" or full is None or not full.value > 0:
-        return "unknown", f"Model utility {cell.value:.3f}. There is no other full arm to compare with."
-    share = cell.value / full.value
-    words = f"Model utility {cell.value:.3f}, {100 * share:.0f} % of the full arm's {full.value:.3f}."
-    return ("yes" if share >= 0.9 else "partly" if share >= 0.5 else "no"), words
-
-
-def _alarms(arm: Arm, results: Results, authors: int) -> Iterable[str]:
-    if arm.name == "full":
-        yield "No unlearned arm was given: this is the full arm, as a control."
-    run = arm.runs.get("tofu_forget_quality")
-    for metric, what in (("generations_empty", "empty"), ("generations_repetitive", "loops")):
-        value = run.metrics.get(metric, 0.0) if run else 0.0
-        if value >= BROKEN:
-            yield (
-                f"{100 * value:.0f} % of its answers to the forgotten questions are {what}: a broken model also looks "
-                "as if it had forgotten."
-            )
-    if results.arm("retain") is None:
-        yield "No retain arm: a leak rate alone does not tell knowledge from lucky guesses."
-    if 0 < authors < FEW_AUTHORS:
-        yield f"Only {authors} forget authors: intervals over so few say little, and are often too short."
 
 
 def _missing(arms: Sequence[Arm], main: Sequence[Row]) -> list[str]:
