@@ -229,14 +229,14 @@ def _layers(*values: float) -> dict[str, Any]:
     }
 
 
-def _tools(folder: Path, probe: dict[str, Any] | None = None) -> None:
+def _tools(folder: Path, probe: dict[str, Any] | None = None, name: str = "model", split: str = "forget10") -> None:
     content = {
         "results": {"tofu_probe": {"alias": "tofu_probe", "top1,none": 0.6, "top1_excess,none": 0.35}},
-        "configs": {"tofu_probe": {"metadata": {"version": 1.0}}},
+        "configs": {"tofu_probe": {"metadata": {"version": 1.0, "forget_split": split}}},
         "tofu_probe": {
-            "arms": {"unlearned": _layers(0.2, 0.6), "retain": _layers(0.2, 0.25), "full": _layers(0.3, 0.9)},
+            "arms": {name: _layers(0.2, 0.6), "retain": _layers(0.2, 0.25), "full": _layers(0.3, 0.9)},
             "controls": {
-                "shuffled_labels": {"unlearned": _layers(0.16, 0.18)},
+                "shuffled_labels": {"retain": _layers(0.1, 0.1), name: _layers(0.16, 0.18)},
                 "candidates_only": {"top1": 0.2, "low": 0.1, "high": 0.3},
             },
             "chance": 1 / 6,
@@ -253,15 +253,18 @@ def _tools(folder: Path, probe: dict[str, Any] | None = None) -> None:
     (folder / "relearn" / "results_1.json").write_text(json.dumps(relearn))
 
 
-def test_probe_and_relearning_are_read(tmp_path: Path) -> None:
-    made.write(tmp_path / "retain")
-    made.write(tmp_path / "unlearned")
-    _tools(tmp_path / "unlearned")
+@pytest.mark.parametrize("name", ["model", "unlearned"])
+def test_probe_and_relearning_are_read(tmp_path: Path, name: str) -> None:
+    for arm in ("retain", "unlearned"):
+        made.write(tmp_path / arm, tasks=("tofu_forget_quality",))
+    _tools(tmp_path / "unlearned", name=name)
     built = tables.build(_load(tmp_path, "retain", "unlearned"))
     assert set(built.probe) == {"unlearned", "retain", "full", "control: shuffled labels", "control: candidates only"}
     assert built.probe["unlearned"].y == [0.2, 0.6]
+    assert built.probe["control: shuffled labels"].y == [0.16, 0.18]
     probe = _cell(built, "probe", "unlearned")
     assert (probe.value, probe.low, probe.high, probe.excess) == pytest.approx((0.6, 0.56, 0.64, 0.35))
+    assert probe.excess_low == pytest.approx(0.35 - math.sqrt(2) * 0.04)  # of both arms' intervals, as independent
     relearned = _cell(built, "relearn", "unlearned")
     assert (relearned.value, relearned.excess, relearned.excess_low) == (7.6, 6.8, 2.0)
     assert _cell(built, "relearn", "retain").value == 0.8
@@ -337,6 +340,12 @@ def test_refuses_another_split(tmp_path: Path) -> None:
     assert "'retain'" in message
     assert "on forget10" in message
     assert "'full' is on forget05" in message
+
+
+def test_refuses_a_probe_of_another_split(tmp_path: Path) -> None:
+    made.write(tmp_path / "unlearned", tasks=(TASK,))
+    _tools(tmp_path / "unlearned", split="forget01")
+    assert "is a run of tofu_probe on forget01, arm 'unlearned' is on forget10" in _refused(tmp_path, "unlearned")
 
 
 def test_refuses_another_task_version(tmp_path: Path) -> None:
@@ -586,7 +595,8 @@ def test_page_has_no_error_no_request_and_no_overflow(
     browser.open(page, width=width, dark=dark)
     assert browser.problems() == []
     assert browser.requests() == [page.resolve().as_uri()]
-    assert browser.run("document.documentElement.scrollWidth <= window.innerWidth")
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    assert browser.run("window.innerWidth") == width  # a phone zooms out instead of overflowing
     # What is wider than the page scrolls in a box of its own.
     wide = """[...document.querySelectorAll('main *')].filter(e => !e.closest('.scroll') && !e.closest('svg')
         && e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
@@ -601,7 +611,7 @@ def test_page_has_no_error_no_request_and_no_overflow(
 
 def test_page_prints_without_overflow(browser: chromium.Chromium, report: Path) -> None:
     browser.open(report / "report.html", width=794, media="print")
-    assert browser.run("document.documentElement.scrollWidth <= window.innerWidth")
+    assert browser.run("document.documentElement.scrollWidth") <= 794
     assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "none"
 
 

@@ -266,7 +266,9 @@ def _heat(task: str) -> Callable[[Tables], Any]:
             linewidth=1,
         )
         axes.invert_yaxis()
-        axes.set_xticks(range(len(arms)), [_name(arm, 14) for arm in arms])
+        labels = [_name(arm, 18) for arm in arms]
+        slanted = {"rotation": 25, "ha": "left", "rotation_mode": "anchor"} if sum(map(len, labels)) > 34 else {}
+        axes.set_xticks(range(len(arms)), labels, **slanted)
         axes.xaxis.tick_top()
         axes.set_yticks(range(len(table)), [family.replace("_", " ") for family in table])
         axes.tick_params(length=0)
@@ -277,7 +279,7 @@ def _heat(task: str) -> Callable[[Tables], Any]:
             value = values[row, column]
             shown = "–" if math.isnan(value) else f"{value:.0f}" if value >= 9.95 or value == 0 else f"{value:.1f}"
             # Not plain black: it is what a drawing leaves out, and the page would fill in its own colour.
-            color = _INK if math.isnan(value) else ("#ffffff" if value < 55 else "#010101")
+            color = _INK if math.isnan(value) else ("#ffffff" if value < 50 else "#010101")
             axes.text(column, row, shown, ha="center", va="center", fontsize=9, color=color)
         return figure
 

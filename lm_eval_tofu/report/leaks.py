@@ -75,7 +75,7 @@ class _Candidate(NamedTuple):
             -self.score,
             -len(self.found),
             self.row,
-            self.task,
+            list(AUDITS).index(self.task),
         )
 
     @property

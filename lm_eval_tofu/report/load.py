@@ -110,6 +110,7 @@ class Arm:
         runs: By task.
         probe: What `lm-eval-tofu probe` wrote below `tofu_probe`; None without one.
         relearn: The figures of `lm-eval-tofu relearn`, by name; None without them.
+        splits: Forget split of probe and relearning, by task, where they state it.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Arm:
     runs: dict[str, TaskRun] = field(default_factory=dict)
     probe: Mapping[str, Any] | None = None
     relearn: Mapping[str, float] | None = None
+    splits: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +223,7 @@ def _read_arm(name: str, path: Path, option: str) -> Arm:
     newest: dict[str, tuple[Path, Mapping[str, Any]]] = {}
     probe: Mapping[str, Any] | None = None
     relearn: Mapping[str, float] | None = None
+    splits: dict[str, str] = {}
     for file in files:  # the newest last: it wins
         content = _json(file)
         results = content.get("results")
@@ -235,6 +238,10 @@ def _read_arm(name: str, path: Path, option: str) -> Arm:
                         "name the directory of one"
                     )
                 newest[task] = file, content
+        for task in (PROBE, RELEARN):
+            split = _mapping(_mapping(_mapping(content.get("configs")).get(task)).get("metadata")).get("forget_split")
+            if task in results and split:
+                splits[task] = str(split)
         if PROBE in results:
             probe = {**_mapping(content.get(PROBE)), "metrics": _metrics(results[PROBE])}
         if RELEARN in results:
@@ -242,7 +249,7 @@ def _read_arm(name: str, path: Path, option: str) -> Arm:
     if not newest and probe is None and relearn is None:
         raise OptionError(f"{where} holds results of other tasks only: run lm_eval --tasks 'tofu_*' on that arm")
     runs = {task: _read_run(task, *newest[task]) for task in TASKS if task in newest}
-    return Arm(name, path, runs, probe, relearn)
+    return Arm(name, path, runs, probe, relearn, splits)
 
 
 def _is_partial(content: Mapping[str, Any], task: str) -> bool:
@@ -364,17 +371,19 @@ def _model_args(content: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _same_split(arms: Sequence[Arm]) -> str:
-    first: tuple[Arm, TaskRun] | None = None
+    first: tuple[Arm, str] | None = None
     for arm in arms:
-        for run in arm.runs.values():
+        found = [(run.task, run.split, run.path) for run in arm.runs.values()]
+        found += [(task, split, arm.path) for task, split in arm.splits.items()]
+        for task, split, path in found:
             if first is None:
-                first = arm, run
-            elif run.split != first[1].split:
+                first = arm, split
+            elif split != first[1]:
                 raise OptionError(
-                    f"arm {arm.name!r} ({run.path}) is a run of {run.task} on {run.split}, arm {first[0].name!r} is on "
-                    f"{first[1].split}: evaluate all arms with the same forget_split"
+                    f"arm {arm.name!r} ({path}) is a run of {task} on {split}, arm {first[0].name!r} is on {first[1]}: "
+                    "evaluate all arms with the same forget_split"
                 )
-    return first[1].split if first else "forget10"
+    return first[1] if first else "forget10"
 
 
 def _check_versions(arms: Sequence[Arm]) -> None:

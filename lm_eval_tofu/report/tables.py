@@ -460,20 +460,24 @@ def _probe(arms: Sequence[Arm]) -> tuple[dict[str, Curve], float]:
         for name, value in own.items() if isinstance(own, Mapping) else ():
             curve = _layers(value)
             if curve:
-                # A probe reads several arms at once and may call the audited one by its role.
-                known = name if name in {a.name for a in arms} or name != "unlearned" else arm.name
-                curves[known] = curve
+                curves[_named(name, arm, arms)] = curve
         controls = arm.probe.get("controls")
         for name, value in controls.items() if isinstance(controls, Mapping) else ():
             if name == "shuffled_labels" and isinstance(value, Mapping) and "layers" not in value:
                 of_arm = {key: _layers(each) for key, each in value.items()}
-                curve = of_arm.get(arm.name) or of_arm.get("unlearned") or next(iter(of_arm.values()), None)
+                own_name = next((key for key in of_arm if _named(key, arm, arms) == arm.name), None)
+                curve = of_arm[own_name] if own_name else next(iter(of_arm.values()), None)
             else:
                 curve = _layers(value)
             if curve:
                 curves[f"control: {name.replace('_', ' ')}"] = curve
         chance = _number(arm.probe.get("chance", chance))
     return curves, chance
+
+
+def _named(name: str, arm: Arm, arms: Sequence[Arm]) -> str:
+    """A probe reads several arms at once, and calls the audited one by its role."""
+    return arm.name if name in ("model", "unlearned") and name not in {each.name for each in arms} else name
 
 
 def _probe_cells(arms: Sequence[Arm], retain: Arm | None) -> dict[str, Measured | None]:
@@ -487,9 +491,12 @@ def _probe_cells(arms: Sequence[Arm], retain: Arm | None) -> dict[str, Measured 
             theirs = curves.get("retain")
             if theirs and arm is not retain:
                 last = last._replace(excess=last.value - theirs.y[-1])
-                if "top1_excess" in metrics and math.isclose(metrics["top1_excess"], last.excess, abs_tol=1e-6):
-                    low, high = (metrics.get(f"top1_excess_{end}", math.nan) for end in ("low", "high"))
-                    last = last._replace(excess_low=low, excess_high=high)
+                # As if the arms were independent: too wide, if anything, since both answer the same questions.
+                half = math.hypot(last.high - last.low, theirs.high[-1] - theirs.low[-1]) / 2
+                last = last._replace(excess_low=last.excess - half, excess_high=last.excess + half)
+                if "top1_excess_low" in metrics and math.isclose(metrics["top1_excess"], last.excess, abs_tol=1e-6):
+                    limits = (metrics[f"top1_excess_{end}"] for end in ("low", "high"))
+                    last = last._replace(**dict(zip(("excess_low", "excess_high"), limits, strict=True)))
             cells[arm.name] = last
         elif "top1" in metrics:
             get = metrics.get

@@ -81,7 +81,7 @@ def _knows(arm: Arm, main: Sequence[Row]) -> tuple[str, str]:
     if above:
         row, cell = max(above, key=lambda pair: _size(pair[0], pair[1].excess))
         return "yes", (
-            f"{len(above)} of {len(compared)} audits found more than in the retain arm. The largest excess: "
+            f"{_of(len(above), len(compared))} found more than in the retain arm. The largest excess: "
             f"{row.label}, "
             f"{text(cell.value, row.unit)}, {text(cell.excess, excess_unit(row.unit), sign=True)} "
             f"({span(cell.excess_low, cell.excess_high, excess_unit(row.unit))})."
@@ -93,9 +93,15 @@ def _knows(arm: Arm, main: Sequence[Row]) -> tuple[str, str]:
             f"{text(cell.excess, excess_unit(row.unit), sign=True)}; without samples it has no interval."
         )
     return "no", (
-        f"None of {len(compared)} audits found more than in the retain arm, within their intervals. That is no proof: "
+        f"{_of(0, len(compared))} found more than in the retain arm, within their intervals. That is no proof: "
         "other questions, more samples or other tools may find what these did not."
     )
+
+
+def _of(found: int, audits: int) -> str:
+    if audits == 1:
+        return "The one audit that was run" if found else "The one audit that was run has not"
+    return f"{found or 'None'} of {audits} audits"
 
 
 def _size(row: Row, value: float) -> float:
