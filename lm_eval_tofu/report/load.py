@@ -346,7 +346,7 @@ def _settings(content: Mapping[str, Any], metadata: Mapping[str, Any], task: str
     if task == "tofu_best_of_n":
         names = {"best_of_n": 32, "best_of_n_temperature": 1.0, "best_of_n_top_p": 1.0}
         n, temperature, top_p = (metadata.get(name, default) for name, default in names.items())
-        sampling = f"n {n}, temperature {temperature}, top_p {top_p}"
+        sampling = f"{n} samples at temperature {temperature}, top_p {top_p}"
     template = content.get("chat_template_sha")
     return Settings(
         backend=str(config.get("model", "?")),

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).parent / "templates"
 FIGURES = "figures"
 
-_MARKDOWN = re.compile(r"([\\`*_\[\]#|~])")
+_MARKDOWN = re.compile(r"([\\`*_\[\]#|~$])")  # dollars begin mathematics on some sites
 _LONGEST_IN_MARKDOWN = 400
 
 
