@@ -126,6 +126,20 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         from lm_eval_tofu.whitebox import probe as probing
 
         probing.add_arguments(command)
+
+    command = _add(commands, "report", "set the results of any number of arms side by side", report)
+    if arguments[:1] == ["report"]:
+        _need("report", "matplotlib", "jinja2", "yaml", extra="report")
+        from lm_eval_tofu.report import render
+
+        render.add_arguments(command)
+
+    command = _add(commands, "card", "fill in a checkpoint's model card with its results", card)
+    if arguments[:1] == ["card"]:
+        _need("card", "jinja2", "huggingface_hub", "yaml", extra="report")
+        from lm_eval_tofu.report import card as cards
+
+        cards.add_arguments(command)
     return parser
 
 
@@ -135,10 +149,10 @@ def _add(commands: Any, name: str, summary: str, run: Any) -> argparse.ArgumentP
     return command
 
 
-def _need(command: str, *modules: str) -> None:
+def _need(command: str, *modules: str, extra: str = "unlearn") -> None:
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
-        raise OptionError(f"{command} needs {' and '.join(missing)}: pip install 'lm-eval-tofu[unlearn]'")
+        raise OptionError(f"{command} needs {' and '.join(missing)}: pip install 'lm-eval-tofu[{extra}]'")
 
 
 def tasks_path(_: argparse.Namespace) -> int:
@@ -324,6 +338,23 @@ def probe(args: argparse.Namespace) -> int:
     from lm_eval_tofu.whitebox import probe as module
 
     print("\n".join(module.table(module.probe(module.config_of(args)))))
+    return 0
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write a report; see `lm_eval_tofu.report.render`."""
+    from lm_eval_tofu.report import render
+
+    written = render.run(args)
+    print(f"{written.html}\n{written.markdown}")
+    return 0
+
+
+def card(args: argparse.Namespace) -> int:
+    """Fill in a model card; see `lm_eval_tofu.report.card`."""
+    from lm_eval_tofu.report import card as module
+
+    print(module.run(args))
     return 0
 
 

@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 from lm_eval_tofu import tofu
 
+CLOSING = "Everything else that made it stands in the JSON record beside the weights."
+"""A sentence of this card: by it `lm-eval-tofu card` knows a text that it may replace."""
+
 
 class Origin(NamedTuple):
     """What the card of the model that training started from says.
@@ -58,24 +61,33 @@ def write(
         settings: What the reader should know at a glance, by name.
         tags: Tags beside those that all our checkpoints have.
     """
+    data = metadata(model, tags)
+    rows = "\n".join(f"| {name} | {value} |" for name, value in settings.items())
+    text = (
+        f"---\n{data.to_yaml()}\n---\n\n# {title}\n\n{summary}\n\n| | |\n|---|---|\n{rows}\n\n"
+        f"{CLOSING} A model that looks as if it had "
+        "forgotten may still know: see the leak audits of lm-eval-tofu.\n"
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def metadata(model: str | None, tags: list[str]) -> Any:
+    """The metadata block of a card, as huggingface_hub's `ModelCardData`.
+
+    Args:
+        model: As in `origin`.
+        tags: Tags beside those that all our checkpoints have.
+    """
     from huggingface_hub import ModelCardData
 
-    base = origin(model)
-    data = ModelCardData(
+    return ModelCardData(
         language="en",
         library_name="transformers",
         pipeline_tag="text-generation",
         datasets=[tofu.HUB_ID],
         tags=["lm-eval-tofu", "tofu", *tags],
-        **base._asdict(),
+        **origin(model)._asdict(),
     )
-    rows = "\n".join(f"| {name} | {value} |" for name, value in settings.items())
-    text = (
-        f"---\n{data.to_yaml()}\n---\n\n# {title}\n\n{summary}\n\n| | |\n|---|---|\n{rows}\n\n"
-        "Everything else that made it stands in the JSON record beside the weights. A model that looks as if it had "
-        "forgotten may still know: see the leak audits of lm-eval-tofu.\n"
-    )
-    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def _text(value: Any) -> str | None:

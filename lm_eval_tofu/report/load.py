@@ -1,0 +1,533 @@
+"""Reads what lm-eval wrote for any number of arms, and refuses to set side by side what cannot be compared."""
+
+import json
+import logging
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from lm_eval_tofu.errors import OptionError
+from lm_eval_tofu.tasks import TASKS_DIR
+
+log = logging.getLogger(__name__)
+
+TASKS = {
+    "tofu_forget_quality": "forget_quality",
+    "tofu_model_utility": "model_utility",
+    "tofu_answer_logprob": "answer_logprob",
+    "tofu_novel_recall": "leak_rate",
+    "tofu_format_shift": "leak_rate",
+    "tofu_best_of_n": "prompt_leak",
+    "tofu_chain_of_clues": "leak_rate",
+    "tofu_recognition": "recognition",
+}
+"""Our tasks, and the metric whose value for a document is the document's record."""
+PROBE, RELEARN = "tofu_probe", "tofu_relearn"
+ROLES = ("base", "full", "retain", "unlearned")
+"""Names of arms that have a meaning; all others are audited as `unlearned` is."""
+
+Key = tuple[str, int, str]
+"""A document: set, row and prompt family (empty where a task has none)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One line of a samples file, without what the report does not need.
+
+    Attributes:
+        record: The task's record of the document.
+        question: The row's question.
+        answer: Its gold answer.
+        messages: The turns that asked, where they are not the question alone.
+        opening: The words that began the model's turn.
+        prompt_hash: lm-eval's hash of the rendered prompt.
+    """
+
+    record: Mapping[str, Any]
+    question: str
+    answer: str
+    messages: Sequence[Mapping[str, str]]
+    opening: str
+    prompt_hash: str | None
+
+
+class Settings(NamedTuple):
+    """How a task was run: what must agree between arms for their figures to be comparable."""
+
+    backend: str
+    dtype: str
+    batch_size: str
+    chat_template: str
+    system_prompt: str
+    sampling: str
+    lm_eval: str
+    transformers: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRun:
+    """The newest run of one task on one arm.
+
+    Attributes:
+        task: Its name.
+        version: Of the task.
+        split: Forget split.
+        path: The results file.
+        model: As the results name it.
+        source: The data, as the option `tofu` names them; empty for the default.
+        metrics: By name, without lm-eval's filter; what is no number is NaN.
+        settings: How it was run.
+        samples: By document, in the order of the rows; None where the run has no samples file.
+    """
+
+    task: str
+    version: Any
+    split: str
+    path: Path
+    model: str
+    source: str
+    metrics: Mapping[str, float]
+    settings: Settings
+    samples: Mapping[Key, Sample] | None
+
+    def records(self) -> list[Mapping[str, Any]]:
+        """The records in the order of the rows."""
+        return [sample.record for sample in (self.samples or {}).values()]
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One model.
+
+    Attributes:
+        name: As the user calls it.
+        path: Where its results are.
+        runs: By task.
+        probe: What `lm-eval-tofu probe` wrote below `tofu_probe`; None without one.
+        relearn: The figures of `lm-eval-tofu relearn`, by name; None without them.
+        splits: Forget split of probe and relearning, by task, where they state it.
+    """
+
+    name: str
+    path: Path
+    runs: dict[str, TaskRun] = field(default_factory=dict)
+    probe: Mapping[str, Any] | None = None
+    relearn: Mapping[str, float] | None = None
+    splits: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """All arms, checked.
+
+    Attributes:
+        arms: Known roles first, in their usual order.
+        split: The forget split of all of them.
+        warnings: Differences between arms that may explain a difference in figures.
+    """
+
+    arms: list[Arm]
+    split: str
+    warnings: list[str]
+
+    def arm(self, name: str) -> Arm | None:
+        """The arm of that name."""
+        return next((arm for arm in self.arms if arm.name == name), None)
+
+    @property
+    def audited(self) -> list[Arm]:
+        """The arms that the report is about: all that have no role of their own, else the full arm as a control."""
+        own = [arm for arm in self.arms if arm.name not in ("base", "full", "retain")]
+        return own or [arm for arm in self.arms if arm.name == "full"] or self.arms[:1]
+
+
+def parse_arms(given: Sequence[str], option: str = "RESULTS") -> dict[str, Path]:
+    """Names and paths of the arms.
+
+    Args:
+        given: `name=path`, a path (named after its last part), or a YAML file of `name: path`, whose paths are relative
+            to the file.
+        option: What the user calls it, for messages.
+
+    Raises:
+        OptionError: A path does not exist, a file is no such YAML, or a name is given twice.
+    """
+    pairs: list[tuple[str, Path]] = []
+    for text in given:
+        name, equals, rest = text.partition("=")
+        if equals and name and "/" not in name and not Path(text).exists():
+            pairs.append((name, Path(rest).expanduser()))
+        elif Path(text).suffix in (".yaml", ".yml"):
+            pairs += _arms_of_file(Path(text), option)
+        else:
+            path = Path(text).expanduser()
+            pairs.append((path.resolve().name if path.is_dir() else path.resolve().parent.name, path))
+    arms: dict[str, Path] = {}
+    for name, path in pairs:
+        if not path.exists():
+            raise OptionError(f"{option} {name}={str(path)!r} does not exist: name a directory that lm_eval wrote")
+        if name in arms:
+            raise OptionError(f"{option} names the arm {name!r} twice ({arms[name]}, {path}): use name=path")
+        arms[name] = path
+    if not arms:
+        raise OptionError(f"{option} names no arm: give directories that lm_eval wrote, as name=path")
+    return arms
+
+
+def _arms_of_file(path: Path, option: str) -> list[tuple[str, Path]]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        what = " ".join(str(error).split())
+        raise OptionError(f"{option} {path} cannot be read ({what}): give a YAML file of name: path") from error
+    if not isinstance(content, dict) or not all(isinstance(part, str) for pair in content.items() for part in pair):
+        raise OptionError(f"{option} {path} is no list of arms: write one `name: path` a line")
+    return [(name, path.parent / Path(value).expanduser()) for name, value in content.items()]
+
+
+def load(arms: Mapping[str, Path], option: str = "RESULTS") -> Results:
+    """Read every arm's newest run of every task and check that they can be compared.
+
+    Args:
+        arms: Directory, or one results file, by the arm's name.
+        option: What the user calls it, for messages.
+
+    Raises:
+        OptionError: An arm has no results or damaged ones, or arms differ in split, task version or rows.
+    """
+    read = [_read_arm(name, path, option) for name, path in arms.items()]
+    order = {name: number for number, name in enumerate(ROLES)}
+    read.sort(key=lambda arm: order.get(arm.name, len(ROLES)))
+    split = _same_split(read)
+    _check_versions(read)
+    _check_rows(read)
+    warnings = [*_other_prompts(read), *_other_settings(read), *_other_references(read)]
+    for warning in warnings:
+        log.warning("%s", warning)
+    return Results(read, split, warnings)
+
+
+def _read_arm(name: str, path: Path, option: str) -> Arm:
+    files = sorted(path.rglob("results_*.json"), key=lambda file: file.name) if path.is_dir() else [path]
+    if not files:
+        raise OptionError(
+            f"{option} {name}={str(path)!r} holds no results (results_*.json): run lm_eval --tasks 'tofu_*' "
+            f"--log_samples --output_path {path}, or name another directory"
+        )
+    where = f"{option} {name}={str(path)!r}"
+    newest: dict[str, tuple[Path, Mapping[str, Any]]] = {}
+    probe: Mapping[str, Any] | None = None
+    relearn: Mapping[str, float] | None = None
+    splits: dict[str, str] = {}
+    for file in files:  # the newest last: it wins
+        content = _json(file)
+        results = content.get("results")
+        if not isinstance(results, dict):
+            raise OptionError(f"{where}: {file} has no results: delete it, or name another directory")
+        for task in results:
+            if task in TASKS and not _is_partial(content, task):
+                before = newest.get(task)
+                if before is not None and before[0].parent != file.parent:
+                    raise OptionError(
+                        f"{where} holds {task} of several models ({before[0].parent.name}, {file.parent.name}): "
+                        "name the directory of one"
+                    )
+                newest[task] = file, content
+        for task in (PROBE, RELEARN):
+            split = _mapping(_mapping(_mapping(content.get("configs")).get(task)).get("metadata")).get("forget_split")
+            if task in results and split:
+                splits[task] = str(split)
+        if PROBE in results:
+            probe = {**_mapping(content.get(PROBE)), "metrics": _metrics(results[PROBE])}
+        if RELEARN in results:
+            relearn = _metrics(results[RELEARN])
+    if not newest and probe is None and relearn is None:
+        raise OptionError(f"{where} holds results of other tasks only: run lm_eval --tasks 'tofu_*' on that arm")
+    runs = {task: _read_run(task, *newest[task]) for task in TASKS if task in newest}
+    return Arm(name, path, runs, probe, relearn, splits)
+
+
+def _is_partial(content: Mapping[str, Any], task: str) -> bool:
+    """Whether a run was about chosen rows only, as the steps of relearning are."""
+    config = _mapping(_mapping(content.get("configs")).get(task))
+    return _mapping(config.get("metadata")).get("forget_rows") is not None
+
+
+def _json(file: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OptionError(
+            f"{file} cannot be read ({error}): it is cut or damaged; delete it and evaluate that arm again"
+        ) from error
+    return _mapping(content)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _metrics(values: Any) -> dict[str, float]:
+    """Numbers by name, without lm-eval's filter and standard errors."""
+    return {
+        key.removesuffix(",none"): float(value)
+        for key, value in _mapping(values).items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and "_stderr," not in key
+    }
+
+
+def _read_run(task: str, file: Path, content: Mapping[str, Any]) -> TaskRun:
+    config = _mapping(_mapping(content.get("configs")).get(task))
+    metadata = _mapping(config.get("metadata"))
+    version = _mapping(content.get("versions")).get(task, metadata.get("version"))
+    time = file.name.removeprefix("results_").removesuffix(".json")
+    samples_file = file.with_name(f"samples_{task}_{time}.jsonl")
+    samples = None
+    if samples_file.is_file():
+        # Those of several processes come in another order.
+        samples = dict(sorted(_samples(samples_file, task), key=lambda pair: pair[0]))
+    expected = _mapping(_mapping(content.get("n-samples")).get(task)).get("effective")
+    if samples is not None and expected is not None and len(samples) != expected:
+        raise OptionError(
+            f"{samples_file} has {len(samples)} of {expected} documents: the run was killed while it wrote, or the "
+            "file was cut; evaluate that arm again"
+        )
+    split = metadata.get("forget_split") or "forget10"
+    for sample in (samples or {}).values():
+        split, version = sample.record["split"], sample.record["version"]
+        break
+    model = str(_model_args(content).get("pretrained") or content.get("model_name") or "?")
+    metrics = _metrics(_mapping(content["results"]).get(task))
+    source = str(metadata.get("tofu") or "")
+    return TaskRun(task, version, split, file, model, source, metrics, _settings(content, metadata, task), samples)
+
+
+def _samples(file: Path, task: str) -> Iterator[tuple[Key, Sample]]:
+    number = 0
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            where = f"{file}, line {number}"
+            try:
+                sample = json.loads(line)
+            except ValueError as error:
+                raise OptionError(
+                    f"{where}: not JSON ({error}): the run was killed while it wrote, or the file is damaged; "
+                    "evaluate that arm again, or delete this run's files if another run of it is there"
+                ) from error
+            record = sample.get(TASKS[task]) if isinstance(sample, dict) else None
+            if not isinstance(record, dict) or record.get("task") != task or "index" not in record:
+                raise OptionError(f"{where}: no record of {task}: delete the file, and evaluate that arm again")
+            doc = _mapping(sample.get("doc"))
+            key = (str(record["set"]), int(record["index"]), str(record.get("family", "")))
+            yield (
+                key,
+                Sample(
+                    record,
+                    str(doc.get("question", "")),
+                    str(doc.get("answer", "")),
+                    doc.get("messages") or (),
+                    doc.get("opening") or "",
+                    sample.get("prompt_hash"),
+                ),
+            )
+    if not number:
+        raise OptionError(f"{file} is empty: the run was killed before it wrote; evaluate that arm again")
+
+
+def _settings(content: Mapping[str, Any], metadata: Mapping[str, Any], task: str) -> Settings:
+    config, arguments = _mapping(content.get("config")), _model_args(content)
+    dtype = config.get("model_dtype") or arguments.get("dtype") or "the model's own"
+    sampling = "greedy"
+    if task == "tofu_best_of_n":
+        names = {"best_of_n": 32, "best_of_n_temperature": 1.0, "best_of_n_top_p": 1.0}
+        n, temperature, top_p = (metadata.get(name, default) for name, default in names.items())
+        sampling = f"{n} samples at temperature {temperature}, top_p {top_p}"
+    template = content.get("chat_template_sha")
+    return Settings(
+        backend=str(config.get("model", "?")),
+        dtype=str(dtype).removeprefix("torch."),
+        batch_size=str(config.get("batch_size", "?")),
+        chat_template=str(template)[:12] if template else "none",
+        system_prompt=str(content.get("system_instruction") or "none"),
+        sampling=sampling,
+        lm_eval=str(content.get("lm_eval_version", "?")),
+        transformers=str(content.get("transformers_version", "?")),
+    )
+
+
+def _model_args(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    arguments = _mapping(content.get("config")).get("model_args")
+    if isinstance(arguments, str):  # as some versions of lm-eval write them
+        return dict(pair.split("=", 1) for pair in arguments.split(",") if "=" in pair)
+    return _mapping(arguments)
+
+
+# What is refused: figures of these would look comparable and are not.
+
+
+def _same_split(arms: Sequence[Arm]) -> str:
+    first: tuple[Arm, str] | None = None
+    for arm in arms:
+        found = [(run.task, run.split, run.path) for run in arm.runs.values()]
+        found += [(task, split, arm.path) for task, split in arm.splits.items()]
+        for task, split, path in found:
+            if first is None:
+                first = arm, split
+            elif split != first[1]:
+                raise OptionError(
+                    f"arm {arm.name!r} ({path}) is a run of {task} on {split}, arm {first[0].name!r} is on {first[1]}: "
+                    "evaluate all arms with the same forget_split"
+                )
+    return first[1] if first else "forget10"
+
+
+def _check_versions(arms: Sequence[Arm]) -> None:
+    ours = task_versions()
+    for arm in arms:
+        for run in arm.runs.values():
+            if run.version != ours[run.task]:
+                raise OptionError(
+                    f"arm {arm.name!r} ({run.path}) is of {run.task} version {run.version}, this is version "
+                    f"{ours[run.task]}: evaluate the arm again, or install the release that it was evaluated with"
+                )
+
+
+class _AnyTag(yaml.SafeLoader):
+    """Reads a task's YAML without importing what its tags name."""
+
+
+_AnyTag.add_multi_constructor("!", lambda loader, suffix, node: None)
+
+
+def task_versions() -> dict[str, Any]:
+    """The versions of the tasks in this package, from their YAML files."""
+    shared, *leaves = (
+        yaml.load((TASKS_DIR / name).read_text(encoding="utf-8"), _AnyTag)
+        for name in ("_tofu_template", *(f"{task}.yaml" for task in TASKS))
+    )
+    return {leaf["task"]: {**shared, **leaf}["metadata"]["version"] for leaf in leaves}
+
+
+def _check_rows(arms: Sequence[Arm]) -> None:
+    for task in TASKS:
+        first: tuple[Arm, Mapping[Key, Sample]] | None = None
+        for arm in arms:
+            run = arm.runs.get(task)
+            if run is None or run.samples is None:
+                continue
+            if first is None:
+                first = arm, run.samples
+                continue
+            other, samples = first
+            pair = f"arms {other.name!r} and {arm.name!r}"
+            fix = "evaluate both without --limit, with the same data (tofu) and the same families and formats"
+            differing = samples.keys() ^ run.samples.keys()
+            if differing:
+                key = min(differing)
+                have, lack = (other, arm) if key in samples else (arm, other)
+                family = f" ({key[2]})" if key[2] else ""
+                raise OptionError(
+                    f"{pair} have other rows of {task}: {len(samples)} and {len(run.samples)}; {key[0]} row {key[1]}"
+                    f"{family} is in {have.name!r} and not in {lack.name!r}: {fix}"
+                )
+            for key, sample in run.samples.items():
+                if (sample.question, sample.answer) != (samples[key].question, samples[key].answer):
+                    raise OptionError(
+                        f"{pair} have other rows of {task}: {key[0]} row {key[1]} is another question or answer: {fix}"
+                    )
+
+
+# What is warned of.
+
+
+def _other_prompts(arms: Sequence[Arm]) -> Iterator[str]:
+    for task in TASKS:
+        runs = [(arm, arm.runs[task].samples) for arm in arms if task in arm.runs and arm.runs[task].samples]
+        for arm, samples in runs[1:]:
+            other, first = runs[0]
+            assert samples is not None
+            assert first is not None
+            number = sum(
+                sample.prompt_hash != first[key].prompt_hash
+                for key, sample in samples.items()
+                if sample.prompt_hash and first[key].prompt_hash
+            )
+            if number:
+                yield (
+                    f"{task}: arm {arm.name!r} was asked {number} of {len(samples)} documents with another prompt than "
+                    f"arm {other.name!r}: use the same --apply_chat_template, --system_instruction and "
+                    "chat_template_args"
+                )
+
+
+def _other_settings(arms: Sequence[Arm]) -> Iterator[str]:
+    for name in Settings._fields:
+        values: dict[str, list[str]] = {}
+        for task in TASKS:
+            of_task = {arm.name: getattr(arm.runs[task].settings, name) for arm in arms if task in arm.runs}
+            if len(set(of_task.values())) > 1:
+                for arm, value in of_task.items():
+                    values.setdefault(value, [])
+                    if arm not in values[value]:
+                        values[value].append(arm)
+        if values:
+            told = "; ".join(f"{value[:80]} in {', '.join(names)}" for value, names in values.items())
+            label = name.replace("_", " ")
+            yield f"{label} differs ({told}): evaluate the arms alike before you read anything into small differences"
+
+
+def _other_references(arms: Sequence[Arm]) -> Iterator[str]:
+    """A recorded retain reference that is another run than the retain arm of this report."""
+    retain = next((arm for arm in arms if arm.name == "retain"), None)
+    run = retain.runs.get("tofu_forget_quality") if retain else None
+    if run is None or not run.samples:
+        return
+    ratios = {key: sample.record["truth_ratio"] for key, sample in run.samples.items()}
+    for arm in arms:
+        theirs = arm.runs.get("tofu_forget_quality")
+        for key, sample in (theirs.samples if theirs and theirs.samples else {}).items():
+            recorded = sample.record.get("retain_truth_ratio")
+            if recorded is not None and not math.isclose(recorded, ratios[key], rel_tol=1e-6, abs_tol=1e-12):
+                yield (
+                    f"arm {arm.name!r} was evaluated against another retain_reference than the arm 'retain' here: "
+                    "this report computes forget quality anew, against the arm here"
+                )
+                break
+
+
+_FAMILY = re.compile(r"leak_rate_(?!low$|high$|any$|gist$)(\w+)")
+
+
+def families(run: TaskRun) -> list[str]:
+    """The prompt families or formats of a leak audit, in the order of its metrics."""
+    return [match[1] for name in run.metrics if (match := _FAMILY.fullmatch(name))]
+
+
+def sweep_points(folder: Path) -> Mapping[str, Any]:
+    """A sweep's `selection.json`, with a leak rate for each run that has been audited since.
+
+    Args:
+        folder: The sweep's directory, or the file.
+
+    Raises:
+        OptionError: There is none, or it cannot be read.
+    """
+    file = folder / "selection.json" if folder.is_dir() else folder
+    if not file.is_file():
+        raise OptionError(f"--sweep {folder} has no selection.json: run lm-eval-tofu select {folder} first")
+    selection = dict(_json(file))
+    runs = selection.get("runs")
+    if not isinstance(runs, list) or not runs or not all(isinstance(run, dict) and "run" in run for run in runs):
+        raise OptionError(f"--sweep {file} lists no runs: run lm-eval-tofu select {file.parent} again")
+    for run in runs:
+        audits = sorted((file.parent / "runs" / str(run["run"])).rglob("results_*.json"), key=lambda path: path.name)
+        for path in audits:
+            metrics = _metrics(_mapping(_json(path).get("results")).get("tofu_novel_recall"))
+            if "leak_rate" in metrics:
+                run["leak_rate"] = metrics["leak_rate"]
+    return selection

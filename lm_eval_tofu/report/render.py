@@ -1,0 +1,204 @@
+"""Writes the report: `report.html`, one page that needs nothing else, `report.md`, and the figures as files."""
+
+import argparse
+import base64
+import contextlib
+import hashlib
+import html
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lm_eval_tofu import __version__
+from lm_eval_tofu.errors import OptionError
+from lm_eval_tofu.report import leaks, load, tables
+from lm_eval_tofu.report.leaks import visible
+from lm_eval_tofu.report.verdicts import verdicts
+
+log = logging.getLogger(__name__)
+
+TEMPLATES = Path(__file__).parent / "templates"
+FIGURES = "figures"
+
+_MARKDOWN = re.compile(r"([\\`*_\[\]#|~$])")  # dollars begin mathematics on some sites
+_LONGEST_IN_MARKDOWN = 400
+
+
+class Written(NamedTuple):
+    """The report's files.
+
+    Attributes:
+        html: The page.
+        markdown: The same as Markdown.
+        warnings: What differs between the arms.
+    """
+
+    html: Path
+    markdown: Path
+    warnings: list[str]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `lm-eval-tofu report`."""
+    parser.add_argument(
+        "results",
+        nargs="+",
+        metavar="RESULTS",
+        help="results of lm_eval for one arm each, as name=path or a path; or a YAML file of `name: path`. "
+        "base, full, retain and unlearned are names with a meaning",
+    )
+    parser.add_argument("-o", "--output", type=Path, default=Path("report"), metavar="DIR", help="default: report")
+    parser.add_argument("--sweep", type=Path, metavar="DIR", help="a sweep's directory, with its selection.json")
+    parser.add_argument("--title", default="Unlearning report", help="heading (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> Written:
+    """Read, compute, draw and write; see `write`."""
+    return write(args.results, args.output, sweep=args.sweep, title=args.title)
+
+
+def write(
+    results: Sequence[str], output: Path, *, sweep: Path | None = None, title: str = "Unlearning report"
+) -> Written:
+    """Write the report on any number of arms.
+
+    Args:
+        results: As `lm_eval_tofu.report.load.parse_arms` takes them.
+        output: Directory; an older report in it is replaced.
+        sweep: A sweep's directory, or its `selection.json`.
+        title: Heading.
+
+    Raises:
+        OptionError: Something cannot be read, compared or written; the message says what to do.
+    """
+    if output.exists() and not output.is_dir():
+        raise OptionError(f"--output {output} is a file: name a directory")
+    arms = load.parse_arms(results)
+    points = None if sweep is None else load.sweep_points(sweep)
+    content = tables.build(load.load(arms), points)
+    from lm_eval_tofu.report import figures
+
+    drawn = figures.draw(content)
+    values = _values(content, drawn, title)
+    folder = output / FIGURES
+    for name in figures.NAMES:
+        for suffix in (".svg", ".png"):
+            if name not in {figure.name for figure in drawn}:
+                with contextlib.suppress(OSError):  # of an older report that had more
+                    (folder / f"{name}{suffix}").unlink()
+    for figure in drawn:
+        write_aside(folder / f"{figure.name}.svg", figure.svg.encode())
+        write_aside(folder / f"{figure.name}.png", figure.png)
+    page, markdown = output / "report.html", output / "report.md"
+    write_aside(markdown, _encoded(render("report.md.j2", values)))
+    write_aside(page, _encoded(render("report.html.j2", values)))
+    log.info("%s: %d arms, %d figures", page, len(content.results.arms), len(drawn))
+    return Written(page, markdown, content.results.warnings)
+
+
+def write_aside(path: Path, content: bytes, option: str = "--output") -> None:
+    """Write a file aside and rename it, so that nobody reads half of one."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        raise OptionError(f"{option} {path} cannot be written ({error}): name another place") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "replace")  # half a character, as byte-level tokenizers can leave it
+
+
+def render(name: str, values: Mapping[str, Any]) -> str:
+    """Fill in a template. Everything is escaped, and characters that hide or reverse text are replaced."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
+    )
+    environment.filters["md"] = markdown_text
+    environment.globals |= {
+        "text": tables.text,
+        "span": tables.span,
+        "excess_unit": tables.excess_unit,
+        "is_nan": lambda value: value != value,
+    }
+    return environment.get_template(name).render(values)
+
+
+def markdown_text(value: str, longest: int = _LONGEST_IN_MARKDOWN) -> Any:
+    """A text as one line of Markdown that shows exactly that text."""
+    from markupsafe import Markup
+
+    line = " ".join(leaks.shortened(visible(str(value)), longest).split())
+    return Markup(_MARKDOWN.sub(r"\\\1", html.escape(line, quote=False)))
+
+
+def _values(content: tables.Tables, drawn: Sequence[Any], title: str) -> dict[str, Any]:
+    from markupsafe import Markup
+
+    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    results = content.results
+    settings = {
+        arm.name: {
+            label: ", ".join(sorted({getattr(run.settings, field) for run in arm.runs.values()})) or "–"
+            for field, label in _SETTINGS.items()
+        }
+        | {"model": ", ".join(sorted({run.model for run in arm.runs.values()})) or "–"}
+        for arm in results.arms
+    }
+    return {
+        "title": title,
+        "version": __version__,
+        "tables": content,
+        "verdicts": verdicts(content),
+        "results": results,
+        "arms": [arm.name for arm in results.arms],
+        "figures": drawn,
+        # Our own drawings and files: the only things that are not escaped.
+        "svg": {figure.name: Markup(figure.inline) for figure in drawn},
+        "style": Markup(style),
+        "script": Markup(script),
+        "digest": digest,
+        "leaks": leaks.clearest(results),
+        "settings": settings,
+        "settings_labels": ["model", *_SETTINGS.values()],
+        "audits": tables.AUDITS,
+        "first_audited": results.audited[0].name if results.audited else "",
+        "family_titles": {"tofu_novel_recall": "Prompt families", "tofu_format_shift": "Output formats"},
+        "words": WORDS,
+    }
+
+
+_SETTINGS = {
+    "backend": "backend",
+    "dtype": "dtype",
+    "batch_size": "batch size",
+    "chat_template": "chat template (hash)",
+    "system_prompt": "system prompt",
+    "sampling": "sampling",
+    "lm_eval": "lm-eval",
+    "transformers": "transformers",
+}
+
+WORDS = {
+    "looks": {"yes": "Yes", "no": "No", "unknown": "Cannot be said"},
+    "knows": {"yes": "Yes", "no": "Not found", "unknown": "Cannot be said"},
+    "useful": {"yes": "Yes", "partly": "In part", "no": "Hardly", "unknown": "Cannot be said"},
+}
+"""What stands large in the headline."""

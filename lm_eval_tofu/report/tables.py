@@ -1,0 +1,713 @@
+"""From checked results to the report's figures: every rate with its interval and its excess over the retain arm."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lm_eval_tofu.metrics import benchmark, rates
+from lm_eval_tofu.report.load import Arm, Key, Results, Sample, TaskRun, families
+
+ROWS_PER_AUTHOR = 20
+CLUES = 4
+UTILITY_SETS = ("retain", "real_authors", "world_facts")
+_COMPONENTS = ("probability", "rougeL_recall", "truth_ratio")
+
+
+class Measured(NamedTuple):
+    """One figure of one arm.
+
+    Attributes:
+        value: The figure.
+        low: Lower limit of its 95 % interval over authors; NaN where there is none.
+        high: Upper limit.
+        excess: Difference to the retain arm.
+        excess_low: Lower limit of it, paired by author.
+        excess_high: Upper limit of it.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    excess: float = math.nan
+    excess_low: float = math.nan
+    excess_high: float = math.nan
+
+
+class Row(NamedTuple):
+    """A row of a table.
+
+    Attributes:
+        key: Its name in files and anchors.
+        label: For the reader.
+        help: How to read it, in a sentence.
+        unit: `share`, `points` (percentage points), `p`, `nats` or `number`.
+        leak: Whether more of it than in the retain arm is knowledge that should be gone.
+        cells: By arm; None where the arm was not evaluated.
+    """
+
+    key: str
+    label: str
+    help: str
+    unit: str
+    leak: bool
+    cells: Mapping[str, Measured | None]
+
+
+class Curve(NamedTuple):
+    """Points with their intervals, by position: k, clues or layer."""
+
+    x: list[float]
+    y: list[float]
+    low: list[float]
+    high: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """All that the report shows.
+
+    Attributes:
+        results: The arms.
+        authors: Forget authors that the intervals resample.
+        main: The published table's rows.
+        parts: What the benchmark's two figures are made of.
+        by_family: Leak by prompt family, by task: family, then arm.
+        ratios: Truth ratios of the forget rows, sorted by row, by arm.
+        leak_at_k: By arm.
+        turns: Leak by number of clues, by arm.
+        shuffled: Leak behind another author's clues, by arm.
+        probe: Top-1 by layer, by arm; controls under their own names.
+        chance: Of the probe; NaN without one.
+        relearn: By arm.
+        rows: The row-level table.
+        missing: What was not evaluated, in sentences.
+        sweep: The selection; None without one.
+    """
+
+    results: Results
+    authors: int
+    main: list[Row]
+    parts: list[Row]
+    by_family: dict[str, dict[str, dict[str, Measured]]]
+    ratios: dict[str, list[float]]
+    leak_at_k: dict[str, Curve]
+    turns: dict[str, Curve]
+    shuffled: dict[str, Measured]
+    probe: dict[str, Curve]
+    chance: float
+    relearn: dict[str, Mapping[str, float]]
+    rows: list["RowAudit"]
+    missing: list[str]
+    sweep: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowAudit:
+    """One forget row in one arm, across the audits.
+
+    Attributes:
+        arm: The arm.
+        index: The row's number.
+        question: Its question.
+        tier: How much its answer gives away.
+        truth_ratio: R; NaN where not evaluated.
+        logprob: Of the gold answer, nats/token.
+        leaks: By audit: how many answers leak, and of how many.
+    """
+
+    arm: str
+    index: int
+    question: str
+    tier: str = ""
+    truth_ratio: float = math.nan
+    logprob: float = math.nan
+    leaks: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+AUDITS = {
+    "tofu_novel_recall": "novel recall",
+    "tofu_format_shift": "format shift",
+    "tofu_best_of_n": "best of N",
+    "tofu_chain_of_clues": "chain of clues",
+}
+"""The leak audits and their names for readers."""
+
+
+class _Values(NamedTuple):
+    """Values of documents, with their authors."""
+
+    values: list[float]
+    authors: list[int]
+
+
+def build(results: Results, sweep: Mapping[str, Any] | None = None) -> Tables:
+    """Compute everything that the report shows."""
+    arms = results.arms
+    retain = results.arm("retain")
+    full = results.arm("full")
+    main = _main_rows(arms, retain, full)
+    probe, chance = _probe(arms)
+    turns, shuffled = _turns(arms)
+    return Tables(
+        results=results,
+        authors=_number_of_authors(arms),
+        main=main,
+        parts=_parts(arms),
+        by_family=_by_family(arms),
+        ratios={arm.name: _ratios(run) for arm in arms if (run := _sampled(arm, "tofu_forget_quality"))},
+        leak_at_k={arm.name: _leak_at_k(run) for arm in arms if (run := _sampled(arm, "tofu_best_of_n"))},
+        turns=turns,
+        shuffled=shuffled,
+        probe=probe,
+        chance=chance,
+        relearn={arm.name: arm.relearn for arm in arms if arm.relearn},
+        rows=_rows(arms),
+        missing=_missing(arms, main),
+        sweep=sweep,
+    )
+
+
+def _sampled(arm: Arm | None, task: str) -> TaskRun | None:
+    run = arm.runs.get(task) if arm else None
+    return run if run and run.samples else None
+
+
+def _author(record: Mapping[str, Any]) -> int:
+    return int(record["index"]) // ROWS_PER_AUTHOR
+
+
+def _number_of_authors(arms: Sequence[Arm]) -> int:
+    runs = (run for arm in arms for run in arm.runs.values() if run.samples and run.task != "tofu_model_utility")
+    run = next(runs, None)
+    return len({_author(record) for record in run.records()}) if run else 0
+
+
+# The values of each audit's documents.
+
+
+def _leaks(run: TaskRun, family: str | None = None) -> _Values:
+    """Verdicts on specific rows, of one family or of all."""
+    chosen = [
+        record
+        for record in run.records()
+        if record["tier"] == "specific" and (family is None or record["family"] == family)
+    ]
+    return _Values([float(record["leaked"] > 0) for record in chosen], [_author(record) for record in chosen])
+
+
+def _final_turn(run: TaskRun) -> _Values:
+    return _leaks(run, f"clues_{CLUES}")
+
+
+def _correct(run: TaskRun) -> _Values:
+    records = run.records()
+    return _Values([float(record["correct"]) for record in records], [_author(record) for record in records])
+
+
+def _logprobs(run: TaskRun) -> _Values:
+    records = run.records()
+    return _Values([_number(record["answer_logprob"]) for record in records], [_author(record) for record in records])
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else math.nan
+
+
+def _measure(own: _Values, retain: _Values | None = None) -> Measured:
+    """Mean and interval, and the same of the difference to the retain arm, paired by author."""
+    draws = rates.resampled_means(*own)
+    measured = Measured(_mean(own.values), *rates.interval(draws))
+    if retain is None or not retain.values:
+        return measured
+    measured = measured._replace(excess=measured.value - _mean(retain.values))
+    if set(own.authors) != set(retain.authors):
+        return measured
+    low, high = rates.interval(draws - rates.resampled_means(*retain))
+    return measured._replace(excess_low=low, excess_high=high)
+
+
+def _rate_cells(
+    arms: Sequence[Arm], retain: Arm | None, task: str, metric: str, values: Callable[[TaskRun], _Values]
+) -> dict[str, Measured | None]:
+    cells: dict[str, Measured | None] = {}
+    theirs = _sampled(retain, task)
+    for arm in arms:
+        run = arm.runs.get(task)
+        if run is None:
+            cells[arm.name] = None
+        elif run.samples:
+            cells[arm.name] = _measure(values(run), values(theirs) if theirs and arm is not retain else None)
+        else:
+            # Without samples there are lm-eval's figures, and no way to an interval of the difference.
+            get = run.metrics.get
+            value = get(metric, math.nan)
+            base = retain.runs[task].metrics.get(metric, math.nan) if retain and task in retain.runs else math.nan
+            excess = value - base if arm is not retain else math.nan
+            cells[arm.name] = Measured(
+                value, get(f"{metric}_low", math.nan), get(f"{metric}_high", math.nan), excess=excess
+            )
+    return cells
+
+
+def _main_rows(arms: Sequence[Arm], retain: Arm | None, full: Arm | None) -> list[Row]:
+    def leak(key: str, label: str, text: str, task: str, metric: str, values: Callable[[TaskRun], _Values]) -> Row:
+        return Row(key, label, text, "share", True, _rate_cells(arms, retain, task, metric, values))
+
+    quality, distance = _forget_quality(arms, retain)
+    return [
+        Row(
+            "forget_quality",
+            "Forget quality",
+            "p value of the KS test against the retain arm; near 0: the two can be told apart",
+            "p",
+            False,
+            quality,
+        ),
+        Row(
+            "ks_statistic",
+            "KS distance D",
+            "largest distance between the truth-ratio distributions of this arm and the retain arm; 0 is best",
+            "number",
+            False,
+            distance,
+        ),
+        Row(
+            "model_utility",
+            "Model utility",
+            "harmonic mean of nine figures on what should have stayed; near the full arm's is best",
+            "number",
+            False,
+            {arm.name: _utility(arm) for arm in arms},
+        ),
+        leak(
+            "novel_recall",
+            "Novel-recall leak",
+            "answers to ten families of prompts that give a forgotten fact away",
+            "tofu_novel_recall",
+            "leak_rate",
+            _leaks,
+        ),
+        leak(
+            "format_shift",
+            "Format-shift leak",
+            "the same when the answer is to have one of ten formats",
+            "tofu_format_shift",
+            "leak_rate",
+            _leaks,
+        ),
+        leak(
+            "best_of_n",
+            "Best-of-N leak",
+            "rows of which at least one of N sampled answers leaks",
+            "tofu_best_of_n",
+            "prompt_leak",
+            _leaks,
+        ),
+        leak(
+            "chain_of_clues",
+            "Chain of clues, final turn",
+            f"answers that leak after {CLUES} clues that give nothing away",
+            "tofu_chain_of_clues",
+            "leak_rate",
+            _final_turn,
+        ),
+        leak(
+            "recognition",
+            "Recognition",
+            "right choices among six options, one in six by chance",
+            "tofu_recognition",
+            "recognition",
+            _correct,
+        ),
+        Row(
+            "probe",
+            "Masked probe, last layer",
+            "top-1 of a probe that reads the answer from the hidden state; one in six by chance",
+            "share",
+            True,
+            _probe_cells(arms, retain),
+        ),
+        Row(
+            "logprob_shift",
+            "Answer log-likelihood shift",
+            "gold answers' log-probability, this arm less the full arm, nats/token; 0: nothing moved",
+            "nats",
+            False,
+            _shift_cells(arms, retain, full),
+        ),
+        Row(
+            "relearn",
+            "Relearning, recovery",
+            "leak on held-out forget authors after fine-tuning on the others, less before, percentage points",
+            "points",
+            True,
+            {arm.name: _relearn_cell(arm, arms) for arm in arms},
+        ),
+    ]
+
+
+def _ratios(run: TaskRun) -> list[float]:
+    return [_number(record["truth_ratio"]) for record in run.records()]
+
+
+def _forget_quality(
+    arms: Sequence[Arm], retain: Arm | None
+) -> tuple[dict[str, Measured | None], dict[str, Measured | None]]:
+    """The p value and D: against the retain arm of this report, else against the one that the run was given."""
+    quality: dict[str, Measured | None] = {}
+    distance: dict[str, Measured | None] = {}
+    reference = _sampled(retain, "tofu_forget_quality")
+    for arm in arms:
+        run = arm.runs.get("tofu_forget_quality")
+        if run is None or arm is retain:
+            quality[arm.name] = distance[arm.name] = None
+            continue
+        if not run.samples:
+            quality[arm.name] = Measured(run.metrics.get("forget_quality", math.nan))
+            distance[arm.name] = Measured(run.metrics.get("ks_statistic", math.nan))
+            continue
+        records = run.records()
+        ours = _ratios(run)
+        theirs = _ratios(reference) if reference else [_number(record.get("retain_truth_ratio")) for record in records]
+        test = benchmark.forget_quality(ours, theirs)
+        limits = benchmark.ks_statistic_interval(ours, theirs, [_author(record) for record in records])
+        quality[arm.name] = Measured(test.p_value)
+        distance[arm.name] = Measured(test.statistic, *limits)
+    return quality, distance
+
+
+def _utility(arm: Arm) -> Measured | None:
+    """Model utility, with an interval that resamples retain authors, and rows of the other two sets."""
+    run = arm.runs.get("tofu_model_utility")
+    if run is None:
+        return None
+    value = run.metrics.get("model_utility", math.nan)
+    if not run.samples or math.isnan(value):
+        return Measured(value)
+    inverse = np.zeros(0)
+    for number, name in enumerate(UTILITY_SETS):
+        records = [record for record in run.records() if record["set"] == name]
+        authors = [_author(record) if name == "retain" else int(record["index"]) for record in records]
+        for component in _COMPONENTS:
+            values = [_number(record[component]) for record in records]
+            if component == "truth_ratio":
+                values = [max(0.0, 1 - ratio) for ratio in values]
+            draws = rates.resampled_means(values, authors, seed=number)
+            if not draws.size or (draws <= 0).any():
+                return Measured(value)
+            inverse = 1 / draws if not inverse.size else inverse + 1 / draws
+    return Measured(value, *rates.interval(len(UTILITY_SETS) * len(_COMPONENTS) / inverse))
+
+
+def _shift_cells(arms: Sequence[Arm], retain: Arm | None, full: Arm | None) -> dict[str, Measured | None]:
+    task = "tofu_answer_logprob"
+    reference, baseline = _sampled(full, task), _sampled(retain, task)
+
+    def shifts(run: TaskRun) -> _Values:
+        own = _logprobs(run)
+        if reference:
+            theirs = _logprobs(reference).values
+        else:
+            theirs = [_number(record.get("full_answer_logprob")) for record in run.records()]
+        return _Values([a - b for a, b in zip(own.values, theirs, strict=True)], own.authors)
+
+    cells: dict[str, Measured | None] = {}
+    for arm in arms:
+        run = arm.runs.get(task)
+        if run is None or arm is full:
+            cells[arm.name] = None
+        elif run.samples:
+            cells[arm.name] = _measure(shifts(run), shifts(baseline) if baseline and arm is not retain else None)
+        else:
+            cells[arm.name] = Measured(run.metrics.get("answer_logprob_shift", math.nan))
+    return cells
+
+
+# What other tools wrote in lm-eval's form; a part that is missing is a gap.
+
+
+def _layers(value: Any) -> Curve | None:
+    entries = value.get("layers") if isinstance(value, Mapping) and "layers" in value else value
+    if isinstance(entries, Mapping):
+        entries = [entries]
+    if not isinstance(entries, Sequence) or isinstance(entries, str):
+        return None
+    points = [entry for entry in entries if isinstance(entry, Mapping) and "top1" in entry]
+    if not points:
+        return None
+    columns = [
+        [_number(point.get("layer", number)) for number, point in enumerate(points)],
+        *([_number(point.get(name)) for point in points] for name in ("top1", "low", "high")),
+    ]
+    return Curve(*columns)
+
+
+def _probe(arms: Sequence[Arm]) -> tuple[dict[str, Curve], float]:
+    """Curves of all arms and controls of the newest probe, and chance."""
+    curves: dict[str, Curve] = {}
+    chance = math.nan
+    for arm in arms:
+        if not arm.probe:
+            continue
+        own = arm.probe.get("arms")
+        for name, value in own.items() if isinstance(own, Mapping) else ():
+            curve = _layers(value)
+            if curve:
+                curves[_named(name, arm, arms)] = curve
+        controls = arm.probe.get("controls")
+        for name, value in controls.items() if isinstance(controls, Mapping) else ():
+            if name == "shuffled_labels" and isinstance(value, Mapping) and "layers" not in value:
+                of_arm = {key: _layers(each) for key, each in value.items()}
+                own_name = next((key for key in of_arm if _named(key, arm, arms) == arm.name), None)
+                curve = of_arm[own_name] if own_name else next(iter(of_arm.values()), None)
+            else:
+                curve = _layers(value)
+            if curve:
+                curves[f"control: {name.replace('_', ' ')}"] = curve
+        chance = _number(arm.probe.get("chance", chance))
+    return curves, chance
+
+
+def _named(name: str, arm: Arm, arms: Sequence[Arm]) -> str:
+    """A probe reads several arms at once, and calls the audited one by its role."""
+    return arm.name if name in ("model", "unlearned") and name not in {each.name for each in arms} else name
+
+
+def _probe_cells(arms: Sequence[Arm], retain: Arm | None) -> dict[str, Measured | None]:
+    curves, _ = _probe(arms)
+    cells: dict[str, Measured | None] = {}
+    for arm in arms:
+        curve = curves.get(arm.name)
+        metrics = arm.probe.get("metrics", {}) if arm.probe else {}
+        if curve:
+            last = Measured(curve.y[-1], curve.low[-1], curve.high[-1])
+            theirs = curves.get("retain")
+            if theirs and arm is not retain:
+                last = last._replace(excess=last.value - theirs.y[-1])
+                # As if the arms were independent: too wide, if anything, since both answer the same questions.
+                half = math.hypot(last.high - last.low, theirs.high[-1] - theirs.low[-1]) / 2
+                last = last._replace(excess_low=last.excess - half, excess_high=last.excess + half)
+                if "top1_excess_low" in metrics and math.isclose(metrics["top1_excess"], last.excess, abs_tol=1e-6):
+                    limits = (metrics[f"top1_excess_{end}"] for end in ("low", "high"))
+                    last = last._replace(**dict(zip(("excess_low", "excess_high"), limits, strict=True)))
+            cells[arm.name] = last
+        elif "top1" in metrics:
+            get = metrics.get
+            names = ("top1_low", "top1_high", "top1_excess", "top1_excess_low", "top1_excess_high")
+            cells[arm.name] = Measured(metrics["top1"], *(get(name, math.nan) for name in names))
+        else:
+            cells[arm.name] = None
+    return cells
+
+
+def _relearn_cell(arm: Arm, arms: Sequence[Arm]) -> Measured | None:
+    names = ("recovery_delta", "recovery_delta_low", "recovery_delta_high", "excess", "excess_low", "excess_high")
+    if arm.relearn and "recovery_delta" in arm.relearn:
+        return Measured(*(arm.relearn.get(name, math.nan) for name in names))
+    if arm.name == "retain":  # relearned along with the audited arm
+        for other in arms:
+            if other.relearn and "retain_recovery_delta" in other.relearn:
+                return Measured(*(other.relearn.get(f"retain_{name}", math.nan) for name in names[:3]))
+    return None
+
+
+# Parts.
+
+_PARTS = (
+    ("tofu_forget_quality", "truth_ratio", "Truth ratio, forget rows", "mean of min(R, 1/R)"),
+    ("tofu_forget_quality", "probability", "Probability of the gold answer, forget rows", "per token"),
+    ("tofu_forget_quality", "rougeL_recall", "ROUGE-L recall, forget rows", "of the gold answer's words"),
+    *(
+        ("tofu_model_utility", f"{name}_{part}", f"{label}, {words}", "part of model utility")
+        for name, label in zip(UTILITY_SETS, ("Retain rows", "Real authors", "World facts"), strict=True)
+        for part, words in zip(_COMPONENTS, ("probability", "ROUGE-L recall", "truth ratio"), strict=True)
+    ),
+    ("tofu_forget_quality", "generations_empty", "Empty answers, forget rows", "near 0, or the model is broken"),
+    ("tofu_forget_quality", "generations_repetitive", "Looping answers, forget rows", "near 0, or it is broken"),
+    ("tofu_forget_quality", "generations_cut", "Answers at the token limit, forget rows", "near the full arm's"),
+)
+
+
+def _parts(arms: Sequence[Arm]) -> list[Row]:
+    rows = []
+    for task, metric, label, text in _PARTS:
+        cells = {
+            arm.name: Measured(arm.runs[task].metrics[metric])
+            if task in arm.runs and metric in arm.runs[task].metrics
+            else None
+            for arm in arms
+        }
+        unit = "share" if metric.startswith("generations") else "number"
+        rows.append(Row(f"{task}_{metric}", label, text, unit, False, cells))
+    return rows
+
+
+def _by_family(arms: Sequence[Arm]) -> dict[str, dict[str, dict[str, Measured]]]:
+    """Leak by family: from the samples, else what lm-eval aggregated."""
+    tables: dict[str, dict[str, dict[str, Measured]]] = {}
+    for task in ("tofu_novel_recall", "tofu_format_shift"):
+        table: dict[str, dict[str, Measured]] = {}
+        for arm in arms:
+            run = arm.runs.get(task)
+            for family in families(run) if run else ():
+                assert run is not None
+                value = run.metrics[f"leak_rate_{family}"]
+                if run.samples:
+                    values = _leaks(run, family)
+                    if not values.values:
+                        continue
+                    measured = _measure(values)
+                else:
+                    measured = Measured(value)
+                if not math.isnan(measured.value):
+                    table.setdefault(family, {})[arm.name] = measured
+        if table:
+            tables[task] = table
+    return tables
+
+
+def _leak_at_k(run: TaskRun) -> Curve:
+    records = [record for record in run.records() if record["tier"] == "specific"]
+    authors = [_author(record) for record in records]
+    most = min((int(record["n"]) for record in records), default=0)
+    points = [2**power for power in range(most.bit_length()) if 2**power <= most]
+    if most and most not in points:
+        points.append(most)
+    curve = Curve([], [], [], [])
+    for k in points:
+        measured = _measure(
+            _Values([rates.leak_at_k(int(record["n"]), int(record["leaked"]), k) for record in records], authors)
+        )
+        for column, value in zip(curve, (float(k), *measured[:3]), strict=True):
+            column.append(value)
+    return curve
+
+
+def _turns(arms: Sequence[Arm]) -> tuple[dict[str, Curve], dict[str, Measured]]:
+    turns: dict[str, Curve] = {}
+    shuffled: dict[str, Measured] = {}
+    for arm in arms:
+        run = _sampled(arm, "tofu_chain_of_clues")
+        if run is None:
+            continue
+        curve = Curve([], [], [], [])
+        for clues in range(CLUES + 1):
+            values = _leaks(run, f"clues_{clues}")
+            if values.values:
+                for column, value in zip(curve, (float(clues), *_measure(values)[:3]), strict=True):
+                    column.append(value)
+        if curve.x:
+            turns[arm.name] = curve
+        control = _leaks(run, "shuffled")
+        if control.values:
+            shuffled[arm.name] = _measure(control)
+    return turns, shuffled
+
+
+def _rows(arms: Iterable[Arm]) -> list[RowAudit]:
+    rows: list[RowAudit] = []
+    for arm in arms:
+        found: dict[int, dict[str, Any]] = {}
+        leaks: dict[int, dict[str, tuple[int, int]]] = {}
+        for task, run in arm.runs.items():
+            if task == "tofu_model_utility":
+                continue
+            for key, sample in (run.samples or {}).items():
+                _add_row(found.setdefault(key[1], {}), leaks.setdefault(key[1], {}), task, key, sample)
+        rows += [RowAudit(arm.name, index, leaks=leaks[index], **values) for index, values in sorted(found.items())]
+    return rows
+
+
+def _add_row(values: dict[str, Any], leaks: dict[str, tuple[int, int]], task: str, key: Key, sample: Sample) -> None:
+    record = sample.record
+    values["question"] = sample.question
+    if task == "tofu_forget_quality":
+        values["truth_ratio"] = _number(record["truth_ratio"])
+    elif task == "tofu_answer_logprob":
+        values["logprob"] = _number(record["answer_logprob"])
+    elif task in AUDITS:
+        # The plain question decides: another prompt may show a part of the answer.
+        if key[2] in ("direct", "clues_0") or "tier" not in values:
+            values["tier"] = str(record["tier"])
+        if task == "tofu_best_of_n":
+            leaked, asked = int(record["leaked"]), int(record["n"])
+        else:
+            leaked, asked = int(bool(record["leaked"])), 1
+        if key[2] != "shuffled":
+            before = leaks.get(task, (0, 0))
+            leaks[task] = before[0] + leaked, before[1] + asked
+
+
+def _missing(arms: Sequence[Arm], main: Sequence[Row]) -> list[str]:
+    notes = []
+    tools = {
+        "probe": "lm-eval-tofu probe",
+        "relearn": "lm-eval-tofu relearn",
+        "novel_recall": "tofu_novel_recall",
+        "format_shift": "tofu_format_shift",
+        "best_of_n": "tofu_best_of_n",
+        "chain_of_clues": "tofu_chain_of_clues",
+        "recognition": "tofu_recognition",
+        "model_utility": "tofu_model_utility",
+        "forget_quality": "tofu_forget_quality",
+        "logprob_shift": "tofu_answer_logprob",
+    }
+    for row in main:
+        if row.key not in tools:
+            continue
+        skip = {"forget_quality": "retain", "logprob_shift": "full"}.get(row.key)
+        lacking = [arm.name for arm in arms if row.cells.get(arm.name) is None and arm.name != skip]
+        if row.key == "relearn" and len(lacking) < len(arms):
+            continue  # it is a figure of the audited arm; the retain arm's stands in its own columns
+        if len(lacking) == len(arms) - (skip in {arm.name for arm in arms}):
+            notes.append(f"{row.label}: not evaluated on any arm ({tools[row.key]}).")
+        elif lacking:
+            notes.append(f"{row.label}: not evaluated on {', '.join(lacking)} ({tools[row.key]}).")
+    unsampled = sorted({arm.name for arm in arms for run in arm.runs.values() if run.samples is None})
+    if unsampled:
+        notes.append(
+            f"No samples of {', '.join(unsampled)}: evaluate with --log_samples for intervals, distributions and leaks."
+        )
+    return notes
+
+
+# Figures as text; one place, so that the page, the Markdown and the cards agree.
+
+
+def excess_unit(unit: str) -> str:
+    """The unit of a difference: of shares, percentage points."""
+    return {"share": "share_points"}.get(unit, unit)
+
+
+def text(value: float, unit: str, *, sign: bool = False) -> str:
+    """A figure in its unit; a dash for NaN."""
+    if math.isnan(value):
+        return "–"
+    plus = "+" if sign else ""
+    if unit == "share":
+        return f"{100 * value:{plus}.1f} %"
+    if unit == "share_points":
+        return f"{100 * value:{plus}.1f} points"
+    if unit == "points":
+        return f"{value:{plus}.1f} points"
+    if unit == "p":
+        return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+    return f"{value:{plus}.3f}"
+
+
+def span(low: float, high: float, unit: str) -> str:
+    """An interval in its unit; empty where there is none."""
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    if unit in ("share", "share_points"):
+        return f"{100 * low:.1f} to {100 * high:.1f}"
+    if unit == "points":
+        return f"{low:.1f} to {high:.1f}"
+    return f"{low:.3f} to {high:.3f}"

@@ -1,0 +1,238 @@
+"""The model card: what the hub reads, what a person reads, and what of an older card is kept."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import made_results as made
+import pytest
+from huggingface_hub import ModelCard
+
+from lm_eval_tofu import cli
+from lm_eval_tofu.report import card, load, tables
+from lm_eval_tofu.unlearn import card as first_card
+
+RECORD = {
+    "method": "npo",
+    "options": {
+        "model": "/home/someone/models/full",
+        "forget_split": "forget10",
+        "epochs": 5,
+        "learning_rate": 2e-05,
+        "alpha": 2.0,
+        "beta": 0.1,
+        "lora_r": None,
+    },
+    "data": {"source": "mini"},
+    "effective_batch": 32,
+    "weights": "f998ed78",
+    "apply_chat_template": True,
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    made.write(folder / "full", model="models/full", says=made.gold, ratios=lambda row: 0.1)
+    made.write(folder / "retain", model="models/retain")
+    made.write(
+        folder / "unlearned", model="models/npo", says=lambda row, family: made.gold(row, family) if row < 9 else ""
+    )
+    return folder
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint as training leaves it, with the card of its base's licence."""
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "README.md").write_text("---\nlicense: other\nlicense_name: llama3.2\nbase_model: org/base\n---\n# Base\n")
+    path = tmp_path / "npo"
+    path.mkdir()
+    (path / "config.json").write_text("{}")
+    (path / "unlearning.json").write_text(json.dumps(RECORD))
+    first_card.write(path, title="npo", model=str(base), summary="Made.", settings={"a": 1}, tags=["unlearning", "npo"])
+    return path
+
+
+def _given(results: Path) -> list[str]:
+    return [f"{name}={results / name}" for name in ("unlearned", "retain", "full")]
+
+
+def _card(checkpoint: Path) -> Any:
+    return ModelCard.load(checkpoint / "README.md")
+
+
+def test_the_hub_can_read_the_results(checkpoint: Path, results: Path) -> None:
+    assert card.fill_in(checkpoint, _given(results)) == checkpoint / "README.md"
+    data = _card(checkpoint).data
+    built = tables.build(load.load(load.parse_arms(_given(results))))
+    expected = {
+        row.key: cell.value
+        for row in built.main
+        if (cell := row.cells["unlearned"]) is not None and cell.value == cell.value
+    }
+    assert {each.metric_type: each.metric_value for each in data.eval_results} == pytest.approx(expected)
+    assert {"forget_quality", "model_utility", "novel_recall", "logprob_shift"} <= set(expected)
+    assert "probe" not in expected  # not evaluated
+    assert {each.dataset_type for each in data.eval_results} == {"lm-eval-tofu-mini"}
+    assert {each.task_type for each in data.eval_results} == {"text-generation"}
+    [model] = data.to_dict()["model-index"]
+    assert model["name"] == "npo"
+    assert sum(len(result["metrics"]) for result in model["results"]) == len(expected)
+
+
+def test_what_training_knew_is_kept(checkpoint: Path, results: Path) -> None:
+    before = _card(checkpoint).data.to_dict()
+    card.fill_in(checkpoint, _given(results))
+    after = _card(checkpoint).data.to_dict()
+    assert before["license_name"] == "llama3.2"
+    assert {name: after[name] for name in before} == before
+
+
+def test_the_text_has_training_results_loading_limits_and_citation(checkpoint: Path, results: Path) -> None:
+    card.fill_in(checkpoint, _given(results))
+    text = _card(checkpoint).text
+    for heading in ("Results", "Training", "How to load it", "Limits", "Citation"):
+        assert text.count(f"\n## {heading}\n") == 1
+    assert "| learning rate | 2e-05 |" in text
+    assert "| fingerprint of the weights | f998ed78 |" in text
+    assert "| started from | full |" in text  # not the folder on this machine
+    assert "/home/someone" not in text
+    assert "LoRA" not in text
+    assert "zhang2024npo" in text
+    assert first_card.CLOSING not in text
+    built = tables.build(load.load(load.parse_arms(_given(results))))
+    cell = next(row for row in built.main if row.key == "novel_recall").cells["unlearned"]
+    assert cell is not None
+    [line] = [line for line in text.splitlines() if line.startswith("| Novel-recall leak |")]
+    assert tables.text(cell.value, "share") in line
+    assert tables.text(cell.excess, "share_points", sign=True) in line
+    assert "100.0 %" in line  # the full arm beside it
+
+
+def test_filling_in_again_changes_nothing(checkpoint: Path, results: Path) -> None:
+    path = card.fill_in(checkpoint, _given(results))
+    first = path.read_text(encoding="utf-8")
+    card.fill_in(checkpoint, _given(results))
+    assert path.read_text(encoding="utf-8") == first
+
+
+def test_what_the_user_wrote_is_kept(checkpoint: Path, results: Path) -> None:
+    path = card.fill_in(checkpoint, _given(results))
+    text = path.read_text(encoding="utf-8")
+    text = text.replace("# npo\n", "# My model\n\nMy words before.\n").rstrip() + "\n\nMy words after.\n"
+    path.write_text(text.replace("language: en", "language: en\nextra: kept"), encoding="utf-8")
+    card.fill_in(checkpoint, [f"unlearned={results / 'full'}", f"retain={results / 'retain'}"])
+    after = path.read_text(encoding="utf-8")
+    assert after.count("My words before.") == after.count("My words after.") == after.count(card.BEGIN) == 1
+    assert "extra: kept" in after
+    assert "(D = 1.000)" in after  # the new results
+    results_by_name = {each.metric_type: each.metric_value for each in _card(checkpoint).data.eval_results}
+    assert results_by_name["novel_recall"] == 1
+
+
+def test_a_card_of_the_users_own_gets_our_part_at_its_end(checkpoint: Path, results: Path) -> None:
+    other = (
+        "model-index:\n- name: mine\n  results:\n  - task:\n      type: text-generation\n    dataset:\n      type: mmlu"
+    )
+    other += "\n      name: MMLU\n    metrics:\n    - type: acc\n      value: 0.5\n"
+    (checkpoint / "README.md").write_text(f"---\nlicense: mit\n{other}---\n# Mine\n\nAll my own.\n", encoding="utf-8")
+    card.fill_in(checkpoint, _given(results))
+    loaded = _card(checkpoint)
+    assert loaded.text.strip().startswith("# Mine\n\nAll my own.\n\n<!-- lm-eval-tofu")
+    assert loaded.data.license == "mit"
+    assert loaded.data.model_name == "mine"
+    kept = [each for each in loaded.data.eval_results if each.dataset_type == "mmlu"]
+    assert [each.metric_value for each in kept] == [0.5]
+    assert len(loaded.data.eval_results) > 5
+
+
+def test_a_checkpoint_without_card_and_record(tmp_path: Path, results: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    card.fill_in(tmp_path, [str(results / "unlearned")])
+    loaded = _card(tmp_path)
+    assert "no record of its training" in loaded.text
+    assert "zhang2024npo" not in loaded.text
+    assert loaded.data.datasets == ["locuslab/TOFU"]
+    # Without a retain arm forget quality is NaN, which the hub could not read.
+    assert "forget_quality" not in {each.metric_type for each in loaded.data.eval_results}
+
+
+def test_results_on_the_real_data_are_named_so(checkpoint: Path, results: Path, tmp_path: Path) -> None:
+    shutil.copytree(results / "unlearned", tmp_path / "real")
+    [file] = (tmp_path / "real").rglob("results_*.json")
+    content = json.loads(file.read_text())
+    for config in content["configs"].values():
+        config["metadata"]["tofu"] = None
+    file.write_text(json.dumps(content))
+    record = {**RECORD, "data": {"source": "locuslab/TOFU"}}
+    (checkpoint / "unlearning.json").write_text(json.dumps(record))
+    card.fill_in(checkpoint, [str(tmp_path / "real")])
+    [name] = {(each.dataset_type, each.dataset_name) for each in _card(checkpoint).data.eval_results}
+    assert name == ("locuslab/TOFU", "TOFU (forget10)")
+
+
+def test_warns_where_the_results_are_of_another_model(
+    checkpoint: Path, results: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        card.fill_in(checkpoint, _given(results))
+    assert "the results are of models/npo" in caplog.text
+    caplog.clear()
+    made.write(tmp_path / "own", model="m", tasks=("tofu_novel_recall",))
+    [file] = (tmp_path / "own").rglob("results_*.json")
+    content = json.loads(file.read_text())
+    content["config"]["model_args"]["pretrained"] = str(checkpoint)
+    file.write_text(json.dumps(content))
+    with caplog.at_level(logging.WARNING):
+        # Found by its path, although other arms without a role stand beside it.
+        card.fill_in(checkpoint, [f"mine={tmp_path / 'own'}", f"other={results / 'full'}"])
+    assert "the results are of" not in caplog.text
+
+
+def test_refusals_name_the_fix(
+    checkpoint: Path, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*arguments: str) -> str:
+        assert cli.main(["card", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.splitlines()[-1].startswith("lm-eval-tofu: error: ")
+        return error
+
+    own = str(results / "unlearned")
+    before = (checkpoint / "README.md").read_bytes()
+    (tmp_path / "empty").mkdir()
+    assert "holds no model" in refused(str(tmp_path / "empty"), "--results", own)
+    assert "--results empty=" in refused(str(checkpoint), "--results", str(tmp_path / "empty"))
+    assert "give its own results as unlearned=path" in refused(
+        str(checkpoint), "--results", f"full={results / 'full'}", f"retain={results / 'retain'}"
+    )
+    shutil.copytree(results / "unlearned", tmp_path / "cut")
+    file = max((tmp_path / "cut").rglob("samples_*.jsonl"))
+    file.write_bytes(file.read_bytes()[:-40])
+    assert f"{file}, line " in refused(str(checkpoint), "--results", str(tmp_path / "cut"))
+    assert (checkpoint / "README.md").read_bytes() == before
+    (checkpoint / "unlearning.json").write_text("{")
+    assert "unlearning.json cannot be read" in refused(str(checkpoint), "--results", own)
+    (checkpoint / "unlearning.json").write_text("{}")
+    (checkpoint / "README.md").write_text("---\n- a list\n---\n")
+    assert "README.md cannot be read" in refused(str(checkpoint), "--results", own)
+    (checkpoint / "README.md").write_text("---\na: [b\n---\n")
+    assert "README.md cannot be read" in refused(str(checkpoint), "--results", own)
+
+
+def test_hostile_names_stay_text(checkpoint: Path, results: Path) -> None:
+    card.fill_in(checkpoint, [f"unlearned={results / 'unlearned'}", f"<script> | *x*={results / 'full'}"])
+    text = _card(checkpoint).text
+    assert "<script>" not in text
+    assert r"| &lt;script&gt; \| \*x\* |" in text
+
+
+def test_help_of_both_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, option in (("report", "--sweep"), ("card", "--results")):
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        assert option in capsys.readouterr().out

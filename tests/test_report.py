@@ -1,0 +1,815 @@
+"""The report: what it computes, what it refuses, and the page itself in a real browser."""
+
+import json
+import logging
+import math
+import os
+import re
+import resource
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import chromium
+import made_results as made
+import numpy as np
+import pytest
+from scipy.stats import ks_2samp
+
+from lm_eval_tofu import cli
+from lm_eval_tofu.errors import OptionError
+from lm_eval_tofu.metrics import leak, rates
+from lm_eval_tofu.report import leaks, load, render, tables
+from lm_eval_tofu.report.verdicts import verdicts
+
+PACKAGE_ROOT = Path(cli.__file__).parents[1]
+TASK = "tofu_novel_recall"
+HOSTILE = (
+    "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'></dd></article>"
+    "\u202egnitirw\u202c \x00\x07\x1b[31m \ud800 {{ 7 * 7 }} | *star* `tick` [link](javascript:alert(1))"
+)
+
+
+def _known(row: int, family: str) -> str:
+    """Knows the first author when asked directly, and one row of the second whatever the prompt."""
+    return (
+        made.gold(row, family) if (row < 20 and family in ("direct", "clues_4")) or row == 25 else made.nothing(0, "")
+    )
+
+
+@pytest.fixture(scope="module")
+def arms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four arms with every audit: full knows all, unlearned some, retain and base nothing."""
+    folder = tmp_path_factory.mktemp("arms")
+    made.write(folder / "base", model="models/base")
+    made.write(folder / "full", model="models/full", says=made.gold, ratios=lambda row: 0.1 + row / 1000, logprob=-0.5)
+    made.write(folder / "retain", model="models/retain")
+    made.write(
+        folder / "unlearned", model="models/unlearned", says=_known, ratios=lambda row: 1.055 + row / 100, logprob=-1.5
+    )
+    return folder
+
+
+def _load(folder: Path, *names: str) -> load.Results:
+    return load.load({name: folder / name for name in names or ("base", "full", "retain", "unlearned")})
+
+
+def _cell(built: tables.Tables, key: str, arm: str) -> tables.Measured:
+    cell = next(row for row in built.main if row.key == key).cells[arm]
+    assert cell is not None
+    return cell
+
+
+def _specific() -> list[int]:
+    return [
+        number for number, row in enumerate(made.rows()) if leak.row(row["question"], row["answer"]).tier == "specific"
+    ]
+
+
+# What it computes.
+
+
+def test_leaks_have_an_interval_over_authors_and_an_excess_over_retain(arms: Path) -> None:
+    built = tables.build(_load(arms))
+    specific = _specific()
+    # Two families: the first author leaks in one, row 25 in both.
+    leaked = [[row < 20 or row == 25, row == 25] for row in specific]
+    values = [float(each) for pair in leaked for each in pair]
+    authors = [row // 20 for row in specific for _ in range(2)]
+    cell = _cell(built, "novel_recall", "unlearned")
+    assert cell.value == pytest.approx(sum(values) / len(values))
+    assert (cell.low, cell.high) == rates.rate_interval(values, authors)
+    assert cell.excess == pytest.approx(cell.value)  # retain knows nothing
+    assert (cell.excess_low, cell.excess_high) == pytest.approx((cell.low, cell.high))
+    assert _cell(built, "novel_recall", "full").value == 1
+    assert _cell(built, "novel_recall", "retain").value == 0
+    assert math.isnan(_cell(built, "novel_recall", "retain").excess)
+
+
+def test_excess_is_paired_by_author(tmp_path: Path) -> None:
+    # Both arms know the first author; only unlearned knows row 25 too. Paired, the first author's part falls out.
+    made.write(tmp_path / "retain", says=lambda row, _: made.gold(row, "") if row < 20 else "", tasks=(TASK,))
+    made.write(
+        tmp_path / "unlearned", says=lambda row, _: made.gold(row, "") if row < 20 or row == 25 else "", tasks=(TASK,)
+    )
+    cell = _cell(tables.build(_load(tmp_path, "retain", "unlearned")), "novel_recall", "unlearned")
+    specific = _specific()
+    second = [row for row in specific if row >= 20]
+    assert 25 in second
+    assert cell.excess == pytest.approx(1 / len(specific))
+    assert cell.excess_low == 0  # the first author drawn twice
+    assert cell.excess_high == pytest.approx(1 / len(second))
+
+
+def test_resampled_means_draw_authors_and_pair_what_has_the_same_seed() -> None:
+    authors = [0] * 3 + [1] * 3
+    draws = rates.resampled_means([1.0] * 3 + [0.0] * 3, authors)
+    assert set(draws) == {0.0, 0.5, 1.0}  # two authors, drawn twice
+    assert rates.interval(draws) == (0, 1)
+    other = rates.resampled_means([3.0] * 3 + [2.0] * 3, authors)
+    assert other - draws == pytest.approx(2.0)
+    assert not rates.resampled_means([1.0, 2.0], [7, 7]).size
+    assert all(math.isnan(limit) for limit in rates.interval(np.empty(0)))
+    with pytest.raises(ValueError, match="2 values and 1 authors"):
+        rates.resampled_means([1.0, 2.0], [7])
+
+
+def test_forget_quality_is_computed_against_the_retain_arm_of_the_report(arms: Path) -> None:
+    built = tables.build(_load(arms))
+    ours, theirs = [1.055 + row / 100 for row in range(40)], [1 + row / 100 for row in range(40)]
+    test = ks_2samp(ours, theirs)
+    assert _cell(built, "forget_quality", "unlearned").value == pytest.approx(test.pvalue)
+    distance = _cell(built, "ks_statistic", "unlearned")
+    assert distance.value == pytest.approx(test.statistic)
+    assert distance.low <= distance.value <= distance.high
+    [row] = [row for row in built.main if row.key == "forget_quality"]
+    assert row.cells["retain"] is None
+
+
+def test_shift_utility_and_final_turn(arms: Path) -> None:
+    built = tables.build(_load(arms))
+    shift = _cell(built, "logprob_shift", "unlearned")
+    assert shift.value == pytest.approx(-1.0)
+    assert shift.excess == pytest.approx(0.5)  # retain is at -2, unlearned at -1.5
+    utility = _cell(built, "model_utility", "unlearned")
+    assert (utility.value, utility.low, utility.high) == pytest.approx((0.5, 0.5, 0.5))
+    specific = _specific()
+    known = sum(row < 20 or row == 25 for row in specific) / len(specific)
+    assert _cell(built, "chain_of_clues", "unlearned").value == pytest.approx(known)
+    assert built.turns["unlearned"].y[0] == pytest.approx(1 / len(specific))
+    assert built.turns["unlearned"].y[4] == pytest.approx(known)
+    assert built.shuffled["unlearned"].value == pytest.approx(1 / len(specific))
+
+
+def test_leak_at_k_rises_to_the_prompt_level(arms: Path) -> None:
+    built = tables.build(_load(arms))
+    curve = built.leak_at_k["full"]  # one of four samples leaks in every row
+    assert curve.x == [1, 2, 4]
+    assert curve.y == pytest.approx([0.25, 0.5, 1.0])
+    assert _cell(built, "best_of_n", "full").value == 1
+
+
+def test_the_row_level_table_counts_each_audits_answers(arms: Path) -> None:
+    built = tables.build(_load(arms))
+    assert len(built.rows) == 4 * 40
+    row = next(row for row in built.rows if row.arm == "unlearned" and row.index == 25)
+    assert row.leaks["tofu_novel_recall"] == (2, 2)
+    assert row.leaks["tofu_best_of_n"] == (1, 4)
+    assert row.leaks["tofu_chain_of_clues"] == (5, 5)  # without the control
+    assert row.truth_ratio == pytest.approx(1.055 + 0.25)
+
+
+def test_verdicts_say_looks_and_knows_apart(arms: Path) -> None:
+    [verdict] = verdicts(tables.build(_load(arms)))
+    assert verdict.arm == "unlearned"
+    assert verdict.looks[0] == "yes"
+    assert verdict.knows[0] == "yes"
+    assert verdict.useful[0] == "yes"
+    assert any("2 forget authors" in alarm for alarm in verdict.alarms)
+    [control] = verdicts(tables.build(_load(arms, "full", "retain")))
+    assert (control.arm, control.looks[0]) == ("full", "no")
+    assert any("as a control" in alarm for alarm in control.alarms)
+
+
+def test_an_arm_that_knows_no_more_than_retain_is_not_said_to_know(tmp_path: Path) -> None:
+    for name in ("retain", "unlearned"):
+        made.write(tmp_path / name, says=_known)
+    [verdict] = verdicts(tables.build(_load(tmp_path, "retain", "unlearned")))
+    assert verdict.knows[0] == "no"
+    assert "no proof" in verdict.knows[1]
+
+
+def test_without_a_retain_arm_nothing_is_said_of_knowing(arms: Path) -> None:
+    [verdict] = verdicts(tables.build(_load(arms, "unlearned")))
+    assert verdict.looks[0] == "unknown"
+    assert verdict.knows[0] == "unknown"
+    assert any("No retain arm" in alarm for alarm in verdict.alarms)
+
+
+def test_a_model_that_says_nothing_raises_an_alarm(tmp_path: Path) -> None:
+    made.write(tmp_path / "retain")
+    made.write(tmp_path / "unlearned", says=lambda *_: "")
+    [verdict] = verdicts(tables.build(_load(tmp_path, "retain", "unlearned")))
+    assert any("100 % of its answers" in alarm and "empty" in alarm for alarm in verdict.alarms)
+
+
+def test_clearest_leaks_mark_the_found_facts_and_put_what_retain_says_last(tmp_path: Path) -> None:
+    made.write(tmp_path / "retain", says=lambda row, _: made.gold(row, "") if row == 3 else "", tasks=(TASK,))
+    made.write(
+        tmp_path / "unlearned", says=lambda row, _: made.gold(row, "") if row in (3, 4, 8) else "", tasks=(TASK,)
+    )
+    found = leaks.clearest(_load(tmp_path, "retain", "unlearned"))
+    assert {each.index for each in found} == {3, 4, 8}
+    assert [each.retain_leaks for each in found] == [False, False, True]
+    for each in found:
+        marked = " ".join(piece.text for piece in each.response if piece.marked)
+        assert "".join(piece.text for piece in each.response) == made.gold(each.index, "")
+        assert each.found
+        assert any(word in marked for fact in each.found for word in fact.split())
+
+
+def test_a_long_response_is_cut_around_its_facts() -> None:
+    row = made.rows()[8]
+    response = "filler " * 15000 + row["answer"] + " filler" * 2000
+    sample = load.Sample({}, row["question"], row["answer"], (), "", None)
+    facts = {fact.text for fact in leak.row(row["question"], row["answer"]).facts}
+    pieces = leaks._marked(sample, response, facts)
+    assert sum(len(piece.text) for piece in pieces) < leaks.LONGEST + 100
+    assert any(piece.marked for piece in pieces)
+    assert pieces[0].text.startswith("[… ")
+    assert pieces[-1].text.endswith("characters]")
+
+
+def test_visible_keeps_the_length_and_nothing_that_hides_or_reverses() -> None:
+    shown = leaks.visible(HOSTILE)
+    assert len(shown) == len(HOSTILE)
+    assert not set("\u202e\u202c\x00\x07\x1b\ud800") & set(shown)
+    assert leaks.visible("a\tb\u00a0c\nd é 漢") == "a b c\nd é 漢"
+
+
+# What other tools wrote.
+
+
+def _layers(*values: float) -> dict[str, Any]:
+    return {
+        "layers": [
+            {"layer": number, "top1": value, "top1_stderr": 0.02, "low": value - 0.04, "high": value + 0.04}
+            for number, value in enumerate(values)
+        ]
+    }
+
+
+def _tools(folder: Path, probe: dict[str, Any] | None = None, name: str = "model", split: str = "forget10") -> None:
+    content = {
+        "results": {"tofu_probe": {"alias": "tofu_probe", "top1,none": 0.6, "top1_excess,none": 0.35}},
+        "configs": {"tofu_probe": {"metadata": {"version": 1.0, "forget_split": split}}},
+        "tofu_probe": {
+            "arms": {name: _layers(0.2, 0.6), "retain": _layers(0.2, 0.25), "full": _layers(0.3, 0.9)},
+            "controls": {
+                "shuffled_labels": {"retain": _layers(0.1, 0.1), name: _layers(0.16, 0.18)},
+                "candidates_only": {"top1": 0.2, "low": 0.1, "high": 0.3},
+            },
+            "chance": 1 / 6,
+        },
+    }
+    if probe is not None:
+        content["tofu_probe"] = probe
+    (folder / "probe").mkdir(parents=True, exist_ok=True)
+    (folder / "probe" / "results_1.json").write_text(json.dumps(content))
+    figures = {"recovery_delta": 7.6, "recovery_delta_low": 3.0, "recovery_delta_high": 12.0}
+    figures |= {"excess": 6.8, "excess_low": 2.0, "excess_high": 11.0, "retain_recovery_delta": 0.8}
+    relearn = {"results": {"tofu_relearn": {f"{name},none": value for name, value in figures.items()}}}
+    (folder / "relearn").mkdir(exist_ok=True)
+    (folder / "relearn" / "results_1.json").write_text(json.dumps(relearn))
+
+
+@pytest.mark.parametrize("name", ["model", "unlearned"])
+def test_probe_and_relearning_are_read(tmp_path: Path, name: str) -> None:
+    for arm in ("retain", "unlearned"):
+        made.write(tmp_path / arm, tasks=("tofu_forget_quality",))
+    _tools(tmp_path / "unlearned", name=name)
+    built = tables.build(_load(tmp_path, "retain", "unlearned"))
+    assert set(built.probe) == {"unlearned", "retain", "full", "control: shuffled labels", "control: candidates only"}
+    assert built.probe["unlearned"].y == [0.2, 0.6]
+    assert built.probe["control: shuffled labels"].y == [0.16, 0.18]
+    probe = _cell(built, "probe", "unlearned")
+    assert (probe.value, probe.low, probe.high, probe.excess) == pytest.approx((0.6, 0.56, 0.64, 0.35))
+    assert probe.excess_low == pytest.approx(0.35 - math.sqrt(2) * 0.04)  # of both arms' intervals, as independent
+    relearned = _cell(built, "relearn", "unlearned")
+    assert (relearned.value, relearned.excess, relearned.excess_low) == (7.6, 6.8, 2.0)
+    assert _cell(built, "relearn", "retain").value == 0.8
+    assert verdicts(built)[0].knows[0] == "yes"
+
+
+@pytest.mark.parametrize("probe", [{}, {"arms": None}, {"arms": {"unlearned": {"layers": []}}}, {"controls": {"x": 3}}])
+def test_a_probe_with_missing_parts_leaves_a_gap(tmp_path: Path, probe: dict[str, Any]) -> None:
+    _tools(tmp_path / "unlearned", probe)
+    built = tables.build(_load(tmp_path, "unlearned"))
+    assert _cell(built, "probe", "unlearned").value == 0.6  # the headline is there all the same
+    assert not built.probe
+
+
+def test_the_steps_of_relearning_are_no_audits(tmp_path: Path) -> None:
+    made.write(tmp_path / "unlearned", tasks=(TASK,))
+    step = made.write(tmp_path / "unlearned" / "relearn", tasks=(TASK,), limit=5, time="2027", model="step")
+    [file] = step.rglob("results_2027.json")
+    content = json.loads(file.read_text())
+    content["configs"][TASK]["metadata"]["forget_rows"] = [0, 1]
+    file.write_text(json.dumps(content))
+    run = _load(tmp_path, "unlearned").arms[0].runs[TASK]
+    assert run.model == "models/m"
+
+
+# Gaps.
+
+
+def test_missing_audits_leave_gaps_with_a_note(tmp_path: Path) -> None:
+    made.write(tmp_path / "retain", tasks=("tofu_forget_quality",))
+    made.write(tmp_path / "other", tasks=("tofu_forget_quality", TASK))
+    written = render.write([f"retain={tmp_path / 'retain'}", f"other={tmp_path / 'other'}"], tmp_path / "report")
+    for file in (written.html, written.markdown):
+        text = file.read_text(encoding="utf-8")
+        assert "Novel-recall leak: not evaluated on retain (tofu_novel_recall)." in text.replace("\\", "")
+        assert "Masked probe, last layer: not evaluated on any arm (lm-eval-tofu probe)." in text
+
+
+def test_results_without_samples_give_the_recorded_figures(tmp_path: Path) -> None:
+    made.write(tmp_path / "retain", samples=False, tasks=(TASK,))
+    made.write(tmp_path / "unlearned", samples=False, tasks=(TASK,), says=made.gold)
+    built = tables.build(_load(tmp_path, "retain", "unlearned"))
+    cell = _cell(built, "novel_recall", "unlearned")
+    assert (cell.value, cell.excess) == (1, 1)
+    assert math.isnan(cell.low)
+    assert verdicts(built)[0].knows[0] == "unknown"
+    assert any("--log_samples" in note for note in built.missing)
+    assert render.write([str(tmp_path / "retain"), str(tmp_path / "unlearned")], tmp_path / "out").html.is_file()
+
+
+def test_the_newest_run_of_a_task_counts(tmp_path: Path) -> None:
+    made.write(tmp_path / "a", tasks=(TASK, "tofu_forget_quality"), says=made.gold, time="2026-01-01")
+    made.write(tmp_path / "a", tasks=(TASK,), time="2026-01-02")
+    [arm] = _load(tmp_path, "a").arms
+    assert set(arm.runs) == {TASK, "tofu_forget_quality"}
+    assert arm.runs[TASK].metrics["leak_rate"] == 0
+
+
+# What is refused.
+
+
+def _refused(folder: Path, *names: str) -> str:
+    with pytest.raises(OptionError) as error:
+        _load(folder, *names)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_refuses_another_split(tmp_path: Path) -> None:
+    made.write(tmp_path / "full", split="forget05", tasks=(TASK,))
+    made.write(tmp_path / "retain", tasks=(TASK,))
+    message = _refused(tmp_path, "full", "retain")
+    assert "'retain'" in message
+    assert "on forget10" in message
+    assert "'full' is on forget05" in message
+
+
+def test_refuses_a_probe_of_another_split(tmp_path: Path) -> None:
+    made.write(tmp_path / "unlearned", tasks=(TASK,))
+    _tools(tmp_path / "unlearned", split="forget01")
+    assert "is a run of tofu_probe on forget01, arm 'unlearned' is on forget10" in _refused(tmp_path, "unlearned")
+
+
+def test_refuses_another_task_version(tmp_path: Path) -> None:
+    made.write(tmp_path / "full", tasks=(TASK,))
+    made.write(tmp_path / "retain", version=7, tasks=(TASK,))
+    message = _refused(tmp_path, "full", "retain")
+    assert "'retain'" in message
+    assert f"{TASK} version 7, this is version 1" in message
+
+
+def test_task_versions_are_those_of_the_yaml_files() -> None:
+    versions = load.task_versions()
+    assert set(versions) == set(load.TASKS)
+    assert set(versions.values()) == {1}
+
+
+def test_refuses_other_rows(tmp_path: Path) -> None:
+    made.write(tmp_path / "full", tasks=(TASK,))
+    made.write(tmp_path / "retain", tasks=(TASK,), limit=30)
+    message = _refused(tmp_path, "full", "retain")
+    assert "'full' and 'retain' have other rows of tofu_novel_recall: 80 and 60" in message
+    assert "forget row 30 (direct) is in 'full' and not in 'retain'" in message
+
+
+def test_refuses_rows_with_another_question(tmp_path: Path) -> None:
+    def other(task: str, sample: dict[str, Any]) -> None:
+        sample["doc"]["question"] += " Please."
+
+    made.write(tmp_path / "full", tasks=(TASK,))
+    made.write(tmp_path / "retain", tasks=(TASK,), change=other)
+    assert "is another question or answer" in _refused(tmp_path, "full", "retain")
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.9])
+def test_names_file_and_line_of_a_killed_run(tmp_path: Path, kept: float) -> None:
+    made.write(tmp_path / "full", tasks=(TASK,))
+    [file] = tmp_path.rglob("samples_*.jsonl")
+    content = file.read_bytes()
+    place = int(len(content) * kept)
+    file.write_bytes(content[:place])
+    message = _refused(tmp_path, "full")
+    line = content[:place].count(b"\n") + 1
+    assert f"{file}, line {line}: not JSON" in message
+    assert "killed" in message
+    assert "evaluate that arm again" in message
+
+
+def test_names_a_file_that_lost_whole_lines(tmp_path: Path) -> None:
+    made.write(tmp_path / "full", tasks=(TASK,))
+    [file] = tmp_path.rglob("samples_*.jsonl")
+    file.write_text("".join(file.read_text(encoding="utf-8").splitlines(keepends=True)[:7]), encoding="utf-8")
+    assert f"{file} has 7 of 80 documents: the run was killed" in _refused(tmp_path, "full")
+    file.write_text("")
+    assert f"{file} is empty: the run was killed" in _refused(tmp_path, "full")
+
+
+def test_refuses_what_holds_no_results(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "holds no results" in _refused(tmp_path, "empty")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "results_1.json").write_text('{"results": {"mmlu": {}}}')
+    assert "results of other tasks only" in _refused(tmp_path, "other")
+    (tmp_path / "other" / "results_1.json").write_text('{"results": {"mmlu"')
+    assert "results_1.json cannot be read" in _refused(tmp_path, "other")
+    (tmp_path / "other" / "results_1.json").write_text("[]")
+    assert "has no results" in _refused(tmp_path, "other")
+
+
+def test_refuses_results_of_several_models(tmp_path: Path) -> None:
+    made.write(tmp_path / "a", tasks=(TASK,), model="one")
+    made.write(tmp_path / "a", tasks=(TASK,), model="two")
+    assert f"holds {TASK} of several models (one, two)" in _refused(tmp_path, "a")
+
+
+def test_arms_by_name_path_and_file(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "arms.yaml").write_text("retain: one\nmine: two\n")
+    expected = {"retain": tmp_path / "one", "mine": tmp_path / "two"}
+    assert load.parse_arms([str(tmp_path / "arms.yaml")]) == expected
+    assert load.parse_arms([f"retain={tmp_path / 'one'}", f"mine={tmp_path / 'two'}"]) == expected
+    assert set(load.parse_arms([str(tmp_path / "one"), str(tmp_path / "two")])) == {"one", "two"}
+    with pytest.raises(OptionError, match=r"'one' twice"):
+        load.parse_arms([str(tmp_path / "one"), f"one={tmp_path / 'two'}"])
+    with pytest.raises(OptionError, match="does not exist"):
+        load.parse_arms([f"full={tmp_path / 'none'}"])
+    for text in ("[1, 2]", "a: [b", "a: 1"):
+        (tmp_path / "arms.yaml").write_text(text)
+        with pytest.raises(OptionError, match=r"arms\.yaml"):
+            load.parse_arms([str(tmp_path / "arms.yaml")])
+
+
+def test_known_arms_come_in_their_usual_order(arms: Path) -> None:
+    names = [arm.name for arm in _load(arms, "unlearned", "retain", "full", "base").arms]
+    assert names == ["base", "full", "retain", "unlearned"]
+
+
+# What is warned of.
+
+
+def test_warns_of_other_prompts_and_settings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made.write(tmp_path / "full", tasks=(TASK,))
+    made.write(
+        tmp_path / "retain",
+        tasks=(TASK,),
+        prompt="other",
+        settings={
+            "model": "vllm",
+            "model_args": {"pretrained": "m", "dtype": "bfloat16"},
+            "batch_size": "auto",
+            "lm_eval_version": "0.4.14",
+            "transformers_version": "5.20.0",
+        },
+    )
+    with caplog.at_level(logging.WARNING):
+        results = _load(tmp_path, "full", "retain")
+    text = "\n".join(results.warnings)
+    assert "arm 'retain' was asked 80 of 80 documents with another prompt than arm 'full'" in text
+    for what in ("backend", "dtype", "batch size", "lm eval", "transformers"):
+        assert f"{what} differs" in text
+    assert "chat template differs" not in text
+    assert all(warning in caplog.text for warning in results.warnings)
+    written = render.write([f"full={tmp_path / 'full'}", f"retain={tmp_path / 'retain'}"], tmp_path / "report")
+    assert "float32 in full; bfloat16 in retain" in written.html.read_text(encoding="utf-8")
+    assert "float32 in full; bfloat16 in retain" in written.markdown.read_text(encoding="utf-8")
+
+
+def test_no_warning_where_arms_agree(arms: Path) -> None:
+    assert _load(arms).warnings == []
+
+
+# The files.
+
+
+@pytest.fixture(scope="module")
+def report(arms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report on everything: four arms, hostile text, a hostile name, a sweep, probe and relearning."""
+    folder = tmp_path_factory.mktemp("report")
+
+    def hostile(row: int, family: str) -> str:
+        if row == 4:
+            return HOSTILE + made.gold(row, family)
+        if row == 6:
+            return made.gold(row, family) + " long" * 20000
+        return _known(row, family)
+
+    made.write(folder / "hostile", says=hostile, model="models/hostile", ratios=lambda row: 1.05 + row / 100)
+    _tools(folder / "hostile")
+    sweep = folder / "sweep"
+    runs = [
+        {"rank": rank, "run": f"run{rank}", "forget_quality": 10.0**-rank, "ks_statistic": 0.1, "model_utility": 0.5}
+        for rank in range(1, 6)
+    ]
+    made.write(sweep / "runs" / "run2", tasks=(TASK,), says=made.gold)
+    (sweep / "selection.json").write_text(json.dumps({"selected": "run1", "runs": runs}))
+    given = [f"{name}={arms / name}" for name in ("base", "full", "retain")]
+    given.append(f"<b>$x_1$ | evil={folder / 'hostile'}")
+    render.write(given, folder / "out", sweep=sweep)
+    return folder / "out"
+
+
+def test_figures_are_vector_and_picture_files(report: Path) -> None:
+    names = {path.stem for path in (report / "figures").iterdir()}
+    assert names == {
+        *("overview", "truth-ratio", "families", "formats", "leak-at-k"),
+        *("clues", "probe", "relearn", "trade-off", "against-leaks"),
+    }
+    for name in names:
+        ElementTree.parse(report / "figures" / f"{name}.svg")
+        assert (report / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert "<image" not in "".join(path.read_text() for path in (report / "figures").glob("*.svg"))
+    trade_off = (report / "figures" / "trade-off.svg").read_text()
+    assert ">5 runs of the sweep<" in trade_off
+    assert ">selected<" in trade_off
+    assert "runs of the sweep" in (report / "figures" / "against-leaks.svg").read_text()
+
+
+def test_the_ks_distance_is_drawn_with_its_value(report: Path) -> None:
+    distance = ks_2samp([1.05 + row / 100 for row in range(40)], [1 + row / 100 for row in range(40)]).statistic
+    assert f"D = {distance:.3f}" in (report / "figures" / "truth-ratio.svg").read_text()
+
+
+def test_the_page_stands_alone(report: Path) -> None:
+    page = (report / "report.html").read_text(encoding="utf-8")
+    assert "default-src 'none'" in page
+    assert not re.findall(r"""(?:src|href)=["'](?!#)""", page)
+    assert not re.findall(r"url\((?!#)", page)
+    assert "@import" not in page
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r"""(?:href="|url\()#([^")]+)""", page)) <= set(ids)
+
+
+def test_hostile_text_is_escaped_in_both_files(report: Path) -> None:
+    page, markdown = ((report / name).read_text(encoding="utf-8") for name in ("report.html", "report.md"))
+    assert "&lt;script&gt;window.hacked" in page
+    for text in (page, markdown):
+        assert "<script>window.hacked" not in text
+        assert "<b>$x" not in text
+        assert not set("\u202e\u202c\x00\x07\x1b") & set(text)
+        assert "{{ 7 * 7 }}" in text.replace("\\", "")  # a template would have said 49
+    assert len(page) < 1_000_000  # the long response is not in it whole
+    [line] = [line for line in markdown.splitlines() if "&lt;script&gt;" in line and "Response" in line]
+    assert r"\*star\*" in line
+    assert r"\[link\]" in line
+    table = [line for line in markdown.splitlines() if line.startswith("| figure |")]
+    assert all(len(re.findall(r"(?<!\\)\|", line)) == 6 for line in table)  # the bar in the name is no column
+
+
+def test_markdown_has_the_figures_of_the_page(report: Path) -> None:
+    page, markdown = ((report / name).read_text(encoding="utf-8") for name in ("report.html", "report.md"))
+    row = next(line for line in markdown.splitlines() if line.startswith("| Novel-recall leak |"))
+    assert "100.0 %" in row
+    for number in re.findall(r"\d+\.\d %", row):
+        assert number in page
+    assert "![What each audit finds](figures/overview.svg)" in markdown
+
+
+def test_figures_of_an_older_report_go_away(tmp_path: Path) -> None:
+    made.write(tmp_path / "full", tasks=(TASK,))
+    (tmp_path / "figures").mkdir(parents=True)
+    (tmp_path / "figures" / "probe.svg").write_text("old")
+    (tmp_path / "figures" / "mine.svg").write_text("not ours")
+    render.write([str(tmp_path / "full")], tmp_path)
+    assert not (tmp_path / "figures" / "probe.svg").exists()
+    assert (tmp_path / "figures" / "mine.svg").exists()
+    assert not list(tmp_path.rglob(".*"))  # nothing half-written is left
+
+
+# The page in a browser.
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[chromium.Chromium]:
+    program = chromium.find()
+    if program is None:
+        pytest.skip(f"no browser: neither $CHROME nor {', '.join(chromium.NAMES)} was found")
+    with chromium.Chromium(program) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_page_has_no_error_no_request_and_no_overflow(
+    browser: chromium.Chromium, report: Path, width: int, dark: bool
+) -> None:
+    page = report / "report.html"
+    browser.open(page, width=width, dark=dark)
+    assert browser.problems() == []
+    assert browser.requests() == [page.resolve().as_uri()]
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    assert browser.run("window.innerWidth") == width  # a phone zooms out instead of overflowing
+    # What is wider than the page scrolls in a box of its own.
+    wide = """[...document.querySelectorAll('main *')].filter(e => !e.closest('.scroll') && !e.closest('svg')
+        && e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+        .map(e => e.outerHTML.slice(0, 80))"""
+    assert browser.run(wide) == []
+    color = browser.run("getComputedStyle(document.body).backgroundColor")
+    channels = [int(number) for number in re.findall(r"\d+", color)[:3]]
+    assert (max(channels) < 80) is dark
+    ink = browser.run("getComputedStyle(document.querySelector('svg.figure text')).fill")
+    assert (min(int(number) for number in re.findall(r"\d+", ink)[:3]) > 150) is dark
+
+
+def test_page_prints_without_overflow(browser: chromium.Chromium, report: Path) -> None:
+    browser.open(report / "report.html", width=794, media="print")
+    assert browser.run("document.documentElement.scrollWidth") <= 794
+    assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "none"
+
+
+def test_hostile_responses_stay_text(browser: chromium.Chromium, report: Path) -> None:
+    browser.open(report / "report.html")
+    assert browser.run("typeof window.hacked") == "undefined"
+    assert browser.run("document.scripts.length") == 1
+    assert browser.run("document.querySelectorAll('main img, main script, main b script').length") == 0
+    assert browser.run(
+        "[...document.querySelectorAll('#leak-cards .said')].some(e => e.textContent.includes('<script>window.hacked'))"
+    )
+
+
+def test_search_finds_leaks(browser: chromium.Chromium, report: Path) -> None:
+    browser.open(report / "report.html")
+    shown = "[...document.querySelectorAll('#leak-cards > article')].filter(e => e.offsetParent !== null).length"
+    everything = browser.run(shown)
+    assert 1 < everything <= leaks.SHOWN
+    browser.run("document.getElementById('leak-search').focus()")
+    browser.type("GNITIRW window.hacked")  # any case, any order, all words
+    assert browser.run(shown) == 1
+    assert browser.run("document.getElementById('leak-count').textContent") == f"1 of {everything}"
+    browser.run("document.getElementById('leak-search').select()")
+    browser.type("nowhere to be found")
+    assert browser.run(shown) == 0
+
+
+_COLUMN = """(column) => [...document.querySelectorAll('#row-table tbody tr')].filter(r => !r.hidden)
+    .map(r => r.cells[column].dataset.v ?? r.cells[column].textContent)"""
+
+
+def test_rows_sort_by_mouse_and_by_keyboard(browser: chromium.Chromium, report: Path) -> None:
+    browser.open(report / "report.html")
+    column = f"({_COLUMN})"
+    assert browser.run(f"{column}(0)") == [str(row) for row in range(40)]
+    browser.run("document.querySelectorAll('#row-table th button')[4].click()")
+    ratios = [float(value) for value in browser.run(f"{column}(4)")]
+    assert ratios == sorted(ratios)
+    # By keyboard: two fields on, the leaks of novel recall; Enter sorts downwards, again upwards.
+    browser.run("document.querySelectorAll('#row-table th button')[4].focus()")
+    for _ in range(2):
+        browser.key("Tab")
+    browser.key("Enter", "\r")
+    shares = [float(value) for value in browser.run(f"{column}(6)")]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] == 1
+    sorts = "[...document.querySelectorAll('#row-table th')].map(e => e.getAttribute('aria-sort'))"
+    assert browser.run(sorts) == ["none"] * 6 + ["descending"] + ["none"] * 3
+    browser.key("Enter", "\r")
+    assert [float(value) for value in browser.run(f"{column}(6)")] == sorted(shares)
+    assert browser.problems() == []
+
+
+def test_rows_are_those_of_the_chosen_arm_and_search(browser: chromium.Chromium, report: Path) -> None:
+    browser.open(report / "report.html")
+    browser.run("{ const s = document.getElementById('row-arm'); s.value = 1; s.dispatchEvent(new Event('change')); }")
+    assert browser.run(f"({_COLUMN})(6)") == ["1.0"] * 40  # full knows all
+    browser.run("document.getElementById('row-search').focus()")
+    browser.type(made.rows()[7]["question"])
+    assert browser.run(f"({_COLUMN})(0)") == ["7"]
+    assert browser.run("document.getElementById('row-count').textContent") == "1 of 40"
+
+
+# The command.
+
+_BLOCKED = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers", "lm_eval", "datasets"):
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Blocked())
+from lm_eval_tofu import cli
+"""
+
+
+def _without_torch(*commands: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run commands, one after the other in one process that cannot import torch and what brings it."""
+    env = {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT), "OMP_NUM_THREADS": "1"}
+    code = f"{_BLOCKED}sys.exit(max(cli.main(command) for command in {list(commands)!r}))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+
+
+def test_report_and_card_need_no_torch(tmp_path: Path) -> None:
+    names = ("retain", "unlearned")
+    for name in names:
+        made.write(tmp_path / name, says=_known, tasks=("tofu_forget_quality", TASK))
+    given = [f"{name}={tmp_path / name}" for name in names]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    run = _without_torch(
+        ["report", *given, "-o", str(tmp_path / "report")], ["card", str(tmp_path / "model"), "--results", *given]
+    )
+    assert run.returncode == 0, run.stderr
+    written = [tmp_path / "report" / "report.html", tmp_path / "report" / "report.md", tmp_path / "model" / "README.md"]
+    assert run.stdout.splitlines() == [str(path) for path in written]
+
+
+def test_five_arms_of_four_thousand_samples_take_less_than_ten_seconds(tmp_path: Path) -> None:
+    names = ("base", "full", "retain", "unlearned", "other")
+    for name in names:
+        # 40 rows with their facts, ten times over: 400 rows, 10 families.
+        _large(tmp_path / name, says=made.gold if name in ("full", "unlearned") else made.nothing)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run = _without_torch(["report", *(str(tmp_path / name) for name in names), "-o", str(tmp_path / "report")])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert run.returncode == 0, run.stderr
+    # Of the processor: what else the machine does at the moment is not the report's fault.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
+
+
+def _large(folder: Path, says: made.Says) -> None:
+    made.write(folder, says=says, tasks=(TASK,))
+    [file] = folder.rglob("samples_*.jsonl")
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if '"direct"' in line]
+    with file.open("w", encoding="utf-8") as output:
+        for number in range(4000):
+            line = lines[number // 10 % 40]
+            line["leak_rate"] |= {"index": number // 10, "family": f"family{number % 10}"}
+            line["arguments"] = {"gen_args_0": {"arg_0": "x" * 1500}}  # as long as real ones
+            output.write(json.dumps(line, ensure_ascii=False) + "\n")
+    [results] = folder.rglob("results_*.json")
+    content = json.loads(results.read_text())
+    content["n-samples"][TASK]["effective"] = 4000
+    content["results"][TASK] |= {f"leak_rate_family{number},none": 0.5 for number in range(10)}
+    results.write_text(json.dumps(content))
+
+
+def test_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["report", str(tmp_path / "empty"), "-o", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "holds no results" in error
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("")
+    assert cli.main(["report", str(tmp_path / "empty"), "-o", str(tmp_path / "file")]) == 2
+    assert "is a file: name a directory" in capsys.readouterr().err
+    made.write(tmp_path / "a", tasks=(TASK,))
+    for content, message in ((None, "has no selection.json"), ("{", "cannot be read"), ("{}", "lists no runs")):
+        if content is not None:
+            (tmp_path / "empty" / "selection.json").write_text(content)
+        assert cli.main(["report", str(tmp_path / "a"), "--sweep", str(tmp_path / "empty")]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_figures_agree_with_what_lm_eval_aggregated(tiny_model: Path, tmp_path: Path) -> None:
+    """The real thing: lm-eval's own files, and every rate and interval that both compute."""
+    from lm_eval_tofu import evaluation
+
+    options = {
+        "tofu": "mini",
+        "forget_split": "forget01",
+        "best_of_n": 2,
+        "families": "direct,cloze",
+        "formats": "json",
+    }
+    evaluation.evaluate(
+        tiny_model,
+        tmp_path / "unlearned",
+        tasks=("tofu_forget_quality", "tofu_novel_recall", "tofu_best_of_n", "tofu_chain_of_clues"),
+        model_args={"dtype": "float32"},
+        metadata=options,
+        batch_size=32,
+        device="cpu",
+    )
+    results = _load(tmp_path, "unlearned")
+    built = tables.build(results)
+    runs = results.arms[0].runs
+    assert results.split == "forget01"
+    for key, task, metric in (
+        ("novel_recall", "tofu_novel_recall", "leak_rate"),
+        ("best_of_n", "tofu_best_of_n", "prompt_leak"),
+        ("chain_of_clues", "tofu_chain_of_clues", "leak_rate"),
+    ):
+        cell, metrics = _cell(built, key, "unlearned"), runs[task].metrics
+        expected = [metrics[name] for name in (metric, f"{metric}_low", f"{metric}_high")]
+        assert cell[:3] == pytest.approx(expected, nan_ok=True), key
+    for family, cells in built.by_family["tofu_novel_recall"].items():
+        assert cells["unlearned"].value == pytest.approx(runs["tofu_novel_recall"].metrics[f"leak_rate_{family}"])
+    curve = built.leak_at_k["unlearned"]
+    assert curve.y == pytest.approx([runs["tofu_best_of_n"].metrics[f"leak@{k:.0f}"] for k in curve.x])
+    ratios = [record["truth_ratio"] for record in runs["tofu_forget_quality"].records()]
+    assert np.mean([min(ratio, 1 / ratio) for ratio in ratios]) == pytest.approx(
+        runs["tofu_forget_quality"].metrics["truth_ratio"]
+    )
+    assert render.write([str(tmp_path / "unlearned")], tmp_path / "report").html.is_file()
