@@ -119,6 +119,13 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command.add_argument("sweep", type=Path, metavar="DIR", help="the sweep's directory")
     command.add_argument("--not-blind", action="store_true", help="although leak audits lie there; recorded")
     command.add_argument("--allow-missing", action="store_true", help="although runs have no results; recorded")
+
+    command = _add(commands, "relearn", "teach part of what was forgotten again, and see what else comes back", relearn)
+    if arguments[:1] == ["relearn"]:
+        _need("relearn", "torch", "accelerate")
+        from lm_eval_tofu.whitebox import relearn as relearning
+
+        relearning.add_arguments(command)
     return parser
 
 
@@ -309,6 +316,16 @@ def select(args: argparse.Namespace) -> int:
     selection = module.select(args.sweep, not_blind=args.not_blind, allow_missing=args.allow_missing)
     print("\n".join(module.table(selection)))
     print(f"written: {args.sweep / module.SELECTION_FILE}")
+    return 0
+
+
+def relearn(args: argparse.Namespace) -> int:
+    """Relearn parts of the forget split, and report what else comes back; see `lm_eval_tofu.whitebox.relearn`."""
+    from lm_eval_tofu.whitebox import relearn as module
+
+    file = module.run(args)
+    print("\n".join(module.table(file)))
+    print(f"written: {file}")
     return 0
 
 

@@ -12,20 +12,20 @@ def rate(leaked: Sequence[bool]) -> float:
 
 
 def rate_interval(
-    leaked: Sequence[bool],
+    leaked: Sequence[float],
     authors: Sequence[int],
     *,
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a rate that resamples authors, with all their responses.
+    """Percentile bootstrap interval of a rate, or of a mean, that resamples authors, with all their responses.
 
     Responses about one author share what the model knows of that author: resampling them one by one would give an
     interval that is far too narrow.
 
     Args:
-        leaked: Verdicts, shape (n,).
+        leaked: Verdicts, or whatever else of each response is to be averaged, shape (n,).
         authors: The author of each, shape (n,).
         level: Coverage, in (0, 1).
         resamples: Bootstrap samples.

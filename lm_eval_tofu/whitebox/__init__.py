@@ -1,0 +1,1 @@
+"""White-box audits: what a model's hidden states hold, and how fast it learns again."""
