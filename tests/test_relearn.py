@@ -442,13 +442,13 @@ def arms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "training": {"save_strategy": "no"},
     }
 
-    def learn(name: str, rows: Sequence[int]) -> str:
-        settings: dict[str, Any] = {"split": "full", "rows": tuple(rows), "epochs": 40, "learning_rate": 5e-3}
+    def learn(name: str, rows: Sequence[int], epochs: int) -> str:
+        settings: dict[str, Any] = {"split": "full", "rows": tuple(rows), "epochs": epochs, "learning_rate": 5e-3}
         return str(finetune(FinetuneConfig(from_scratch="nano", output=folder / name, **settings, **shared)))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nano, "preset", lambda: sizes)
-        full, retain = learn("full", range(360, 400)), learn("retain", range(20))
+        full, retain = learn("full", range(360, 400), 40), learn("retain", range(20), 15)
     npo: dict[str, Any] = {"forget_split": "forget10", "alpha": 0, "epochs": 4, "learning_rate": 1e-3, "warmup": 0}
     unlearned = str(unlearn(UnlearnConfig(model=full, output=folder / "npo", **npo, **shared)))
     tokenizer = nano.build_tokenizer(nano.corpus(tofu.resolve_source("mini")), sizes)

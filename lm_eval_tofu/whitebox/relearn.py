@@ -437,7 +437,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--epochs", _counts, "numbers of epochs to choose from, joined by commas"),
         ("--train-batch-size", int, "rows at a time in training"),
         ("--gradient-accumulation", int, "batches a step"),
-        ("--warmup", float, "linear warm-up, in epochs"),
+        ("--warmup", float, "linear warm-up, in epochs, at most half of them"),
         ("--seed", int, "of the folds and the training"),
         ("--dtype", str, f"of the training: one of {', '.join(DTYPES)}"),
         ("--backend", str, "for the answers: hf or vllm"),

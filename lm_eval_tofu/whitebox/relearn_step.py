@@ -47,7 +47,7 @@ class RelearnConfig:
         epochs: Passes over the training authors to choose from.
         train_batch_size: Rows at a time.
         gradient_accumulation: Batches a step.
-        warmup: Length of the linear warm-up, in epochs.
+        warmup: Length of the linear warm-up, in epochs; at most half of a run's epochs.
         seed: Of the folds, the rows' order and dropout.
         dtype: As in `lm_eval_tofu.unlearn.options.TrainingConfig`.
         training: Further fields of transformers' `TrainingArguments`, by their own names.
@@ -116,7 +116,8 @@ class RelearnConfig:
             learning_rate=job.lr,
             batch_size=self.train_batch_size,
             gradient_accumulation=self.gradient_accumulation,
-            warmup=min(self.warmup, job.epochs),
+            # A short run would otherwise never come near the rate that it is to try.
+            warmup=min(self.warmup, job.epochs / 2),
             seed=self.seed,
             apply_chat_template=self.apply_chat_template,
             system_prompt=self.system_prompt,
