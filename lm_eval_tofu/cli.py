@@ -140,6 +140,13 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         from lm_eval_tofu.report import card as cards
 
         cards.add_arguments(command)
+
+    command = _add(commands, "relearn", "teach part of what was forgotten again, and see what else comes back", relearn)
+    if arguments[:1] == ["relearn"]:
+        _need("relearn", "torch", "accelerate")
+        from lm_eval_tofu.whitebox import relearn as relearning
+
+        relearning.add_arguments(command)
     return parser
 
 
@@ -355,6 +362,16 @@ def card(args: argparse.Namespace) -> int:
     from lm_eval_tofu.report import card as module
 
     print(module.run(args))
+    return 0
+
+
+def relearn(args: argparse.Namespace) -> int:
+    """Relearn parts of the forget split, and report what else comes back; see `lm_eval_tofu.whitebox.relearn`."""
+    from lm_eval_tofu.whitebox import relearn as module
+
+    file = module.run(args)
+    print("\n".join(module.table(file)))
+    print(f"written: {file}")
     return 0
 
 

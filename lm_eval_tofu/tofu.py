@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -136,6 +136,45 @@ def load(config: str, source: Source) -> list[dict[str, Any]]:
     if config not in CONFIGS:
         raise OptionError(f"configuration {config!r} is unknown: use one of {', '.join(CONFIGS)}")
     return [copy.deepcopy(row) for row in _load(config, source)]
+
+
+def row_numbers(option: str, value: Any) -> tuple[int, ...]:
+    """The rows that an option names.
+
+    Args:
+        option: The option's name, for messages.
+        value: Whole numbers from 0 in a list, or a text of numbers and ranges: `0-19,40` is the first author and one
+            row more.
+
+    Returns:
+        The numbers in rising order.
+
+    Raises:
+        OptionError: It names none, one twice, or something that is no number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | str | list | tuple):
+        raise OptionError(f"{option}={value!r} names no rows: give for example '0-19,40'")
+    parts = value if isinstance(value, list | tuple) else str(value).split(",")
+    numbers: list[int] = []
+    for part in parts:
+        first, dash, last = str(part).strip().partition("-")
+        if isinstance(part, bool) or not first.isdecimal() or not (last.isdecimal() if dash else True):
+            raise OptionError(f"{option}={value!r}: {part!r} is no row: give for example '0-19,40'")
+        numbers += range(int(first), int(last or first) + 1)
+    if not numbers or len(set(numbers)) < len(numbers):
+        what = "a row twice" if numbers else "no rows"
+        raise OptionError(f"{option}={value!r} names {what}: give for example '0-19,40'")
+    return tuple(sorted(numbers))
+
+
+def check_row_numbers(option: str, numbers: Sequence[int], config: str, rows: int) -> None:
+    """Check that a configuration has the rows that an option names.
+
+    Raises:
+        OptionError: It has fewer.
+    """
+    if numbers and max(numbers) >= rows:
+        raise OptionError(f"{option} names row {max(numbers)}, but {config} has {rows} rows: use 0 to {rows - 1}")
 
 
 def fingerprint(source: Source, config: str) -> str:

@@ -11,7 +11,7 @@ from lm_eval_tofu.unlearn import trial
 
 config_file, name = sys.argv[1:]
 folder = Path(name)
-threading.Thread(target=trial._die_with_the_worker, daemon=True).start()
+threading.Thread(target=trial.die_with_the_parent, daemon=True).start()
 point = json.loads((folder / "run.json").read_text())["point"]
 with (folder.parent.parent / "begun").open("a") as file:
     file.write(f"{folder.name} {os.getpid()}\n")

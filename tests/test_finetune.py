@@ -351,6 +351,37 @@ def test_a_loss_that_is_not_finite_is_an_error(config, monkeypatch):
     assert not config.output.exists()
 
 
+# Rows of a split
+
+
+def test_some_rows_of_a_split(config, monkeypatch):
+    seen = []
+
+    def encode(tokenizer, rows, *rest):
+        seen.extend(row["question"] for row in rows)
+        return encode_rows(tokenizer, rows, *rest)
+
+    monkeypatch.setattr("lm_eval_tofu.unlearn.data.encode_rows", encode)
+    output = finetune.finetune(replace(config, epochs=1, warmup=0, rows=(1, 4, 19)))
+    rows = tofu.load("forget05", tofu.resolve_source("mini"))
+    assert seen == [rows[number]["question"] for number in (1, 4, 19)]
+    record = json.loads((output / "training.json").read_text(encoding="utf-8"))
+    assert (record["examples"], record["options"]["rows"]) == (3, [1, 4, 19])
+    assert "3 rows of TOFU's `forget05`" in (output / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("rows", "split", "message"),
+    [
+        ((0, 20), "forget05", "--rows names row 20, but forget05 has 20 rows: use 0 to 19"),
+        ((0,), "forget05+forget01", "--rows belongs to one split"),
+    ],
+)
+def test_rows_that_are_not_there(config, rows, split, message):
+    with pytest.raises(OptionError, match=message):
+        finetune.finetune(replace(config, rows=rows, split=split))
+
+
 # Command line
 
 
@@ -368,7 +399,7 @@ def test_command_line_reaches_the_config(monkeypatch):
             *("--model", "M", "--split", "full", "--output", "O", "--tofu", "mini", "--epochs", "2"),
             *("--learning-rate", "2e-5", "--batch-size", "1", "--gradient-accumulation", "3", "--weight-decay", "0"),
             *("--warmup", "0.5", "--seed", "7", "--no-chat-template", "--system-prompt", "S", "--dtype", "float32"),
-            *("--overwrite", "--revision", "r"),
+            *("--overwrite", "--revision", "r", "--rows", "0-2,7"),
         )
     )
     assert code == 0
@@ -376,6 +407,7 @@ def test_command_line_reaches_the_config(monkeypatch):
         FinetuneConfig(
             model="M",
             split="full",
+            rows=(0, 1, 2, 7),
             output=Path("O"),
             tofu="mini",
             revision="r",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm_eval_tofu import tofu
-from lm_eval_tofu.errors import ReferenceRunError
+from lm_eval_tofu.errors import OptionError, ReferenceRunError
 from lm_eval_tofu.metrics import benchmark, leak, rates, text
 from lm_eval_tofu.metrics.facts import Tier
 from lm_eval_tofu.tasks import families, recognition
@@ -26,8 +26,27 @@ UTILITY_SETS = ("retain", "real_authors", "world_facts")
 
 
 def forget_rows(options: Options) -> list[Row]:
-    """The forget split with its paraphrased and perturbed answers."""
-    return _rows("forget", f"{options.forget_split}_perturbed", options)
+    """The forget split with its paraphrased and perturbed answers.
+
+    Raises:
+        OptionError: Some of its rows alone are asked for; these tasks compare whole splits with a reference.
+    """
+    if options.forget_rows is not None:
+        raise OptionError(
+            "forget_rows fits the leak audits only: leave it out, since tofu_forget_quality and tofu_answer_logprob "
+            "compare all rows of a split with a reference"
+        )
+    return _all_forget_rows(options)
+
+
+def _all_forget_rows(options: Options) -> list[Row]:
+    rows = _rows("forget", f"{options.forget_split}_perturbed", options)
+    tofu.check_row_numbers("forget_rows", options.forget_rows or (), options.forget_split, len(rows))
+    return rows
+
+
+def _is_asked(row: Row, options: Options) -> bool:
+    return options.forget_rows is None or row["index"] in options.forget_rows
 
 
 def utility_rows(options: Options) -> list[Row]:
@@ -62,10 +81,12 @@ def chain_of_clues_rows(options: Options) -> list[Row]:
 def recognition_rows(options: Options) -> list[Row]:
     """Every forget row with six options to choose from."""
     retain = tofu.load(tofu.retain_split(options.forget_split), options.source)
-    forget = forget_rows(options)
+    forget = _all_forget_rows(options)
     names = recognition.author_names(forget) + recognition.author_names(retain)
     rows, left_out = [], Counter[str]()
     for row in forget:
+        if not _is_asked(row, options):
+            continue
         for name in recognition.RECOGNITION:
             choice = recognition.ask(name, row, names)
             if choice is None:
@@ -83,9 +104,12 @@ def _asked_rows(group: str, names: Sequence[str], options: Options) -> list[Row]
     retain_split = tofu.retain_split(options.forget_split)
     retain = tofu.load(retain_split, options.source)
     background = families.background_of(options.source, retain_split)
-    forget = forget_rows(options)
+    # All of them: what an author's other rows say can be part of a prompt.
+    forget = _all_forget_rows(options)
     rows, left_out = [], Counter[str]()
     for row in forget:
+        if not _is_asked(row, options):
+            continue
         for name in names:
             if group == "chain_of_clues":
                 asked = families.ask_with_clues(name, row, forget, retain, background)

@@ -8,7 +8,7 @@ from typing import Any
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics.benchmark import EPS
 from lm_eval_tofu.tasks import families
-from lm_eval_tofu.tofu import Source, resolve_source, retain_split
+from lm_eval_tofu.tofu import Source, resolve_source, retain_split, row_numbers
 
 _OURS = ("tofu", "forget", "retain_", "full_", "truth_ratio", "famil", "formats", "best_of_n")
 """How keys begin that can only be meant for us: lm-eval puts the model's arguments into the same mapping."""
@@ -31,6 +31,8 @@ class Options:
         best_of_n_temperature: Their temperature.
         best_of_n_top_p: Their nucleus.
         best_of_n_prompts: The prompt family that is sampled.
+        forget_rows: Rows of the forget split that the leak audits ask for, as `lm_eval_tofu.tofu.row_numbers` takes
+            them. None: all.
     """
 
     forget_split: str = "forget10"
@@ -45,6 +47,7 @@ class Options:
     best_of_n_temperature: float = 1.0
     best_of_n_top_p: float = 1.0
     best_of_n_prompts: str = "direct"
+    forget_rows: tuple[int, ...] | None = None
 
     @property
     def source(self) -> Source:
@@ -70,6 +73,8 @@ class Options:
         for name, known in (("families", families.NOVEL_RECALL), ("formats", families.FORMAT_SHIFT)):
             if name in values:
                 values[name] = families.chosen(name, values[name], known)
+        if "forget_rows" in values:
+            values["forget_rows"] = row_numbers("forget_rows", values["forget_rows"])
         options = cls(**values)
         retain_split(options.forget_split)
         eps = options.truth_ratio_eps

@@ -29,11 +29,13 @@ class FinetuneConfig(options.TrainingConfig):
         split: A configuration of TOFU, or several joined by `+`.
         model: Directory or hub name of the model to start from; exactly one of this and `from_scratch` is given.
         from_scratch: One of `FROM_SCRATCH`: a new, small model with a tokenizer of its own.
+        rows: Rows of the split to train on, from 0; None: all. With one split only.
     """
 
     split: str
     model: str | None = None
     from_scratch: str | None = None
+    rows: tuple[int, ...] | None = None
 
     @property
     def splits(self) -> list[str]:
@@ -59,6 +61,8 @@ class FinetuneConfig(options.TrainingConfig):
                 )
         if len(set(self.splits)) < len(self.splits):
             raise OptionError(f"--split {self.split!r} names a split twice: name each once and raise --epochs instead")
+        if self.rows is not None and len(self.splits) > 1:
+            raise OptionError(f"--rows belongs to one split, not to --split {self.split!r}: name one of them")
         options.TrainingConfig.check(self)
 
 
@@ -71,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start.add_argument("--model", metavar="M", help="directory or hub name of the model to start from")
     options.add_option(start, "--from-scratch", metavar="NAME", help=f"train a new model: {', '.join(FROM_SCRATCH)}")
     parser.add_argument("--split", required=True, help=f"{', '.join(SPLITS)}, or several joined by '+'")
+    parser.add_argument("--rows", metavar="ROWS", help="rows of the split, from 0, such as 0-19,40 (default: all)")
     options.add_shared_arguments(parser, FinetuneConfig(output=Path(), split=""))
     options.add_training_arguments(parser, TrainingArguments)
 
@@ -87,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
     from transformers import TrainingArguments
 
     values = options.shared_values(args, FinetuneConfig)
+    if args.rows is not None:
+        values["rows"] = tofu.row_numbers("--rows", args.rows)
     finetune(FinetuneConfig(**values, training=options.training_fields(args, TrainingArguments)))
     return 0
 
@@ -112,6 +119,9 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[Any] = ()) -> Path:
     source = tofu.resolve_source(config.tofu, config.revision)
     data = {split: tofu.fingerprint(source, split) for split in config.splits}
     rows = [row for split in config.splits for row in tofu.load(split, source)]
+    if config.rows is not None:
+        tofu.check_row_numbers("--rows", config.rows, config.split, len(rows))
+        rows = [rows[number] for number in config.rows]
     if config.model is not None:
         check_model(config.model)
 
@@ -170,13 +180,15 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[Any] = ()) -> Path:
 
 def _describe(folder: Path, config: FinetuneConfig) -> None:
     start = "from scratch" if config.model is None else f"from `{Path(config.model).name}`"
+    what = f"TOFU's `{config.split}`" if config.rows is None else f"{len(config.rows)} rows of TOFU's `{config.split}`"
     card.write(
         folder,
         title=config.output.name,
         model=config.model,
-        summary=f"TOFU's `{config.split}` learned {start} by supervised fine-tuning.",
+        summary=f"{what} learned {start} by supervised fine-tuning.",
         settings={
             "split": config.split,
+            **({} if config.rows is None else {"rows": len(config.rows)}),
             "epochs": config.epochs,
             "learning rate": config.learning_rate,
             "seed": config.seed,

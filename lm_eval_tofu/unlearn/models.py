@@ -7,8 +7,12 @@ from typing import Any
 from lm_eval_tofu.errors import OptionError, PromptError
 
 
-def check_model(model: str) -> None:
+def check_model(model: str, option: str = "--model") -> None:
     """Make sure that a model's directory exists, or that its hub name can be looked up, without loading anything.
+
+    Args:
+        model: Directory or hub name.
+        option: The option that named it, for messages.
 
     Raises:
         OptionError: It is no directory and cannot be on the hub, or only there while the hub is out of reach.
@@ -16,22 +20,27 @@ def check_model(model: str) -> None:
     folder = Path(os.path.expanduser(model))  # noqa: PTH111 - keeps a user that does not exist
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise OptionError(f"--model {model} has no config.json: name the directory that save_pretrained wrote")
+            raise OptionError(f"{option} {model} has no config.json: name the directory that save_pretrained wrote")
         return
     if model.count("/") > 1 or model.startswith((".", "/", "~")) or folder.exists():
-        raise OptionError(f"--model {model} is no directory: name a model's directory or its name on the hub")
+        raise OptionError(f"{option} {model} is no directory: name a model's directory or its name on the hub")
 
     from huggingface_hub import constants, try_to_load_from_cache
 
     if constants.HF_HUB_OFFLINE and not isinstance(try_to_load_from_cache(model, "config.json"), str):
         raise OptionError(
-            f"--model {model} is no directory, and not in the hub's cache while HF_HUB_OFFLINE is set: "
+            f"{option} {model} is no directory, and not in the hub's cache while HF_HUB_OFFLINE is set: "
             "name a local directory, or unset it"
         )
 
 
-def load_tokenizer(model: str, apply_chat_template: bool) -> tuple[Any, int | None]:
+def load_tokenizer(model: str, apply_chat_template: bool, option: str = "--model") -> tuple[Any, int | None]:
     """The tokenizer, and how many tokens the model can take (None: it does not say).
+
+    Args:
+        model: Directory or hub name.
+        apply_chat_template: Whether it must have a chat template.
+        option: The option that named the model, for messages.
 
     Raises:
         OptionError: It cannot be read.
@@ -45,10 +54,10 @@ def load_tokenizer(model: str, apply_chat_template: bool) -> tuple[Any, int | No
         tokenizer = AutoTokenizer.from_pretrained(model)
         context = getattr(AutoConfig.from_pretrained(model), "max_position_embeddings", None)
     except (OSError, ValueError) as error:
-        raise OptionError(f"--model {model} cannot be read ({first_line(error)}): check the name") from error
+        raise OptionError(f"{option} {model} cannot be read ({first_line(error)}): check the name") from error
     if apply_chat_template and not tokenizer.chat_template:
         raise PromptError(
-            f"--model {model}: its tokenizer has no chat template: give --no-chat-template to train on plain "
+            f"{option} {model}: its tokenizer has no chat template: give --no-chat-template to train on plain "
             "text, or save a template with the tokenizer"
         )
     return tokenizer, context

@@ -513,9 +513,7 @@ def _run_locked(config: SweepConfig, point: Point, folder: Path) -> dict[str, fl
             finally:
                 process.kill()
         if status != 0:
-            raise OptionError(
-                f"run {folder.name}: {_last_line(folder / LOG_FILE)} (the whole log: {folder / LOG_FILE})"
-            )
+            raise OptionError(f"run {folder.name}: {last_line(folder / LOG_FILE)} (the whole log: {folder / LOG_FILE})")
     metrics = read_metrics(results)
     seconds = (datetime.now(UTC) - started).total_seconds()
     write_json(record, {**json.loads(record.read_text(encoding="utf-8")), "seconds": seconds, "metrics": metrics})
@@ -547,7 +545,8 @@ def _drop_checkpoints(config: SweepConfig, states: Sequence[RunState], keep: str
         shutil.rmtree(config.run_folder(state.point) / "model", ignore_errors=True)
 
 
-def _last_line(path: Path) -> str:
+def last_line(path: Path) -> str:
+    """The last line of a process's log that says something."""
     # A progress bar goes on in its line, so what counts is behind its last carriage return.
     lines = path.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "it ended without a word")

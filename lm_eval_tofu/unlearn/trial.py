@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one point: arguments are the sweep's configuration file and the run's directory."""
     config_file, name = sys.argv[1:] if argv is None else argv
     config, folder = sweep.load_config(Path(config_file)), Path(name)
-    threading.Thread(target=_die_with_the_worker, daemon=True).start()
+    threading.Thread(target=die_with_the_parent, daemon=True).start()
     point = json.loads((folder / sweep.RUN_FILE).read_text(encoding="utf-8"))["point"]
     model = folder / "model"
     if not model.is_dir():
@@ -58,8 +58,8 @@ def arguments(config: sweep.SweepConfig, point: sweep.Point, output: Path) -> li
     return [text for name, value in options.items() if value is not None for text in (f"--{name}", str(value))]
 
 
-def _die_with_the_worker() -> None:
-    """End this process when the worker's end of standard input closes: alone it would train beside its successor."""
+def die_with_the_parent() -> None:
+    """End this process when the parent's end of standard input closes: alone it would train beside its successor."""
     # Not through sys.stdin, whose lock a thread at the end of the process would hold.
     while os.read(0, 1):
         pass

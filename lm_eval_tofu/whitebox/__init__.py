@@ -1,1 +1,1 @@
-"""Audits that look inside a model rather than ask it."""
+"""White-box audits: what a model's hidden states hold, and how fast it learns again."""

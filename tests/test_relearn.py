@@ -1,0 +1,495 @@
+"""Relearning: folds, arithmetic, resuming, refusals, and once for real on the miniature."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lm_eval_tofu import cli, tofu
+from lm_eval_tofu.errors import OptionError, PromptError, TofuError
+from lm_eval_tofu.metrics import recovery
+from lm_eval_tofu.metrics.recovery import Change, Score
+from lm_eval_tofu.tasks import hooks
+from lm_eval_tofu.tasks.options import Options
+from lm_eval_tofu.whitebox import relearn, relearn_step
+from lm_eval_tofu.whitebox.relearn import Fold, Trial, author_folds, inner_split
+from lm_eval_tofu.whitebox.relearn_step import Job, RelearnConfig, Setting
+
+# Folds
+
+
+@pytest.mark.parametrize(("authors", "folds"), [(20, 5), (10, 5), (2, 2), (7, 3), (5, 5)])
+def test_every_author_is_held_out_once_and_never_taught_in_that_fold(authors: int, folds: int) -> None:
+    made = author_folds(authors, folds, seed=3)
+    assert len(made) == folds
+    assert sorted(author for fold in made for author in fold.held_out) == list(range(authors))
+    for fold in made:
+        assert sorted(fold.train + fold.held_out) == list(range(authors))
+        assert len(fold.held_out) in (authors // folds, -(-authors // folds))
+
+
+def test_folds_depend_on_the_seed_alone() -> None:
+    assert author_folds(20, 5, seed=1) == author_folds(20, 5, seed=1) != author_folds(20, 5, seed=2)
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_the_inner_split_stays_within_the_training_authors_and_divides_no_author(number: int) -> None:
+    fold = author_folds(20, 5)[number]
+    taught, asked = inner_split(fold, 400, 5)
+    assert sorted(taught + asked) == relearn.rows_of(fold.train, 400)
+    assert not {row // 20 for row in taught} & {row // 20 for row in asked}
+    # A fifth of 16 authors, rounded.
+    assert len(asked) == 3 * 20
+
+
+def test_one_training_author_is_divided_by_rows() -> None:
+    taught, asked = inner_split(Fold((1,), (0,)), 40, 2)
+    assert sorted(taught + asked) == list(range(20, 40))
+    assert len(asked) == 10
+
+
+@pytest.mark.parametrize(
+    ("authors", "folds", "message"),
+    [
+        (1, 2, "no author folds are possible: the forget split has one author"),
+        (20, 1, "--folds 1 does not fit 20 authors: give 2 to 20"),
+        (2, 5, "--folds 5 does not fit 2 authors: give 2 to 2"),
+    ],
+)
+def test_impossible_folds(authors: int, folds: int, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        author_folds(authors, folds)
+
+
+# Arithmetic
+
+
+def change(row: int, leaked: tuple[bool, bool], specific: bool = True, rouge: tuple[float, float] = (0, 0)) -> Change:
+    return Change(row, "direct", row // 20, specific, leaked, rouge)
+
+
+def test_delta_excess_and_interval_by_hand() -> None:
+    """Three authors, two specific rows each; the seventh row is not specific and counts for ROUGE-L only.
+
+    Model: author 0 gains 2 of 2, author 1 gains 1 of 2, author 2 loses 1 of 2: (2 + 1 - 1) / 6 = 33.3 points.
+    Retain: author 0 gains 1, the others nothing: 1 / 6 = 16.7 points. Excess by row: (1 + 1 - 1) / 6 = 16.7 points.
+    A resample of three authors is at least (-1 * 3) / 6 and at most (2 * 3) / 6.
+    """
+    no, up, down = (False, False), (False, True), (True, False)
+    model = [change(*pair) for pair in zip((0, 1, 20, 21, 40, 41), (up, up, up, no, down, no), strict=True)]
+    model.append(change(42, up, specific=False, rouge=(0.1, 0.8)))
+    retain = [change(*pair) for pair in zip((41, 40, 21, 20, 1, 0), (no, no, no, no, no, up), strict=True)]
+    delta, theirs = recovery.recovery_delta(model), recovery.recovery_delta(retain)
+    excess = recovery.excess(model, retain)
+    assert delta.value == pytest.approx(100 * 2 / 6)
+    assert theirs.value == pytest.approx(100 / 6)
+    assert excess.value == pytest.approx(100 / 6)
+    # One draw in 27 is three times the same author: the 2.5 % quantiles lie on the extremes.
+    assert (delta.low, delta.high) == pytest.approx((-50, 100))
+    assert (theirs.low, theirs.high) == pytest.approx((0, 50))
+    # By author: 1, 1 and -1 of 2.
+    assert (excess.low, excess.high) == pytest.approx((-50, 50))
+    assert recovery.rouge_delta(model) == pytest.approx(0.7 / 7)
+    assert recovery.score(model, 0) == Score(pytest.approx(1 / 6), pytest.approx(0.1 / 7), 6)
+    assert recovery.score(model, 1) == Score(pytest.approx(3 / 6), pytest.approx(0.8 / 7), 6)
+
+
+def test_without_a_specific_row_there_is_no_figure() -> None:
+    rows = [change(row, (False, True), specific=False) for row in (0, 20)]
+    assert all(map(math.isnan, recovery.recovery_delta(rows)))
+    assert math.isnan(recovery.score(rows, 0).leak_rate)
+
+
+def test_arms_with_other_rows_have_no_excess() -> None:
+    with pytest.raises(ValueError, match="2 specific prompts"):
+        recovery.excess([change(0, (False, True))], [change(1, (False, True))])
+
+
+def trial(lr: float, leaks: tuple[float, float], rouge: tuple[float, float]) -> Trial:
+    return Trial(Setting(lr, 1), Score(leaks[0], rouge[0], 5), Score(leaks[1], rouge[1], 5))
+
+
+def test_the_setting_that_recovers_most_inside_is_chosen() -> None:
+    some, more = trial(1, (0.2, 0.3), (0, 0.9)), trial(2, (0.2, 0.5), (0, 0.1))
+    also = trial(3, (0.2, 0.5), (0, 0.2))
+    again = trial(4, (0.2, 0.5), (0, 0.2))
+    assert relearn.best([some, more]).lr == 2
+    assert relearn.best([some, more, also, again]).lr == 3
+    nothing = trial(5, (math.nan, math.nan), (0.5, 0.6))
+    assert relearn.best([nothing, trial(6, (math.nan, math.nan), (0.5, 0.7))]).lr == 6
+
+
+# Rows of a split
+
+
+@pytest.mark.parametrize(
+    ("value", "rows"), [("0-2,5", (0, 1, 2, 5)), (7, (7,)), ([3, 1], (1, 3)), ("4", (4,)), ((2,), (2,))]
+)
+def test_row_numbers(value: Any, rows: tuple[int, ...]) -> None:
+    assert tofu.row_numbers("forget_rows", value) == rows
+    assert Options.from_metadata({"forget_rows": value}).forget_rows == rows
+
+
+@pytest.mark.parametrize("value", ["", "a", "3-1", "1-", "-1", "1,1", "0-2,1", [], [True], [1.5], True, 1.5, [-1], {}])
+def test_bad_row_numbers(value: Any) -> None:
+    with pytest.raises(OptionError, match=r"forget_rows=.*names|forget_rows=.*is no row"):
+        Options.from_metadata({"forget_rows": value})
+
+
+def test_leak_audits_ask_for_the_rows_that_are_named() -> None:
+    whole = Options(tofu="mini")
+    some = replace(whole, forget_rows=(3, 25))
+    for rows in (hooks.novel_recall_rows, hooks.chain_of_clues_rows, hooks.recognition_rows):
+        named = [row for row in rows(whole) if row["index"] in (3, 25)]
+        # What was left out is counted over the rows that are asked for.
+        without = [{key: row[key] for key in row if key != "left_out"} for row in named]
+        assert [{key: row[key] for key in row if key != "left_out"} for row in rows(some)] == without
+        assert without
+    with pytest.raises(OptionError, match="forget_rows names row 40, but forget10 has 40 rows: use 0 to 39"):
+        hooks.novel_recall_rows(replace(whole, forget_rows=(0, 40)))
+
+
+def test_comparisons_with_a_reference_take_no_part_of_a_split() -> None:
+    with pytest.raises(OptionError, match="forget_rows fits the leak audits only"):
+        hooks.forget_rows(Options(tofu="mini", forget_rows=(0,)))
+
+
+# The run, with a model and a training of paper
+
+
+class Paper:
+    """Stands in for training and scoring: tells what was asked for, and can be killed.
+
+    A model leaks nothing. Taught, the audited one gives even rows away (specific ones: all but multiples of 5), the
+    retain arm row 2 alone; the larger learning rate gives the better ROUGE-L recall.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+        self.jobs: list[Job] = []
+        self.killed_at = -1
+
+    def _tell(self, half: str, job: Job) -> None:
+        if len(self.calls) == self.killed_at:
+            raise KeyboardInterrupt
+        self.calls.append((half, "/".join(job.folder.parts[-3:])))
+
+    def train(self, config: RelearnConfig, job: Job) -> None:
+        self._tell("train", job)
+        self.jobs.append(job)
+        job.checkpoint.mkdir()
+
+    def score(self, config: RelearnConfig, job: Job) -> None:
+        self._tell("score", job)
+        assert job.checkpoint.is_dir() == bool(job.train)
+        lines = []
+        for row in job.scored:
+            leaked = bool(job.train) and (row % 2 == 0 if "retain" not in job.model else row == 2)
+            tier = "specific" if row % 5 else "gist"
+            record = {"index": row, "family": "direct", "tier": tier, "leaked": leaked, "generation": "a b"}
+            gold = "a b c d" if job.train and job.lr > 1e-3 else "a b c d e f g h"
+            lines.append(json.dumps({"leak_rate": record, "prompt_hash": f"h{row}", "doc": {"answer": gold}}))
+        folder = job.folder / "results" / "model"
+        folder.mkdir(parents=True)
+        (folder / "samples_tofu_novel_recall_x.jsonl").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def paper(monkeypatch: pytest.MonkeyPatch) -> Paper:
+    stand_in = Paper()
+    monkeypatch.setitem(relearn_step._HALVES, "train", stand_in.train)
+    monkeypatch.setitem(relearn_step._HALVES, "score", stand_in.score)
+    return stand_in
+
+
+@pytest.fixture
+def config(tiny_model: Path, tmp_path: Path) -> RelearnConfig:
+    shutil.copytree(tiny_model, tmp_path / "retain")
+    return RelearnConfig(
+        model=str(tiny_model),
+        retain=str(tmp_path / "retain"),
+        output=tmp_path / "out",
+        tofu="mini",
+        folds=2,
+        lrs=(2e-3, 1e-3),
+        epochs=(3,),
+    )
+
+
+def test_both_arms_in_every_fold(config: RelearnConfig, paper: Paper) -> None:
+    file = relearn.relearn(config)
+    content = json.loads(file.read_text())
+    figures = content["results"]["tofu_relearn"]
+    # 32 of 40 rows are specific; 16 of them are even.
+    assert figures["n,none"] == 32
+    assert figures["recovery_delta,none"] == pytest.approx(50)
+    assert (figures["recovery_delta_low,none"], figures["recovery_delta_high,none"]) == pytest.approx((50, 50))
+    assert figures["retain_recovery_delta,none"] == pytest.approx(100 / 32)
+    assert figures["excess,none"] == pytest.approx(50 - 100 / 32)
+    assert figures["excess_low,none"] == pytest.approx(50 - 100 / 16)
+    assert figures["excess_high,none"] == pytest.approx(50)
+    assert figures["rougeL_delta,none"] == figures["retain_rougeL_delta,none"] == pytest.approx(0.5 - 0.25)
+    assert content["configs"]["tofu_relearn"]["metadata"]["version"] == content["versions"]["tofu_relearn"] == 1.0
+
+    folds = content["tofu_relearn"]["folds"]
+    assert [(fold["arm"], fold["fold"]) for fold in folds] == [
+        (arm, number) for number in (0, 1) for arm in ("model", "retain")
+    ]
+    for arm in ("model", "retain"):
+        assert sorted(author for fold in folds if fold["arm"] == arm for author in fold["authors"]) == [0, 1]
+    # The ROUGE-L recall inside T decides here; the leaks are the same.
+    assert all((fold["lr"], fold["epochs"]) == (2e-3, 3) for fold in folds)
+    assert all([inner["lr"] for inner in fold["inner"]] == [1e-3, 2e-3] for fold in folds)
+    assert all(not set(job.train) & set(job.scored) for job in paper.jobs)
+
+    # Neither checkpoints nor lm-eval's results of single steps are left for others to find.
+    assert list(config.output.rglob("checkpoint")) == []
+    assert list(config.output.rglob("results_*.json")) == [file]
+    lines = "\n".join(relearn.table(file))
+    assert "recovery delta      +50.00 pp   95 % over authors: +50.00 to +50.00" in lines
+
+
+@pytest.mark.parametrize("killed_at", [0, 1, 2, 3, 4, 9, 21])
+def test_a_killed_run_does_only_what_is_missing(config: RelearnConfig, paper: Paper, killed_at: int) -> None:
+    paper.killed_at = killed_at
+    with pytest.raises(KeyboardInterrupt):
+        relearn.relearn(config)
+    assert list(config.output.glob("results_*.json")) == []
+    paper.killed_at = -1
+    relearn.relearn(config)
+    # Two arms: asked once as they are; in each of 2 folds two trials and the held-out authors, each taught and asked.
+    assert len(paper.calls) == len(set(paper.calls)) == 2 * (1 + 2 * 3 * 2)
+    calls = len(paper.calls)
+    relearn.relearn(config)
+    assert len(paper.calls) == calls
+    assert len(list(config.output.glob("results_*.json"))) == 1
+
+
+def test_a_single_setting_needs_no_trial(config: RelearnConfig, paper: Paper) -> None:
+    file = relearn.relearn(replace(config, lrs=(1e-3,), keep_checkpoints=True))
+    assert len(paper.calls) == 2 * (1 + 2 * 2)
+    assert all(fold["inner"] == [] for fold in json.loads(file.read_text())["tofu_relearn"]["folds"])
+    assert len(list(config.output.rglob("checkpoint"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seed": 1}, "--seed is 1, but was 0 in"),
+        ({"families": ("direct", "cloze")}, r"--families is \['direct', 'cloze'\], but was \['direct'\] in"),
+    ],
+)
+def test_a_run_goes_on_with_the_same_options_only(
+    config: RelearnConfig, paper: Paper, changed: dict[str, Any], message: str
+) -> None:
+    relearn.relearn(config)
+    with pytest.raises(OptionError, match=message):
+        relearn.relearn(replace(config, **changed))
+    relearn.relearn(replace(config, batch_size=3))
+
+
+def test_other_weights_under_the_same_name_are_noticed(config: RelearnConfig, paper: Paper) -> None:
+    from safetensors.torch import load_file, save_file
+
+    relearn.relearn(config)
+    weights = Path(config.retain) / "model.safetensors"
+    tensors = load_file(weights)
+    tensors[next(iter(tensors))] += 1
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(OptionError, match="was begun with other weights or data"):
+        relearn.relearn(config)
+
+
+def test_a_directory_of_something_else_is_left_alone(config: RelearnConfig, paper: Paper) -> None:
+    config.output.mkdir()
+    (config.output / "thesis.txt").touch()
+    with pytest.raises(OptionError, match="holds something else"):
+        relearn.relearn(config)
+
+
+def test_a_damaged_step_is_named(config: RelearnConfig, paper: Paper) -> None:
+    relearn.relearn(config)
+    (config.output / "retain" / "before" / "answers.json").write_text('{"answers": [')
+    with pytest.raises(OptionError, match=r"retain/before/answers.json cannot be read"):
+        relearn.relearn(config)
+
+
+def _without(path: Path, name: str) -> str:
+    for file in path.glob(name):
+        file.unlink()
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"model": "/nowhere"}, "--model /nowhere is no directory"),
+        ({"retain": "/nowhere"}, "--retain /nowhere is no directory"),
+        ({"forget_split": "forget05"}, "no author folds are possible: the forget split has one author"),
+        ({"forget_split": "forget20"}, "forget_split='forget20' is unknown"),
+        ({"folds": 1}, "--folds 1 holds nobody out: give 2 or more"),
+        ({"folds": 3}, "--folds 3 does not fit 2 authors: give 2 to 2"),
+        ({"families": ("telepathy",)}, "--families=.*'telepathy' is unknown: use direct"),
+        ({"lrs": (1e-3, 0.0)}, "--lrs 0.001,0.0: 0.0 is not above 0"),
+        ({"lrs": (math.nan,)}, "--lrs nan: nan is not above 0"),
+        ({"lrs": (1e-3, 1e-3)}, "--lrs 0.001,0.001 names a value twice"),
+        ({"epochs": (0,)}, "--epochs 0: 0 is less than 1"),
+        ({"epochs": ()}, "--epochs  names nothing"),
+        ({"train_batch_size": 0}, "--train-batch-size 0 is less than 1"),
+        ({"warmup": -1.0}, "--warmup -1.0 is below 0"),
+        ({"backend": "abacus"}, "--backend 'abacus' is unknown: use hf or vllm"),
+        ({"model_args": {"pretrained": "x"}}, "--model_args pretrained=x has no use here"),
+        ({"dtype": "int3"}, "--dtype 'int3' is unknown"),
+        ({"training": {"learning_rate": 1}}, "training: learning_rate is not passed on"),
+    ],
+)
+def test_bad_options(config: RelearnConfig, paper: Paper, changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message) as caught:
+        relearn.relearn(replace(config, **changed))
+    assert "\n" not in str(caught.value)
+    assert paper.calls == []
+    assert not config.output.exists()
+
+
+def test_the_same_model_twice(config: RelearnConfig) -> None:
+    with pytest.raises(OptionError, match="is --model too"):
+        relearn.relearn(replace(config, retain=config.model))
+
+
+@pytest.mark.parametrize(
+    ("missing", "error", "message"),
+    [
+        ("config.json", OptionError, "--retain .* has no config.json"),
+        ("*token*", OptionError, "--retain .* cannot be read"),
+        ("chat_template.jinja", PromptError, "--retain .*: its tokenizer has no chat template"),
+    ],
+)
+def test_an_incomplete_model(
+    config: RelearnConfig, paper: Paper, missing: str, error: type[TofuError], message: str
+) -> None:
+    _without(Path(config.retain), missing)
+    with pytest.raises(error, match=message):
+        relearn.relearn(config)
+    assert paper.calls == []
+
+
+def test_arms_that_are_asked_differently(config: RelearnConfig, paper: Paper, monkeypatch: pytest.MonkeyPatch) -> None:
+    def score(config: RelearnConfig, job: Job) -> None:
+        paper.score(config, job)
+        if "retain" in job.model:
+            [file] = (job.folder / "results").rglob("samples_*")
+            file.write_text(file.read_text().replace('"h7"', '"other"'))
+
+    monkeypatch.setitem(relearn_step._HALVES, "score", score)
+    with pytest.raises(OptionError, match=r"is asked row 7 \(direct\) with another prompt than --model"):
+        relearn.relearn(config)
+
+
+def test_with_vllm_a_step_is_a_process_of_its_own(config: RelearnConfig) -> None:
+    """The child is told what to do, finds that it cannot, and its reason comes back."""
+    child = replace(config, backend="vllm", training={"optim": "adamw_torch"})
+    relearn._begin(_made(child), relearn._recorded(child))
+    assert relearn_step.load_config(child.output / relearn_step.CONFIG_FILE) == child
+    job = Job("/nowhere", child.output / "model" / "fold0", [0], [1], 1e-3, 2)
+    with pytest.raises(OptionError, match=r"fold0: ERROR .*--model /nowhere is no directory.*the whole log: .*log.txt"):
+        relearn_step.answers(child, job)
+
+
+def _made(config: RelearnConfig) -> RelearnConfig:
+    config.output.mkdir()
+    return config
+
+
+def test_the_command_line(
+    config: RelearnConfig, paper: Paper, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["relearn", "--model", config.model, "--retain", config.retain, "--output", str(config.output)]
+    arguments += ["--tofu", "mini", "--lrs", "1e-3", "--epochs", "2"]
+    assert cli.main(arguments) == 2
+    assert "--folds 5 does not fit 2 authors: give 2 to 2" in capsys.readouterr().err
+    assert cli.main([*arguments, "--folds", "2", "--batch-size", "auto", "--model_args", "dtype=float32,x=1"]) == 0
+    out = capsys.readouterr().out
+    assert "recovery delta" in out
+    assert f"written: {config.output}" in out
+    with pytest.raises(SystemExit):
+        cli.main([*arguments, "--lrs", "fast"])
+    assert "'fast' is no list of numbers" in capsys.readouterr().err
+
+
+# For real
+
+
+@pytest.fixture(scope="module")
+def arms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A small model that knows the forget authors, one unlearned from it by NPO, a retain arm, and an untrained one."""
+    from lm_eval_tofu.unlearn import nano
+    from lm_eval_tofu.unlearn.finetune import FinetuneConfig, finetune
+    from lm_eval_tofu.unlearn.unlearning import UnlearnConfig, unlearn
+
+    sizes = replace(
+        nano.preset(), vocabulary=1024, context=512, hidden=64, feed_forward=176, heads=2, key_value_heads=2
+    )
+    folder = tmp_path_factory.mktemp("arms")
+    shared: dict[str, Any] = {
+        "tofu": "mini",
+        "batch_size": 8,
+        "gradient_accumulation": 1,
+        "training": {"save_strategy": "no"},
+    }
+
+    def learn(name: str, rows: Sequence[int], epochs: int) -> str:
+        settings: dict[str, Any] = {"split": "full", "rows": tuple(rows), "epochs": epochs, "learning_rate": 5e-3}
+        return str(finetune(FinetuneConfig(from_scratch="nano", output=folder / name, **settings, **shared)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nano, "preset", lambda: sizes)
+        full, retain = learn("full", range(360, 400), 40), learn("retain", range(20), 15)
+    npo: dict[str, Any] = {"forget_split": "forget10", "alpha": 0, "epochs": 4, "learning_rate": 1e-3, "warmup": 0}
+    unlearned = str(unlearn(UnlearnConfig(model=full, output=folder / "npo", **npo, **shared)))
+    tokenizer = nano.build_tokenizer(nano.corpus(tofu.resolve_source("mini")), sizes)
+    tokenizer.save_pretrained(folder / "untrained")
+    nano.build_model(tokenizer, sizes, seed=1).save_pretrained(folder / "untrained")
+    return {"npo": unlearned, "retain": retain, "untrained": str(folder / "untrained")}
+
+
+@pytest.mark.slow
+def test_an_unlearned_model_recovers_and_one_that_never_knew_does_not(
+    arms: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two authors, so the interval goes from the one to the other; it says how far they agree, and no more."""
+    config = RelearnConfig(
+        model=arms["npo"],
+        retain=arms["retain"],
+        output=tmp_path / "npo",
+        tofu="mini",
+        folds=2,
+        lrs=(1e-3,),
+        epochs=(5,),
+        train_batch_size=4,
+        gradient_accumulation=1,
+        device="cpu",
+        batch_size=64,
+        model_args={"dtype": "float32"},
+    )
+    figures = _figures(relearn.relearn(config))
+    assert figures("excess") >= figures("excess_low") > 0
+    assert figures("recovery_delta") > figures("retain_recovery_delta")
+    assert figures("rougeL_delta") > figures("retain_rougeL_delta")
+    assert figures("retain_recovery_delta_low") <= 0 <= figures("retain_recovery_delta_high")
+
+    # What the retain arm was taught and said is the same beside another model, so it need not be done again.
+    never = replace(config, model=arms["untrained"], output=tmp_path / "never")
+    relearn._begin(_made(never), relearn._recorded(never))
+    shutil.copytree(config.output / "retain", never.output / "retain")
+    figures = _figures(relearn.relearn(never))
+    assert figures("excess_low") <= 0 <= figures("excess_high")
+
+
+def _figures(file: Path) -> Callable[[str], float]:
+    content = json.loads(file.read_text())["results"]["tofu_relearn"]
+    return lambda name: content[f"{name},none"]
