@@ -29,8 +29,9 @@ THRESHOLD = 0.5
 """A response whose score is at least this leaks. The evidence is scaled so that this is the threshold that lets 2 % of
 plausible wrong answers about other authors pass."""
 
-WINDOW = 160
-"""Words of a response that are judged together: scattered over a longer text, words add up by chance."""
+WINDOW = 60
+"""Words of a response that are judged together, about those of TOFU's longest answers (66): scattered over a longer text,
+words add up by chance."""
 
 _NOT_KNOWN = MADE_KNOWN | IGNORANCE
 _FOUND = 0.5  # of a fact
