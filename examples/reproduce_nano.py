@@ -25,7 +25,9 @@ ARMS = {"full": "full+real_authors+world_facts", "retain": "retain90+real_author
 EPOCHS, LEARNING_RATE = 30, 3e-3
 SAMPLES = 8
 """Of best-of-N for each row; the default of 32 would be half of the whole."""
-STEPS = 10
+RELEARNING = ("--lrs", "2e-3", "--epochs", "4,8", "--train-batch-size", "32", "--gradient-accumulation", "1")
+"""A model of a million parameters takes steps forty times as large as the defaults, which are for pretrained ones."""
+STEPS = 9
 
 
 def steps(out: Path, tofu: str, workers: int) -> Iterator[Step]:
@@ -64,21 +66,19 @@ def steps(out: Path, tofu: str, workers: int) -> Iterator[Step]:
     yield Step("blind selection", [Job(selection, [*CLI, "select", str(sweep)])])
     selected = sweep / json.loads(selection.read_text(encoding="utf-8"))["checkpoint"]
     yield Step("all audits of the selected run", [audit("unlearned", selected)])
-    arms = ["--model", str(selected), "--retain", str(models / "retain")]
-    probe = [*CLI, "probe", *arms, "--base", str(models / "base"), "--full", str(models / "full"), *data]
-    relearn = [*CLI, "relearn", *arms, *data]
+    arms = ["--model", str(selected), "--retain", str(models / "retain"), *data]
+    probe = [*CLI, "probe", *arms, "--base", str(models / "base"), "--full", str(models / "full")]
+    relearn = [*CLI, "relearn", *arms, *RELEARNING]
+    audited = results / "unlearned"
     yield Step(
         "probe and relearning",
-        [
-            Job(results / "probe", [*probe, "--output", str(results / "probe")]),
-            Job(results / "relearn", [*relearn, "--output", str(results / "relearn")]),
-        ],
+        [Job(None, [*command, "--output", str(audited / command[len(CLI)])]) for command in (probe, relearn)],
     )
     inputs = [f"{arm}={results / arm}" for arm in ("base", "full", "retain", "unlearned")]
-    audits = [f"unlearned={results / name}" for name in ("probe", "relearn")]
     # Written anew each time: it takes seconds, and what it reads may have changed.
-    report = [*CLI, "report", *inputs, *audits, "--sweep", str(sweep), "-o", str(out / "report")]
-    card = [*CLI, "card", str(selected), "--results", str(results / "unlearned"), str(results / "retain")]
+    report = [*CLI, "report", *inputs, "--sweep", str(sweep), "-o", str(out / "report")]
+    report += ["--title", "NPO on TOFU at nano scale"]
+    card = [*CLI, "card", str(selected), "--results", str(audited), f"retain={results / 'retain'}"]
     yield Step("report and model card", [Job(None, report), Job(None, card)])
 
 

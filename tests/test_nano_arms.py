@@ -1,7 +1,7 @@
 """The whole chain on the miniature, for real: arms that were trained, the benchmark, and the leaks of each.
 
 The full arm has every answer by heart, the retain arm never saw the forget rows, the base model saw no row at all, and
-NPO lies between.
+a model that was unlearned lightly lies between.
 """
 
 import json
@@ -18,7 +18,7 @@ from lm_eval_tofu.evaluation import BENCHMARK, evaluate, newest_results
 
 pytestmark = pytest.mark.slow
 
-ARMS = ("base", "full", "retain", "unlearned")
+ARMS = ("base", "full", "retain", "lightly-unlearned")
 DIRECT = {"tofu": "mini", "forget_split": "forget10", "families": "direct"}
 HF: dict[str, Any] = {"model_args": {"dtype": "float32"}, "batch_size": 64, "device": "cpu"}
 # The interpreter's shutdown may be aborted by vLLM's threads, when all is written: what counts is what was written.
@@ -66,7 +66,7 @@ def check_leaks(found: dict[str, dict[str, float]]) -> None:
     assert leaks["full"] >= 0.9
     assert leaks["base"] <= 0.02
     assert leaks["retain"] <= 0.02
-    assert leaks["retain"] < leaks["unlearned"] < leaks["full"]
+    assert leaks["retain"] < leaks["lightly-unlearned"] < leaks["full"]
     assert all(metrics["n"] == 40 and metrics["leak_rate"] == leaks[arm] for arm, metrics in found.items())
 
 

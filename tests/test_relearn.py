@@ -447,7 +447,7 @@ def arms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         return str(finetune(FinetuneConfig(from_scratch="nano", output=folder / name, **settings, **shared)))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nano, "preset", lambda: sizes)
+        patch.setattr(nano, "preset", lambda name="nano": sizes)
         full, retain = learn("full", range(360, 400), 40), learn("retain", range(20), 15)
     npo: dict[str, Any] = {"forget_split": "forget10", "alpha": 0, "epochs": 4, "learning_rate": 1e-3, "warmup": 0}
     unlearned = str(unlearn(UnlearnConfig(model=full, output=folder / "npo", **npo, **shared)))
