@@ -30,8 +30,8 @@ THRESHOLD = 0.5
 plausible wrong answers about other authors pass."""
 
 WINDOW = 60
-"""Words of a response that are judged together, about those of TOFU's longest answers (66): scattered over a longer text,
-words add up by chance."""
+"""Words of a response that are judged together, about as many as TOFU's longest answer has (66): scattered over a
+longer text, words add up by chance."""
 
 _NOT_KNOWN = MADE_KNOWN | IGNORANCE
 _FOUND = 0.5  # of a fact
