@@ -137,7 +137,7 @@ def main() -> int:
         f"Python {platform.python_version()}, {packages}, float32; model {name}, data {args.tofu}, "
         f"{args.forget_split}, answers of at most {args.tokens} tokens; families {FAMILIES}, formats {FORMATS}."
     )
-    report = {"date and machine": note, "forms": reports}
+    report = {"date and machine": note, "samples": args.samples, "forms": reports}
     write(ROOT / "benchmarks" / "audit_throughput.json", json.dumps(report, indent=2) + "\n")
     document = ROOT / "docs" / "audits.md"
     before, marker, rest = document.read_text(encoding="utf-8").partition(BEGIN)

@@ -5,8 +5,8 @@
 The lists were written from, and the threshold fixed on, the responses about retain authors (`retain_*`): it is the one
 at which 2 % of plausible wrong answers pass. Those about forget authors (`forget_*`) check both; as their figures were
 in view while variants of the scorer were compared and settings chosen, and hand-labelled items were read, only
-responses about further authors make a clean test. Writes `benchmarks/scorer.json` and prints the table. One core, a few
-minutes.
+responses about further authors make a clean test. Writes `benchmarks/scorer.json` and the table in `docs/audits.md`,
+and prints more. One core, a few minutes.
 """
 
 import argparse
@@ -65,6 +65,8 @@ TARGETS = (
     Target("verdicts that flip between cut and uncut", "<= .01", lambda value: value <= 0.01),
 )
 SPEED = {"responses/s, row's facts cached": 20_000, "responses/s, from nothing": 2_000}
+
+BEGIN, END = "<!-- scorer:begin -->\n", "<!-- scorer:end -->"
 
 
 def auc(positive: Sequence[float], negative: Sequence[float]) -> float:
@@ -168,6 +170,19 @@ def table(retain: dict[str, float], forget: dict[str, float], rates: dict[str, f
     return "\n".join(lines)
 
 
+def document_table(figures: dict[str, dict[str, float]]) -> str:
+    """The Markdown table for the documentation: every target, and what is reached on the forget rows."""
+    lines = ["| | target | reached |", "|---|---|---|"]
+    for name, target, holds in TARGETS:
+        value = figures["forget"][name]
+        lines.append(f"| {name} | {target} | " + (f"{value:.4f} |" if holds(value) else f"**{value:.4f}**, missed |"))
+    for name, least in SPEED.items():
+        value = figures["speed"][name]
+        reached = f"{value:,.0f} |" if value >= least else f"**{value:,.0f}**, missed |"
+        lines.append(f"| {name} | >= {least:,} | {reached}")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Score, measure, print the table, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -190,6 +205,13 @@ def main() -> None:
         print(f"\nWords weighed by {name}:\n\n{table(figures['retain'], figures['forget'], rates)}")
     print("\nLabel noise: " + "; ".join(NOISE) + ".")
     write(ROOT / "benchmarks" / "scorer.json", json.dumps(report, indent=2) + "\n")
+    document = ROOT / "docs" / "audits.md"
+    before, begin, rest = document.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise SystemExit(f"{document} lacks the line {BEGIN.strip()} or {END}")
+    note, shown = report["date and machine"], document_table(report["words weighed by retain answers"])
+    write(document, f"{before}{begin}\n{note}.\n\n{shown}\n\n{end}{after}")
 
 
 if __name__ == "__main__":

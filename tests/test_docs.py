@@ -1,0 +1,68 @@
+"""The figures in the documents are those that the scripts wrote."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scripts import one another as they do when they are run."""
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+
+
+def shown(marker: str) -> str:
+    text = (ROOT / "docs" / "audits.md").read_text(encoding="utf-8")
+    _, begin, rest = text.partition(f"<!-- {marker}:begin -->\n")
+    content, end, _ = rest.partition(f"<!-- {marker}:end -->")
+    assert begin
+    assert end
+    return content.strip()
+
+
+def written(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((ROOT / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
+def test_scorer() -> None:
+    report = written("scorer")
+    table = importlib.import_module("scorer").document_table(report["words weighed by retain answers"])
+    assert shown("scorer") == f"{report['date and machine']}.\n\n{table}"
+
+
+def test_cost() -> None:
+    report = written("eval_cost")
+    table = importlib.import_module("eval_cost").table(report["backends"])
+    assert shown("cost") == f"{report['date and machine']}\n\n{table}"
+
+
+def test_base_floor() -> None:
+    report = written("base_floor")
+    module = importlib.import_module("base_floor")
+    asked = [name for name in module.FAMILIES if f"leak_rate_{name}" in report["metrics"]]
+    assert shown("base-floor") == f"{report['date and machine']}\n\n{module.table(report['metrics'], asked)}"
+
+
+def test_throughput() -> None:
+    report = written("audit_throughput")
+    module = importlib.import_module("audit_throughput")
+    assert shown("throughput") == f"{report['date and machine']}\n\n{module.table(report['forms'], report['samples'])}"
+
+
+@pytest.mark.parametrize("backend", ["hf", "vllm"])
+def test_parity(backend: str) -> None:
+    report = written("parity")
+    result = report["results"][backend]
+    assert report["date and machine"] in shown("parity")
+    for name, row in result["aggregates"].items():
+        line = next(line for line in shown("parity").splitlines() if line.startswith(f"| {name} |"))
+        assert f" {row['ours']:.6f} |" in line
+        assert f" {row['log']:.6f} |" in line
+    assert f" {result['worst loss difference']:.1e} " in shown("parity")
