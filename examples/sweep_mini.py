@@ -95,6 +95,7 @@ def arms_table(metrics: dict[str, dict[str, float]]) -> list[str]:
         "D": "tofu_forget_quality/ks_statistic",
         "truth ratio, forget rows": "tofu_forget_quality/truth_ratio",
         "ROUGE-L recall, forget rows": "tofu_forget_quality/rougeL_recall",
+        "empty answers, forget rows": "tofu_forget_quality/generations_empty",
         "ROUGE-L recall, retain rows": "tofu_model_utility/retain_rougeL_recall",
         "model utility": "tofu_model_utility/model_utility",
     }
