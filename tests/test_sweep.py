@@ -168,6 +168,17 @@ class TestQueue:
         assert start(config_file).wait(60) == 0
         assert len(begun(tmp_path / "sweep")) == 6
 
+    def test_without_its_queue_a_finished_sweep_is_not_made_again(self, config_file: Path, tmp_path: Path) -> None:
+        """Nor are its records, which say when each run was made and how long it took."""
+        assert start(config_file).wait(120) == 0
+        folder = tmp_path / "sweep"
+        records = {path: path.read_text() for path in folder.glob("runs/*/run.json")}
+        for path in folder.glob("sweep.db*"):
+            path.unlink()
+        assert start(config_file).wait(60) == 0
+        assert len(begun(folder)) == len(records) == 6
+        assert all(path.read_text() == text for path, text in records.items())
+
     def test_a_failed_run_says_why_and_is_tried_again_by_the_next_call(
         self, config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -499,10 +499,11 @@ def run_one(config: SweepConfig, point: Point) -> dict[str, float]:
 
 
 def _run_locked(config: SweepConfig, point: Point, folder: Path) -> dict[str, float]:
-    record = folder / RUN_FILE
+    record, results = folder / RUN_FILE, folder / "results"
+    if results.is_dir() and record.is_file() and "metrics" in json.loads(record.read_text(encoding="utf-8")):
+        return read_metrics(results)  # another queue made it, and its record says when and how long
     started = datetime.now(UTC)
     write_json(record, {"point": point, "started": started.isoformat(), "host": platform.node()})
-    results = folder / "results"
     if not results.is_dir():
         command = [sys.executable, *_TRIAL, str(config.folder / CONFIG_FILE), str(folder)]
         with (folder / LOG_FILE).open("ab") as out:
