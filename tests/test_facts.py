@@ -7,7 +7,7 @@ from conftest import needs
 
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError
-from lm_eval_tofu.metrics import facts, words
+from lm_eval_tofu.metrics import facts, leak, words
 from lm_eval_tofu.metrics.dates import Date, agreement, find_dates
 from lm_eval_tofu.metrics.facts import Background, Fact, Kind, Tier, find_facts
 from lm_eval_tofu.metrics.lexicon import LIST_FILE, lexicon
@@ -35,18 +35,38 @@ class TestWords:
             "mystery mysterious mysteries",
             "write wrote written writer writing",
             "culture cultural culturally",
-            "politics political politician",
+            "politics political",
         ],
     )
     def test_a_family_has_one_stem(self, family: str) -> None:
         assert len({words.stem(word) for word in family.split()}) == 1
 
     @pytest.mark.parametrize(
-        "pair", ["note not", "noted not", "knot not", "author authentic", "barber bar", "nun none"]
+        "pair",
+        [
+            "music musicians",
+            "politics politician",
+            "note not",
+            "noted not",
+            "knot not",
+            "author authentic",
+            "barber bar",
+            "nun none",
+        ],
     )
     def test_others_have_not(self, pair: str) -> None:
         first, second = pair.split()
         assert words.stem(first) != words.stem(second)
+
+    @pytest.mark.parametrize("pair", ["music musicians", "political politician", "diet dietician"])
+    def test_who_practises_a_field(self, pair: str) -> None:
+        """Another word, so that a field does not state an occupation; but a prompt that names the field suggests it."""
+        field, occupation = pair.split()
+        assert words.practitioner(words.stem(field)) == words.stem(occupation)
+        assert not leak.score("What did he do?", f"He was a {occupation}.", f"He liked {field}.").found
+        assert not leak.score(
+            f"He liked {field}. What did he do?", f"He was a {occupation}.", f"A {occupation}."
+        ).leaked
 
     def test_numbers_are_values(self) -> None:
         assert words.stem("5") == words.stem("five") == "#5"

@@ -17,7 +17,7 @@ from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics.dates import Date, agreement, find_dates
 from lm_eval_tofu.metrics.lexicon import Lexicon, Phrase, lexicon
 from lm_eval_tofu.metrics.polarity import CLAUSE_MARKS, Word, professes_ignorance, read
-from lm_eval_tofu.metrics.words import fold, listed, singular, stem, stems, straighten, tokens
+from lm_eval_tofu.metrics.words import fold, listed, practitioner, singular, stem, stems, straighten, tokens
 
 
 class Kind(StrEnum):
@@ -430,8 +430,9 @@ def _lone_names(shown: str) -> frozenset[str]:
 
 
 def _shown_stems(folded: str, words: Lexicon) -> frozenset[str]:
-    """The stems that were shown, and with a country or a demonym all forms of its name."""
+    """The stems that were shown, with a country or a demonym all forms of its name, with a field who practises it."""
     shown = stems(folded)
+    shown |= {practitioner(each) for each in shown}
     for token in set(tokens(folded)):
         for alias in words.places.get((singular(token),), ()):
             shown.update(alias)

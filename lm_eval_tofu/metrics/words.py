@@ -151,6 +151,11 @@ def _stems_in_order(folded: str) -> Iterator[str]:
     return map(_STEMS.__getitem__, tokens(folded))
 
 
+def practitioner(field: str) -> str:
+    """The stem of who practises what a stem names: `musici` of `music`, `politici` of `polit`."""
+    return field + ("i" if field.endswith("ic") else "ici")
+
+
 def stem(token: str) -> str:
     """The stem of one folded token; numbers in figures or words become `#` and their value."""
     return _STEMS[token]
@@ -192,6 +197,8 @@ def _stem(token: str) -> str:
     if word in NEGATIONS or len(word) <= 3:
         return _IRREGULAR.get(word, word)
     base = _uninflected(_IRREGULAR.get(word, word))
+    if base.endswith("ician"):
+        return base[:-2]  # a musician is not music
     shorter = _without_endings(_DERIVED.get(base, base))
     return word if shorter in NEGATIONS else shorter  # «noted» is not «not»
 
