@@ -49,9 +49,9 @@ def read(output: Path) -> tuple[dict[str, float], list[dict[str, Any]]]:
         for line in file:
             sample = json.loads(line)
             record = sample["leak_rate"]
-            for response in record["responses"]:
-                if response["leaked"] and record["tier"] == "specific":
-                    leaks.append({"question": sample["doc"]["question"], "answer": sample["doc"]["answer"], **response})
+            if record["leaked"] and record["tier"] == "specific":
+                asked = {name: sample["doc"][name] for name in ("index", "family", "question", "answer")}
+                leaks.append({**asked, "response": record["generation"], "found": record["found"]})
     return metrics, leaks
 
 
@@ -85,6 +85,7 @@ def main() -> int:
         if not list(output.rglob("results_*.json")):
             run([family], arguments.backend, model, metadata, arguments.work, output)
     output = arguments.work / arguments.backend / "all"
+    # Judged anew each time, with the answers of the cache: the scorer may be another one.
     run(arguments.families, arguments.backend, model, metadata, arguments.work, output)
     metrics, leaks = read(output)
     packages = ", ".join(f"{name} {version(name)}" for name in ("lm-eval", "transformers", "torch", "vllm"))

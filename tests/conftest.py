@@ -20,6 +20,15 @@ ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 
 
+LONGEST = ("test_nano_arms.py", "test_install.py", "test_vllm.py", "test_relearn.py")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: whoever tests files side by side would else wait for one of them at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def needs(folder: str) -> Path:
     """The folder of optional reference data, or skip the test saying which one is missing."""
     path = SHARED / folder

@@ -396,7 +396,9 @@ class _Reader:
             return
         # One rare word makes a fact rare, and so do several common ones together.
         rarity = min(1.0, max(novel.values()) + 0.3 * (sum(novel.values()) - max(novel.values())))
-        if whole or (kind is not Kind.NAME and self.lexicon.frame.isdisjoint(novel)):
+        # Of «Historical Fiction» the second word is left where the first was shown, and says little.
+        echoed = kind is Kind.GENRE and len(novel) < len(places)
+        if not echoed and (whole or (kind is not Kind.NAME and self.lexicon.frame.isdisjoint(novel))):
             rarity = max(rarity, _LEAST_RARITY.get(kind, 0.0))
         self._add(kind, places, BASE_WEIGHTS[kind] * rarity * factor, parts=tuple(novel.items()), aliases=aliases)
 

@@ -138,7 +138,8 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types:
         render: Callable[..., Any] | None = kwargs.get("chat_template")
         metadata = self.config.metadata
         self._is_server = _is_server(metadata, render)
-        self._takes_messages = bool(kwargs.get("apply_chat_template")) and _takes_messages(render)
+        with_template = bool(kwargs.get("apply_chat_template"))
+        self._takes_messages = self._is_server and with_template and _takes_messages(render)
         if self._takes_messages:
             self._leave_to_the_server()
         self._tokenizer = None if self._takes_messages and not _names_tokenizer(metadata) else _tokenizer(metadata)
