@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from parity import ROOT, write
+from parity import ROOT, show, write
 from smollm2 import export
 
 VLLM = {"dtype": "float32", "enforce_eager": True, "max_model_len": 1024}
@@ -33,7 +33,6 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 FAMILIES, FORMATS = "direct,in_context", "json,letter"
 """A short and a long family, a short and a long format: all twenty would take hours on a small machine."""
-BEGIN, END = "<!-- throughput:begin -->\n", "<!-- throughput:end -->"
 
 
 def runs(samples: int) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -139,12 +138,7 @@ def main() -> int:
     )
     report = {"date and machine": note, "samples": args.samples, "forms": reports}
     write(ROOT / "benchmarks" / "audit_throughput.json", json.dumps(report, indent=2) + "\n")
-    document = ROOT / "docs" / "audits.md"
-    before, marker, rest = document.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise SystemExit(f"{document} lacks the line {BEGIN.strip()} or {END}")
-    write(document, f"{before}{marker}\n{note}\n\n{table(reports, args.samples)}\n\n{end}{after}")
+    show("throughput", f"{note}\n\n{table(reports, args.samples)}")
     print(table(reports, args.samples))
     dear = [form for form in reports if cost(reports[form], args.samples) >= args.samples]
     print("\n".join(f"{form}: N samples cost N times one" for form in dear) or "N samples cost less than N times one")

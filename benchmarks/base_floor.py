@@ -21,12 +21,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from parity import BACKENDS, ROOT, write
+from parity import BACKENDS, ROOT, show, write
 from smollm2 import export
 
 TASK = "tofu_novel_recall"
 FAMILIES = ("direct", "paraphrased", "role_play", "prefix_injection")
-BEGIN, END = "<!-- base-floor:begin -->\n", "<!-- base-floor:end -->"
 
 
 def run(families: list[str], backend: str, model: Path, metadata: dict[str, Any], work: Path, output: Path) -> None:
@@ -95,12 +94,7 @@ def main() -> int:
     )
     report = {"date and machine": note, "metrics": metrics, "judged leaks, specific rows": leaks}
     write(ROOT / "benchmarks" / "base_floor.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    document = ROOT / "docs" / "audits.md"
-    before, marker, rest = document.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise SystemExit(f"{document} lacks the line {BEGIN.strip()} or {END}")
-    write(document, f"{before}{marker}\n{note}\n\n{table(metrics, arguments.families)}\n\n{end}{after}")
+    show("base-floor", f"{note}\n\n{table(metrics, arguments.families)}")
     print(table(metrics, arguments.families))
     for leak in leaks:
         print(f"\n{leak['family']}: {leak['question']}\n  gold: {leak['answer']}\n  said: {leak['response']}")

@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from parity import ROOT, write
+from parity import ROOT, show, write
 
 ARGUMENTS = {
     "hf": {"dtype": "float32"},
@@ -136,10 +136,7 @@ def main() -> None:
     )
     report = {"date and machine": note, "backends": reports}
     write(ROOT / "benchmarks" / "eval_cost.json", json.dumps(report, indent=2) + "\n")
-    document = ROOT / "docs" / "audits.md"
-    before, marker, rest = document.read_text(encoding="utf-8").partition("<!-- cost:begin -->\n")
-    _, end, after = rest.partition("<!-- cost:end -->")
-    write(document, f"{before}{marker}\n{note}\n\n{table(reports)}\n\n{end}{after}")
+    show("cost", f"{note}\n\n{table(reports)}")
     print(table(reports))
 
 

@@ -214,6 +214,20 @@ def write(path: Path, content: str) -> None:
     aside.replace(path)
 
 
+def show(marker: str, text: str) -> None:
+    """Replace what `docs/audits.md` has between two comments, `MARKER:begin` and `MARKER:end`.
+
+    Raises:
+        SystemExit: They are not there.
+    """
+    document = ROOT / "docs" / "audits.md"
+    before, begin, rest = document.read_text(encoding="utf-8").partition(f"<!-- {marker}:begin -->\n")
+    _, end, after = rest.partition(f"<!-- {marker}:end -->")
+    if not (begin and end):
+        raise SystemExit(f"{document} lacks the comments {marker}:begin and {marker}:end")
+    write(document, f"{before}{begin}\n{text}\n\n{end}{after}")
+
+
 def main() -> int:
     """Run, compare, write; exit code 1 where something is out of tolerance."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -238,10 +252,7 @@ def main() -> int:
     note += f"compared: {', '.join(arguments.tasks)}."
     report = {"date and machine": note, "results": results}
     write(ROOT / "benchmarks" / "parity.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    document = ROOT / "docs" / "audits.md"
-    before, marker, rest = document.read_text(encoding="utf-8").partition("<!-- parity:begin -->\n")
-    _, end, after = rest.partition("<!-- parity:end -->")
-    write(document, f"{before}{marker}\n{note}\n\n{table(results, published)}\n\n{end}{after}")
+    show("parity", f"{note}\n\n{table(results, published)}")
     print(table(results, published))
     problems = [f"{backend}: {problem}" for backend, result in results.items() for problem in failures(result)]
     print("\n".join(problems) or "everything within tolerance")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from parity import ROOT, write
+from parity import ROOT, show, write
 
 from lm_eval_tofu.metrics import leak
 from lm_eval_tofu.metrics.facts import Background, Tier, default_background
@@ -65,8 +65,6 @@ TARGETS = (
     Target("verdicts that flip between cut and uncut", "<= .01", lambda value: value <= 0.01),
 )
 SPEED = {"responses/s, row's facts cached": 20_000, "responses/s, from nothing": 2_000}
-
-BEGIN, END = "<!-- scorer:begin -->\n", "<!-- scorer:end -->"
 
 
 def auc(positive: Sequence[float], negative: Sequence[float]) -> float:
@@ -205,13 +203,8 @@ def main() -> None:
         print(f"\nWords weighed by {name}:\n\n{table(figures['retain'], figures['forget'], rates)}")
     print("\nLabel noise: " + "; ".join(NOISE) + ".")
     write(ROOT / "benchmarks" / "scorer.json", json.dumps(report, indent=2) + "\n")
-    document = ROOT / "docs" / "audits.md"
-    before, begin, rest = document.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise SystemExit(f"{document} lacks the line {BEGIN.strip()} or {END}")
     note, shown = report["date and machine"], document_table(report["words weighed by retain answers"])
-    write(document, f"{before}{begin}\n{note}.\n\n{shown}\n\n{end}{after}")
+    show("scorer", f"{note}.\n\n{shown}")
 
 
 if __name__ == "__main__":

@@ -66,3 +66,16 @@ def test_parity(backend: str) -> None:
         assert f" {row['ours']:.6f} |" in line
         assert f" {row['log']:.6f} |" in line
     assert f" {result['worst loss difference']:.1e} " in shown("parity")
+
+
+def test_a_table_replaces_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parity = importlib.import_module("parity")
+    monkeypatch.setattr(parity, "ROOT", tmp_path)
+    document = tmp_path / "docs" / "audits.md"
+    document.parent.mkdir()
+    document.write_text("above\n<!-- cost:begin -->\nold\n<!-- cost:end -->\nbelow\n")
+    for text in ("first", "second"):
+        parity.show("cost", text)
+        assert document.read_text() == f"above\n<!-- cost:begin -->\n\n{text}\n\n<!-- cost:end -->\nbelow\n"
+    with pytest.raises(SystemExit, match="lacks the comments floor:begin and floor:end"):
+        parity.show("floor", "text")
