@@ -28,7 +28,8 @@ sweep-mini: env  ## the published sweep's shape on the miniature: 54 NPO runs, b
 # Files side by side, each in one process: what its tests share is made once. One thread each, as conftest.py says.
 WORKERS := 2
 test: env  ## run the tests, offline (WORKERS=2 at a time)
-	HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=2 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=2 $(BIN)/python -m pytest --numprocesses $(WORKERS) \
+		--dist loadfile --no-loadscope-reorder
 
 # The oldest and the newest release that pyproject.toml allows and that was tried, each laid over .venv.
 TRANSFORMERS := 5.16.0 5.24.0

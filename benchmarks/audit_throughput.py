@@ -81,7 +81,9 @@ def child(form: str, args: argparse.Namespace) -> None:
         evaluate(lm, tasks, bootstrap_iters=0, apply_chat_template=True)
         report[name] = {**timed, "prompts a second": timed["prompts"] / timed["seconds"]}
     write(args.output, json.dumps(report))
-    # vLLM's threads may abort the interpreter's shutdown, which would look like a failed run.
+    # vLLM's threads may abort the interpreter's shutdown, which would look like a failed run: the engine ends first.
+    if backend == "vllm":
+        lm.model.llm_engine.engine_core.shutdown()
     sys.stdout.flush()
     os._exit(0)
 

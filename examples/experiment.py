@@ -93,7 +93,9 @@ def side_by_side(jobs: Sequence[Job]) -> None:
         running.append(subprocess.Popen(job.command, env=environment))
     failed = []
     for job, process in zip(jobs, running, strict=True):
-        if process.wait() or not (job.done is None or job.done.exists()):
+        status = process.wait()
+        # vLLM's threads may abort the interpreter's shutdown when all is written: what stands, counts.
+        if status != 0 if job.done is None else not job.done.exists():
             failed.append(job)
     if failed:
         sys.exit("failed, the reason stands above:\n" + "\n".join(shlex.join(job.command) for job in failed))
@@ -118,7 +120,7 @@ def has_gpu() -> bool:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Evaluate one model in this process, and end it."""
+    """Evaluate one model in this process."""
     from transformers import AutoConfig
 
     from lm_eval_tofu.evaluation import evaluate as run_evaluation
@@ -140,10 +142,6 @@ def evaluate(args: argparse.Namespace) -> None:
         metadata=json.loads(args.metadata),
         **settings,
     )
-    # vLLM's threads may abort the interpreter's shutdown, which would look like a failed run.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
 
 
 def main() -> None:
