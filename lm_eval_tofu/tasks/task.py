@@ -65,7 +65,7 @@ class Scored:
         return self.generations[0] if self.generations else ""
 
 
-class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types: the base is Any
+class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no types: the base is Any
     """A task on TOFU.
 
     Besides lm-eval's own keys the YAML may hold:

@@ -27,7 +27,7 @@ from lm_eval_tofu.unlearn.methods import FORGET_ONLY, METHODS, check_weights
 
 
 @dataclass
-class NPOConfig(TrainingArguments):  # type: ignore[misc]  # transformers has no types: the base is Any
+class NPOConfig(TrainingArguments):  # type: ignore[misc]  # mypy is told not to follow transformers: the base is Any
     """transformers' `TrainingArguments`, and what unlearning adds to them.
 
     The loss of a step is `gamma` x the mean over its forget rows of the method's loss + `alpha` x the mean over its
@@ -173,7 +173,7 @@ class Terms(NamedTuple):
     retain_tokens: Tensor
 
 
-class NPOTrainer(Trainer):  # type: ignore[misc]  # transformers has no types: the base is Any
+class NPOTrainer(Trainer):  # type: ignore[misc]  # mypy is told not to follow transformers: the base is Any
     """Unlearns `forget` and keeps `retain`; everything else is transformers' Trainer.
 
     It logs, as means since the last log: `forget_loss` and `retain_loss`, the two terms with their weights, which add
@@ -422,7 +422,7 @@ class NPOTrainer(Trainer):  # type: ignore[misc]  # transformers has no types: t
         super().log(logs, start_time)
 
 
-class _Beginnings(TrainerCallback):  # type: ignore[misc]  # transformers has no types: the base is Any
+class _Beginnings(TrainerCallback):  # type: ignore[misc]  # mypy is told not to follow transformers: the base is Any
     """What must happen when the wrapped model stands but has not been trained, and before each epoch."""
 
     def __init__(self, trainer: NPOTrainer) -> None:

@@ -14,7 +14,7 @@ from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.unlearn.options import TrainingConfig
 
 
-class QuietProgress(ProgressCallback):  # type: ignore[misc]  # transformers has no types: the base is Any
+class QuietProgress(ProgressCallback):  # type: ignore[misc]  # mypy is told not to follow transformers: the base is Any
     """One bar, with the last losses in its own line: transformers prints a line at every log and a bar at every save.
 
     Attributes:
