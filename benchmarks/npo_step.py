@@ -7,20 +7,22 @@ vocabulary, and runs forget and retain rows through the model one after the othe
 changed about it:
 
     cached       the reference's log-probabilities are computed once, before the first step
+    unmasked     no attention mask: the padding stands on the right, where causal attention does not look
     answers      only positions that predict an answer token are projected onto the vocabulary
     joined       forget and retain rows go through the model in one batch
 
-Ours takes the first two. In place of the third it goes forward and back with the forget rows, then with the retain
+Ours takes the first three. In place of the fourth it goes forward and back with the forget rows, then with the retain
 rows, so that only the activations of one kind are in memory; `ours, joined` (`joint_pass`) does not.
 
 All forms see the same batches and the same optimizer, so their losses must be the same. Each runs in a process of its
 own, one after the other. Memory is the process's peak resident set less its peak before the model was loaded, when a
 toy model had already made every library load what it needs. Processor time is the steadier figure where other programs
-run. Writes `benchmarks/npo_step.json`.
+run. Writes `benchmarks/npo_step.json` and the tables of docs/reproduce.md.
 """
 
 import argparse
 import copy
+import functools
 import gc
 import json
 import os
@@ -36,11 +38,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parity import ROOT, write
+from parity import ROOT, show, write
 
 TIME_TARGET, MEMORY_TARGET, LOSS_TOLERANCE = 0.75, 0.7, 1e-4
 ALPHA, BETA = 1.0, 0.1
 LEARNING_RATES = {"nano": 1e-3, "smollm2": 1e-5}
+MODELS = {"nano": "The nano model", "smollm2": "SmolLM2-135M-Instruct"}
+JSON = ROOT / "benchmarks" / "npo_step.json"
 WARM_UP = 1
 """Steps that do not count: the first allocates the optimizer's state."""
 
@@ -49,28 +53,31 @@ class Form(NamedTuple):
     """Which measures a form takes; see the module."""
 
     cached: bool
+    unmasked: bool
     answers: bool
     joined: bool
 
 
 FORMS = {
-    "usual": Form(False, False, False),
-    "usual + cached": Form(True, False, False),
-    "usual + answers": Form(False, True, False),
-    "usual + joined": Form(False, False, True),
-    "ours, joined": Form(True, True, True),
-    "ours": Form(True, True, False),
+    "usual": Form(False, False, False, False),
+    "usual + cached": Form(True, False, False, False),
+    "usual + unmasked": Form(False, True, False, False),
+    "usual + answers": Form(False, False, True, False),
+    "usual + joined": Form(False, False, False, True),
+    "ours, joined": Form(True, True, True, True),
+    "ours": Form(True, True, True, False),
 }
 """Ours are `NPOTrainer.training_step` itself, with `joint_pass` on and off; the others are written here."""
 
 
-def usual_logprobs(model: Any, inputs: dict[str, Any]) -> Any:
+def usual_logprobs(model: Any, inputs: dict[str, Any], unmasked: bool = False) -> Any:
     """log pi(y|x) of each row from the logits of all its tokens."""
     import torch.nn.functional as F  # noqa: N812
 
     from lm_eval_tofu.unlearn.data import IGNORED
 
-    logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False).logits
+    mask = None if unmasked else inputs["attention_mask"]
+    logits = model(input_ids=inputs["input_ids"], attention_mask=mask, use_cache=False).logits
     # As transformers' own loss does it: the labels are shifted, not the logits, which spares a copy of them.
     labels = F.pad(inputs["labels"], (0, 1), value=IGNORED)[:, 1:]
     each = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
@@ -154,7 +161,12 @@ def child(form: Form, ours: bool, name: str, model_path: str, tofu_name: str, ba
 
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATES[name], weight_decay=0.01)
-    logprobs = answer_logprobs if form.answers else usual_logprobs
+    if form.answers:
+        logprobs: Any = answer_logprobs
+        if not form.unmasked:
+            loss._needed_mask = lambda mask: mask
+    else:
+        logprobs = functools.partial(usual_logprobs, unmasked=form.unmasked)
     once = time.perf_counter()
     trainer = reference_values = reference_model = None
     if ours:
@@ -252,6 +264,14 @@ def table(forms: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def document_text(report: dict[str, Any]) -> str:
+    """What docs/reproduce.md shows of a report."""
+    parts = [report["date and machine"]]
+    for name, model in report["models"].items():
+        parts.append(f"{MODELS[name]}:\n\n{table(model['forms'])}")
+    return "\n\n".join(parts)
+
+
 def prepared(name: str, smollm2: Path, folder: Path, tofu_name: str) -> Path:
     """The directory of a model, which is written first where it does not stand."""
     if name == "smollm2":
@@ -277,7 +297,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="forget rows a step; as many retain rows go with them")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS), help="`usual` must be one of them")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "npo_step.json")
+    parser.add_argument("--output", type=Path, default=JSON)
     parser.add_argument("--child", nargs=4, metavar=("FORM", "NAME", "MODEL", "OUTPUT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -308,7 +328,10 @@ def main() -> None:
         f"Python {platform.python_version()}, {packages}, float32; batch {arguments.batch}, {arguments.steps} steps, "
         f"median after {WARM_UP}; data {arguments.tofu}, forget10."
     )
-    write(arguments.output, json.dumps({"date and machine": note, "models": reports}, indent=2) + "\n")
+    report = {"date and machine": note, "models": reports}
+    write(arguments.output, json.dumps(report, indent=2) + "\n")
+    if arguments.output == JSON:
+        show("npo-step", document_text(report), "reproduce")
 
 
 if __name__ == "__main__":

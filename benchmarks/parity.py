@@ -214,13 +214,13 @@ def write(path: Path, content: str) -> None:
     aside.replace(path)
 
 
-def show(marker: str, text: str) -> None:
-    """Replace what `docs/audits.md` has between two comments, `MARKER:begin` and `MARKER:end`.
+def show(marker: str, text: str, name: str = "audits") -> None:
+    """Replace what `docs/NAME.md` has between two comments, `MARKER:begin` and `MARKER:end`.
 
     Raises:
         SystemExit: They are not there.
     """
-    document = ROOT / "docs" / "audits.md"
+    document = ROOT / "docs" / f"{name}.md"
     before, begin, rest = document.read_text(encoding="utf-8").partition(f"<!-- {marker}:begin -->\n")
     _, end, after = rest.partition(f"<!-- {marker}:end -->")
     if not (begin and end):

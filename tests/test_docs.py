@@ -17,8 +17,8 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
 
 
-def shown(marker: str) -> str:
-    text = (ROOT / "docs" / "audits.md").read_text(encoding="utf-8")
+def shown(marker: str, document: str = "audits") -> str:
+    text = (ROOT / "docs" / f"{document}.md").read_text(encoding="utf-8")
     _, begin, rest = text.partition(f"<!-- {marker}:begin -->\n")
     content, end, _ = rest.partition(f"<!-- {marker}:end -->")
     assert begin
@@ -54,6 +54,13 @@ def test_throughput() -> None:
     report = written("audit_throughput")
     module = importlib.import_module("audit_throughput")
     assert shown("throughput") == f"{report['date and machine']}\n\n{module.table(report['forms'], report['samples'])}"
+
+
+def test_npo_step() -> None:
+    report = written("npo_step")
+    assert shown("npo-step", "reproduce") == importlib.import_module("npo_step").document_text(report)
+    for model in report["models"].values():
+        assert all(model["met"].values())
 
 
 @pytest.mark.parametrize("backend", ["hf", "vllm"])

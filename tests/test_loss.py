@@ -143,6 +143,21 @@ def test_the_head_sees_answer_positions_only(model):
         assert model(**inputs).logits.shape == (3, 8, VOCABULARY), "the model is as it was"
 
 
+def test_only_padding_on_the_right_needs_no_mask(model, monkeypatch):
+    """A row padded on the left, or with a hole, keeps its mask; rows without padding need none."""
+    seen = []
+    forward = model.forward
+    monkeypatch.setattr(
+        model, "forward", lambda attention_mask=None, **more: seen.append(attention_mask) or forward(**more)
+    )
+    for mask in ([[1, 1, 1], [1, 1, 0]], [[1, 1, 1], [1, 1, 1]], [[1, 1, 1], [0, 1, 1]], [[1, 0, 1], [1, 1, 0]]):
+        tokens = torch.tensor([[5, 6, 7], [5, 6, END]])
+        inputs = {"input_ids": tokens, "attention_mask": torch.tensor(mask)}
+        with torch.no_grad():
+            loss.answer_logits(model, model.get_output_embeddings(), inputs, loss.answer_tokens(tokens))
+    assert [mask is None for mask in seen] == [True, True, False, False]
+
+
 def test_a_model_that_does_not_use_its_head_is_refused(model):
     inputs = AnswerCollator(PAD)(ROWS)
     tokens = loss.answer_tokens(inputs["labels"])

@@ -126,11 +126,12 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[Any] = ()) -> Path:
         check_model(config.model)
 
     # Imported only now: wrong options are answered at once.
-    from transformers import Trainer, set_seed
+    from transformers import set_seed
 
     from lm_eval_tofu.unlearn import training
     from lm_eval_tofu.unlearn.data import AnswerCollator, encode_rows
     from lm_eval_tofu.unlearn.run import Run, mean_answer_tokens
+    from lm_eval_tofu.unlearn.supervised import AnswerTrainer
 
     tokenizer, context = _load_tokenizer(config, source)
     examples = encode_rows(tokenizer, rows, config.prompting, context)
@@ -151,7 +152,7 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[Any] = ()) -> Path:
         resumed=resumed,
     )
     with training.translated_refusals(config, ValueError, ImportError, RuntimeError):
-        trainer = Trainer(
+        trainer = AnswerTrainer(
             model=model,
             args=arguments,
             data_collator=AnswerCollator(pad_token_id(tokenizer)),

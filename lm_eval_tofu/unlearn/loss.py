@@ -84,7 +84,7 @@ def answer_logits(model: Any, head: nn.Module, inputs: Mapping[str, Tensor], tok
     """
     with _only_at(head, tokens.positions):
         logits: Tensor = model(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+            input_ids=inputs["input_ids"], attention_mask=_needed_mask(inputs["attention_mask"]), use_cache=False
         ).logits
     if logits.dim() != 2 or len(logits) != len(tokens):
         raise OptionError(
@@ -92,6 +92,16 @@ def answer_logits(model: Any, head: nn.Module, inputs: Mapping[str, Tensor], tok
             "embedding alone, which unlearning needs: use another model"
         )
     return logits
+
+
+def _needed_mask(mask: Tensor) -> Tensor | None:
+    """The mask, or None where causal attention alone keeps real tokens from seeing padding.
+
+    That is so where all padding stands on the right. Without a mask, attention takes its fast path: no matrix of
+    T x T for each row, and grouped heads are not copied.
+    """
+    # 1 1 0 0 falls only; a row padded on the left rises somewhere.
+    return None if bool((mask[:, 1:] <= mask[:, :-1]).all()) else mask
 
 
 @contextmanager
