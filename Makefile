@@ -1,6 +1,7 @@
-# `make` lists the targets. Variables: PYTHON=python3.12, DEVICE=cpu|gpu (default: gpu where nvidia-smi works), and for
-# the quickstart MODEL=, TOFU=, RETAIN= and OUT=. On machines without a GPU pip must find PyTorch's CPU wheels: name
-# PyTorch's index for them in PIP_EXTRA_INDEX_URL, as its installation page says.
+# `make` lists the targets. Variables: PYTHON=python3.12, DEVICE=cpu|gpu (default: gpu where nvidia-smi works), OUT= (where
+# the runs go), for the quickstart MODEL=, TOFU= and RETAIN=, for reproduce-nano DOCS=; LM_EVAL_TOFU_DATA in the
+# environment names a copy of the data set. On machines without a GPU pip must find PyTorch's CPU wheels: name PyTorch's
+# index for them in PIP_EXTRA_INDEX_URL, as its installation page says.
 
 PYTHON ?= python3
 DEVICE ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
@@ -10,7 +11,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 CPU := $(PIP) --constraint tools/constraints-cpu.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart sweep-mini test test-transformers lint clean
+.PHONY: help env quickstart sweep-mini reproduce-nano test test-transformers lint clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -24,6 +25,9 @@ quickstart: env  ## train and audit nano models, or audit MODEL=... (with TOFU=,
 
 sweep-mini: env  ## the published sweep's shape on the miniature: 54 NPO runs, blind selection (about half an hour)
 	$(BIN)/python examples/sweep_mini.py
+
+reproduce-nano: env  ## the published experiment on TOFU itself with nano models, end to end (about two hours)
+	$(BIN)/python examples/reproduce_nano.py $(if $(OUT),--out '$(OUT)') $(if $(DOCS),--docs '$(DOCS)')
 
 # Files side by side, each in one process: what its tests share is made once. One thread each, as conftest.py says.
 WORKERS := 2

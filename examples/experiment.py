@@ -13,7 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 AUDITS = (
@@ -54,49 +56,74 @@ class Step(NamedTuple):
     jobs: Sequence[Job]
 
 
-def run(steps: Iterable[Step], total: int, workers: int) -> float:
+def run(steps: Iterable[Step], total: int, workers: int, record: Path) -> float:
     """Run the steps in order and say how far the whole is.
 
     Args:
         steps: They may be made one after the other, as what an earlier one wrote tells.
         total: How many there are.
         workers: Jobs at a time.
+        record: Keeps the seconds of every step, over all calls; what a killed call spent on its last step is lost.
 
     Returns:
-        The minutes that it took.
+        The minutes of all steps, over all calls.
 
     Raises:
         SystemExit: A job failed.
     """
-    started = time.monotonic()
+    seconds: dict[str, float] = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+
+    def say(what: str) -> None:
+        print(f"\n== {what}, after {sum(seconds.values()) / 60:.0f} min", flush=True)
+
     for number, step in enumerate(steps, start=1):
-        minutes = (time.monotonic() - started) / 60
-        print(f"\n== step {number} of {total}, after {minutes:.0f} min: {step.name}", flush=True)
+        say(f"step {number} of {total}: {step.name}")
         waiting = [job for job in step.jobs if job.done is None or not job.done.exists()]
         if not waiting:
-            print("is there already")
-        while waiting:
-            side_by_side(waiting[:workers])
-            waiting = waiting[workers:]
-    return (time.monotonic() - started) / 60
+            print("is there already", flush=True)
+            continue
+        started = time.monotonic()
+        try:
+            side_by_side(waiting, workers)
+        finally:
+            seconds[step.name] = seconds.get(step.name, 0) + time.monotonic() - started
+            write(record, json.dumps(seconds, indent=2) + "\n")
+    say(f"all {total} steps are done")
+    return sum(seconds.values()) / 60
 
 
-def side_by_side(jobs: Sequence[Job]) -> None:
-    """Run jobs at the same time, with a core each where there are several."""
-    running = []
-    for number, job in enumerate(jobs):
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
+
+
+def side_by_side(jobs: Sequence[Job], workers: int) -> None:
+    """Run jobs, some at a time, with a core each where there are several; the others go on when one fails.
+
+    Raises:
+        SystemExit: A job failed.
+    """
+    places: SimpleQueue[int] = SimpleQueue()
+    for place in range(workers):
+        places.put(place)
+
+    def done(job: Job) -> bool:
+        place = places.get()
         print(shlex.join(job.command), flush=True)
-        environment = {"VLLM_CPU_KVCACHE_SPACE": "2", **os.environ, "TQDM_POSITION": str(number)}
-        if len(jobs) > 1:
+        environment = {"VLLM_CPU_KVCACHE_SPACE": "2", **os.environ, "TQDM_POSITION": str(place)}
+        if workers > 1:
             # The models are too small for several threads, and vLLM would bind every engine to all cores.
-            environment |= {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": str(number)}
-        running.append(subprocess.Popen(job.command, env=environment))
-    failed = []
-    for job, process in zip(jobs, running, strict=True):
-        status = process.wait()
+            environment |= {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": str(place)}
+        status = subprocess.run(job.command, env=environment, check=False).returncode
+        places.put(place)
         # vLLM's threads may abort the interpreter's shutdown when all is written: what stands, counts.
-        if status != 0 if job.done is None else not job.done.exists():
-            failed.append(job)
+        return status == 0 if job.done is None else job.done.exists()
+
+    with ThreadPoolExecutor(workers) as pool:
+        failed = [job for job, well in zip(jobs, pool.map(done, jobs), strict=True) if not well]
     if failed:
         sys.exit("failed, the reason stands above:\n" + "\n".join(shlex.join(job.command) for job in failed))
 

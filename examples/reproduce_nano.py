@@ -15,19 +15,21 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import beside
 import experiment
 from experiment import AUDITS, CLI, Job, Step
 
-RECIPE = ("--batch-size", "32", "--gradient-accumulation", "1")
+RECIPE = ("--batch-size", "16", "--gradient-accumulation", "1")
 # base learns its one-word answers gently, as in the quick start; full and retain read their rows until they know them.
 BASE = ("--from-scratch", "nano-tofu", "--split", "real_authors+world_facts", "--epochs", "8", "--lr", "1e-3")
 ARMS = {"full": "full+real_authors+world_facts", "retain": "retain90+real_authors+world_facts"}
-EPOCHS, LEARNING_RATE = 30, 3e-3
+EPOCHS, LEARNING_RATE = 24, 4e-3
 SAMPLES = 8
 """Of best-of-N for each row; the default of 32 would be half of the whole."""
-RELEARNING = ("--lrs", "2e-3", "--epochs", "4,8", "--train-batch-size", "32", "--gradient-accumulation", "1")
+RELEARNING = ("--lrs=2e-3", "--epochs=4,8", "--train-batch-size=16", "--gradient-accumulation=1", "--batch-size=64")
 """A model of a million parameters takes steps forty times as large as the defaults, which are for pretrained ones."""
-STEPS = 9
+STEPS = 7
+ARMS_SHOWN = ("base", "full", "retain", "unlearned")
 
 
 def steps(out: Path, tofu: str, workers: int) -> Iterator[Step]:
@@ -43,38 +45,38 @@ def steps(out: Path, tofu: str, workers: int) -> Iterator[Step]:
             for arm, split in ARMS.items()
         ],
     )
-    references = {"full": ["tofu_answer_logprob"], "retain": ["tofu_forget_quality"]}
+
+    def audit(arm: str, model: Path, *references: str) -> Job:
+        """References are made by the backend of the audits, like what they are compared with."""
+        made = {f"{reference}_reference": str(results / reference / "audits") for reference in references}
+        metadata = {"tofu": tofu, "best_of_n": SAMPLES, **made}
+        return experiment.evaluation(model, results / arm / "audits", AUDITS, "vllm", metadata)
+
+    reference = out / "reference"
     yield Step(
-        "the two references",
+        "all audits of retain, and the sweep's reference",
         [
-            experiment.evaluation(models / arm, out / "references" / arm, tasks, "hf", {"tofu": tofu})
-            for arm, tasks in references.items()
+            audit("retain", models / "retain"),
+            experiment.evaluation(models / "retain", reference, ["tofu_forget_quality"], "hf", {"tofu": tofu}),
         ],
     )
-    known = {f"{arm}_reference": str(out / "references" / arm) for arm in references}
-
-    def audit(arm: str, model: Path) -> Job:
-        against = {name: path for name, path in known.items() if name != f"{arm}_reference"}
-        metadata = {"tofu": tofu, "best_of_n": SAMPLES, **against}
-        return experiment.evaluation(model, results / arm, AUDITS, "vllm", metadata)
-
-    yield Step("all audits of base, full and retain", [audit(arm, models / arm) for arm in ("retain", "full", "base")])
     selection = sweep / "selection.json"
     worker = [*CLI, "sweep", "nano-54", "--model", str(models / "full"), "--output", str(sweep), *data]
-    worker += ["--retain-reference", known["retain_reference"]]
-    yield Step("54 NPO runs", [Job(None, worker)] * workers)
+    worker += ["--retain-reference", str(reference)]
+    audits = [audit(arm, models / arm, "retain") for arm in ("base", "full")]
+    yield Step("54 NPO runs, and all audits of base and full", [*[Job(None, worker)] * workers, *audits])
     yield Step("blind selection", [Job(selection, [*CLI, "select", str(sweep)])])
     selected = sweep / json.loads(selection.read_text(encoding="utf-8"))["checkpoint"]
-    yield Step("all audits of the selected run", [audit("unlearned", selected)])
     arms = ["--model", str(selected), "--retain", str(models / "retain"), *data]
     probe = [*CLI, "probe", *arms, "--base", str(models / "base"), "--full", str(models / "full")]
     relearn = [*CLI, "relearn", *arms, *RELEARNING]
     audited = results / "unlearned"
+    inside = [Job(None, [*command, "--output", str(audited / command[len(CLI)])]) for command in (relearn, probe)]
     yield Step(
-        "probe and relearning",
-        [Job(None, [*command, "--output", str(audited / command[len(CLI)])]) for command in (probe, relearn)],
+        "all audits of the selected run, relearning and probe",
+        [audit("unlearned", selected, "retain", "full"), *inside],
     )
-    inputs = [f"{arm}={results / arm}" for arm in ("base", "full", "retain", "unlearned")]
+    inputs = [f"{arm}={results / arm}" for arm in ARMS_SHOWN]
     # Written anew each time: it takes seconds, and what it reads may have changed.
     report = [*CLI, "report", *inputs, "--sweep", str(sweep), "-o", str(out / "report")]
     report += ["--title", "NPO on TOFU at nano scale"]
@@ -87,15 +89,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce-nano"), help="default: %(default)s")
     parser.add_argument("--tofu", default=os.environ.get("LM_EVAL_TOFU_DATA", "locuslab/TOFU"), help="%(default)s")
-    parser.add_argument("--docs", type=Path, metavar="DIR", help="copy the report and its figures there")
+    parser.add_argument("--docs", type=Path, metavar="DIR", help="copy the report there, and its table into the docs")
     args = parser.parse_args()
     if Path(args.tofu).is_dir() or args.tofu == "mini":
         os.environ["HF_HUB_OFFLINE"] = "1"
     workers = 1 if experiment.has_gpu() else min(2, os.cpu_count() or 1)
-    minutes = experiment.run(steps(args.out, args.tofu, workers), STEPS, workers)
+    minutes = experiment.run(steps(args.out, args.tofu, workers), STEPS, workers, args.out / "seconds.json")
     if args.docs:
         shutil.copytree(args.out / "report", args.docs, dirs_exist_ok=True)
-    print(f"\ntook {minutes:.0f} min in this call; the report: {args.out / 'report' / 'report.html'}")
+        results = {arm: args.out / "results" / arm for arm in ARMS_SHOWN}
+        figures = beside.figures(results, args.out / "sweep", minutes)
+        experiment.write(args.docs / "figures.json", json.dumps(figures, indent=2) + "\n")
+        beside.show("nano", beside.document_text(figures))
+    print(f"\ntook {minutes:.0f} min; the report: {args.out / 'report' / 'report.html'}")
     return 0
 
 

@@ -19,11 +19,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import beside
 import quickstart
 
 WORKERS = 2
 SETTINGS: dict[str, Any] = {"model_args": {"dtype": "float32"}, "batch_size": 64, "device": "cpu"}
-BEGIN, END = "<!-- sweep-mini:begin -->\n", "<!-- sweep-mini:end -->"
 
 
 def main() -> int:
@@ -61,7 +61,7 @@ def main() -> int:
     lines = [*note(args.out / "sweep"), "", *arms_table(metrics), "", *runs_table(selection)]
     print("\n" + "\n".join(lines))
     if args.docs:
-        write(args.docs, "\n".join(lines))
+        beside.show("sweep-mini", "\n".join(lines), args.docs)
     return 0
 
 
@@ -120,17 +120,6 @@ def runs_table(selection: dict[str, Any]) -> list[str]:
             f"{run['model_utility']:.3f} |"
         )
     return lines
-
-
-def write(document: Path, text: str) -> None:
-    """Replace what stands between the markers."""
-    before, begin, rest = document.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        sys.exit(f"{document} lacks the markers {BEGIN.strip()} and {END}")
-    aside = document.with_name(document.name + ".tmp")
-    aside.write_text(f"{before}{begin}\n{text}\n\n{end}{after}", encoding="utf-8")
-    aside.replace(document)
 
 
 if __name__ == "__main__":
