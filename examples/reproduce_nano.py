@@ -26,7 +26,14 @@ ARMS = {"full": "full+real_authors+world_facts", "retain": "retain90+real_author
 EPOCHS, LEARNING_RATE = 24, 4e-3
 SAMPLES = 8
 """Of best-of-N for each row; the default of 32 would be half of the whole."""
-RELEARNING = ("--lrs=2e-3", "--epochs=4,8", "--train-batch-size=16", "--gradient-accumulation=1", "--batch-size=64")
+RELEARNING = (
+    "--folds=4",
+    "--lrs=2e-3",
+    "--epochs=4,8",
+    "--train-batch-size=16",
+    "--gradient-accumulation=1",
+    "--batch-size=64",
+)
 """A model of a million parameters takes steps forty times as large as the defaults, which are for pretrained ones."""
 STEPS = 7
 ARMS_SHOWN = ("base", "full", "retain", "unlearned")

@@ -12,7 +12,6 @@ import math
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import time
 import warnings
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple
 
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError
+from lm_eval_tofu.unlearn import child
 
 log = logging.getLogger(__name__)
 
@@ -506,15 +506,7 @@ def _run_locked(config: SweepConfig, point: Point, folder: Path) -> dict[str, fl
     write_json(record, {"point": point, "started": started.isoformat(), "host": platform.node()})
     if not results.is_dir():
         command = [sys.executable, *_TRIAL, str(config.folder / CONFIG_FILE), str(folder)]
-        with (folder / LOG_FILE).open("ab") as out:
-            # Its standard input closes with this process, which is how it learns that it must not go on alone.
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT)
-            try:
-                status = process.wait()
-            finally:
-                process.kill()
-        if status != 0:
-            raise OptionError(f"run {folder.name}: {last_line(folder / LOG_FILE)} (the whole log: {folder / LOG_FILE})")
+        child.run(command, folder / LOG_FILE, f"run {folder.name}")
     metrics = read_metrics(results)
     seconds = (datetime.now(UTC) - started).total_seconds()
     write_json(record, {**json.loads(record.read_text(encoding="utf-8")), "seconds": seconds, "metrics": metrics})
@@ -544,13 +536,6 @@ def _drop_checkpoints(config: SweepConfig, states: Sequence[RunState], keep: str
     complete = sorted((s for s in states if s.state == "complete"), key=lambda state: rank_key(state.metrics))
     for state in complete[1 if keep == "best" else 0 :]:
         shutil.rmtree(config.run_folder(state.point) / "model", ignore_errors=True)
-
-
-def last_line(path: Path) -> str:
-    """The last line of a process's log that says something."""
-    # A progress bar goes on in its line, so what counts is behind its last carriage return.
-    lines = path.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it ended without a word")
 
 
 def table(states: Sequence[RunState]) -> Iterator[str]:

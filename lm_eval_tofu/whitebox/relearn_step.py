@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -20,8 +19,9 @@ from typing import Any, NamedTuple
 from lm_eval_tofu import evaluation, tofu
 from lm_eval_tofu.errors import OptionError, TofuError
 from lm_eval_tofu.tasks import families
+from lm_eval_tofu.unlearn import child
 from lm_eval_tofu.unlearn.finetune import FinetuneConfig, finetune
-from lm_eval_tofu.unlearn.sweep import last_line, write_json
+from lm_eval_tofu.unlearn.sweep import write_json
 
 log = logging.getLogger(__name__)
 
@@ -257,16 +257,7 @@ def _carry_out(half: str, config: RelearnConfig, job: Job) -> None:
         return
     told = json.dumps(asdict(job), default=str)
     command = [sys.executable, "-m", __name__, half, str(config.output / CONFIG_FILE), told]
-    record = job.folder / LOG_FILE
-    with record.open("ab") as out:
-        # Its standard input closes with this process, which is how it learns that it must not go on alone.
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT)
-        try:
-            status = process.wait()
-        finally:
-            process.kill()
-    if status != 0:
-        raise OptionError(f"{job.folder}: {last_line(record)} (the whole log: {record})")
+    child.run(command, job.folder / LOG_FILE, str(job.folder))
 
 
 def train(config: RelearnConfig, job: Job) -> None:
