@@ -35,13 +35,17 @@ class Job(NamedTuple):
     """A process of a step.
 
     Attributes:
-        done: What stands when it has ended well; it is not started if that stands already. None: it always is, and
-            finds out itself what is left to do.
+        done: What stands when it has ended well, a path whose name may be a pattern; it is not started if that stands
+            already. None: it always is, and finds out itself what is left to do.
         command: The command line.
     """
 
     done: Path | None
     command: list[str]
+
+    def stands(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.done is not None and any(self.done.parent.glob(self.done.name))
 
 
 class Step(NamedTuple):
@@ -78,7 +82,7 @@ def run(steps: Iterable[Step], total: int, workers: int, record: Path) -> float:
 
     for number, step in enumerate(steps, start=1):
         say(f"step {number} of {total}: {step.name}")
-        waiting = [job for job in step.jobs if job.done is None or not job.done.exists()]
+        waiting = [job for job in step.jobs if not job.stands()]
         if not waiting:
             print("is there already", flush=True)
             continue
@@ -120,7 +124,7 @@ def side_by_side(jobs: Sequence[Job], workers: int) -> None:
         status = subprocess.run(job.command, env=environment, check=False).returncode
         places.put(place)
         # vLLM's threads may abort the interpreter's shutdown when all is written: what stands, counts.
-        return status == 0 if job.done is None else job.done.exists()
+        return status == 0 if job.done is None else job.stands()
 
     with ThreadPoolExecutor(workers) as pool:
         failed = [job for job, well in zip(jobs, pool.map(done, jobs), strict=True) if not well]

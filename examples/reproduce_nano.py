@@ -78,7 +78,10 @@ def steps(out: Path, tofu: str, workers: int) -> Iterator[Step]:
     probe = [*CLI, "probe", *arms, "--base", str(models / "base"), "--full", str(models / "full")]
     relearn = [*CLI, "relearn", *arms, *RELEARNING]
     audited = results / "unlearned"
-    inside = [Job(None, [*command, "--output", str(audited / command[len(CLI)])]) for command in (relearn, probe)]
+    inside = []
+    for name, command in (("relearn", relearn), ("probe", probe)):
+        folder = audited / name
+        inside.append(Job(folder / "results_*.json", [*command, "--output", str(folder)]))
     yield Step(
         "all audits of the selected run, relearning and probe",
         [audit("unlearned", selected, "retain", "full"), *inside],

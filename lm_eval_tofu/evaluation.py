@@ -44,7 +44,7 @@ def evaluate(
         apply_chat_template: As lm-eval's flag.
         system_instruction: As lm-eval's option.
         batch_size: As lm-eval's option.
-        device: As lm-eval's option.
+        device: As lm-eval's option; None, with hf: an accelerator where there is one, else the CPU.
 
     Returns:
         The results' JSON file.
@@ -59,6 +59,12 @@ def evaluate(
     from lm_eval.loggers import EvaluationTracker
     from lm_eval.tasks import TaskManager
 
+    if backend == "hf" and device is None:
+        import torch
+
+        # lm-eval's own default is a GPU, whether there is one or not.
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        device = "cpu" if accelerator is None else accelerator.type
     arguments = {"pretrained": str(model), **(model_args or {})}
     merged = {**arguments, **(metadata or {})}
     check(tasks, merged)

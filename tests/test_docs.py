@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The scripts import one another as they do when they are run."""
-    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), str(ROOT / "examples"), *sys.path])
 
 
 def shown(marker: str, document: str = "audits") -> str:
@@ -61,6 +61,20 @@ def test_npo_step() -> None:
     assert shown("npo-step", "reproduce") == importlib.import_module("npo_step").document_text(report)
     for model in report["models"].values():
         assert all(model["met"].values())
+
+
+def test_nano() -> None:
+    """The table, and the report that it was made with."""
+    figures = json.loads((ROOT / "docs" / "nano" / "figures.json").read_text(encoding="utf-8"))
+    beside = importlib.import_module("beside")
+    assert shown("nano", "reproduce") == beside.document_text(figures)
+    report = (ROOT / "docs" / "nano" / "report.md").read_text(encoding="utf-8")
+    tables = importlib.import_module("lm_eval_tofu.report.tables")
+    cells = [(row, cell) for row in figures["rows"] for cell in row["arms"].values() if cell is not None]
+    assert len(cells) > 50
+    for row, cell in cells:
+        if cell["value"] is not None:
+            assert tables.text(cell["value"], row["unit"]) in report, row["label"]
 
 
 @pytest.mark.parametrize("backend", ["hf", "vllm"])

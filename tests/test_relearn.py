@@ -472,7 +472,6 @@ def test_an_unlearned_model_recovers_and_one_that_never_knew_does_not(
         epochs=(5,),
         train_batch_size=4,
         gradient_accumulation=1,
-        device="cpu",
         batch_size=64,
         model_args={"dtype": "float32"},
     )

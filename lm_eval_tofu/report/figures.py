@@ -293,6 +293,15 @@ def _band(axes: Any, curve: Curve, look: _Look, label: str | None, scale: float 
         axes.fill_between(curve.x, low, high, color=look.color, alpha=0.18, linewidth=0)
 
 
+def _label(axes: Any, ticks: list[float], names: list[str], x: str, y: str) -> None:
+    """Name the axes of curves of percentages, which begin at 0 at the latest."""
+    axes.set_xticks(ticks, names)
+    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    _legend(axes)
+
+
 def _leak_at_k(tables: Tables) -> Any:
     looks = _looks(tables)
     figure, axes = _axes(3.3)
@@ -300,12 +309,8 @@ def _leak_at_k(tables: Tables) -> Any:
         _band(axes, curve, looks[arm], _name(arm))
     ticks = sorted({k for curve in tables.leak_at_k.values() for k in curve.x})
     axes.set_xscale("log", base=2)
-    axes.set_xticks(ticks, [f"{k:.0f}" for k in ticks])
+    _label(axes, ticks, [f"{k:.0f}" for k in ticks], "k, samples that someone draws", "at least one leaks, %")
     axes.minorticks_off()
-    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-    axes.set_xlabel("k, samples that someone draws")
-    axes.set_ylabel("at least one leaks, %")
-    _legend(axes)
     return figure
 
 
@@ -327,11 +332,7 @@ def _turns(tables: Tables) -> Any:
     if tables.shuffled:
         ticks, labels = [*ticks, most + 1], [*labels, "another\nauthor's"]
         axes.axvline(most + 0.5, color=_GREY, linewidth=1, linestyle=":")
-    axes.set_xticks(ticks, labels)
-    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-    axes.set_xlabel("clues before the question")
-    axes.set_ylabel("answers that leak, %")
-    _legend(axes)
+    _label(axes, ticks, labels, "clues before the question", "answers that leak, %")
     return figure
 
 
