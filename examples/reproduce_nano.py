@@ -90,7 +90,8 @@ def steps(out: Path, tofu: str, workers: int) -> Iterator[Step]:
     # Written anew each time: it takes seconds, and what it reads may have changed.
     report = [*CLI, "report", *inputs, "--sweep", str(sweep), "-o", str(out / "report")]
     report += ["--title", "NPO on TOFU at nano scale"]
-    card = [*CLI, "card", str(selected), "--results", str(audited), f"retain={results / 'retain'}"]
+    card = [*CLI, "card", str(selected), "--results", str(audited)]
+    card += [f"{arm}={results / arm}" for arm in ("retain", "full")]
     yield Step("report and model card", [Job(None, report), Job(None, card)])
 
 
@@ -107,6 +108,8 @@ def main() -> int:
     minutes = experiment.run(steps(args.out, args.tofu, workers), STEPS, workers, args.out / "seconds.json")
     if args.docs:
         shutil.copytree(args.out / "report", args.docs, dirs_exist_ok=True)
+        selection = json.loads((args.out / "sweep" / "selection.json").read_text(encoding="utf-8"))
+        shutil.copy(args.out / "sweep" / selection["checkpoint"] / "README.md", args.docs / "card.md")
         results = {arm: args.out / "results" / arm for arm in ARMS_SHOWN}
         figures = beside.figures(results, args.out / "sweep", minutes)
         experiment.write(args.docs / "figures.json", json.dumps(figures, indent=2) + "\n")
