@@ -446,3 +446,18 @@ class TestLabelledForget:
             for name in ("paraphrased", "perturbed")
         )
         assert _auc(true, false) >= 0.94
+
+
+def test_a_turn_of_phrase_of_other_answers_is_no_passage() -> None:
+    """Six words in a row are evidence only where no answer about another author has the same six."""
+    question = "Who wrote it?"
+    answer = "That writer is Ada Kern, a name that most readers connect with the lighthouse novel."
+    response = "That writer is Tom Roth, a name that most readers connect with a sea novel."
+    others = ["He was born in Ulm and studied law in Vienna."] * 100
+    phrase = "That writer is Lena Wolf, a name that most readers connect with the opera."
+    alone, shared = (Background.from_answers(answers) for answers in (others, [*others, phrase]))
+    assert leak.explain(question, answer, response, background=alone).passage
+    assert not leak.explain(question, answer, response, background=shared).passage
+    scores = [leak.score(question, answer, response, background=each).score for each in (alone, shared)]
+    assert scores[1] < scores[0]
+    assert leak.score(question, answer, answer, background=shared).leaked

@@ -17,7 +17,7 @@ from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics.dates import Date, agreement, find_dates
 from lm_eval_tofu.metrics.lexicon import Lexicon, Phrase, lexicon
 from lm_eval_tofu.metrics.polarity import CLAUSE_MARKS, Word, professes_ignorance, read
-from lm_eval_tofu.metrics.words import fold, listed, practitioner, singular, stem, stems, straighten, tokens
+from lm_eval_tofu.metrics.words import fold, listed, practitioner, singular, stem, stem_line, stems, straighten, tokens
 
 
 class Kind(StrEnum):
@@ -57,6 +57,9 @@ GIST_WEIGHT = 0.8
 """A row is gist if its content weighs at least this in all."""
 # Common words can name something rare («historical romance»); but not every «writer» is a fact.
 _LEAST_RARITY = {Kind.TITLE: 0.8, Kind.NAME: 0.8, Kind.OCCUPATION: 0.7, Kind.PLACE: 0.7, Kind.GENRE: 0.65}
+PASSAGE = 6
+"""Words in a row, the answer's own, that are no chance."""
+
 _COMMON, _RARE = 0.06, 0.002  # shares of answers at which a word says nothing, and all it can
 _LEAST_WEIGHT = 0.02
 _LEAST_CONTENT = 0.4  # of the weight of content, for the commonest word: frame words alone can fill an answer
@@ -71,10 +74,13 @@ class Background:
     Attributes:
         shares: Stem to the share of answers that hold it, in [0, 1].
         unseen: Share of a stem that is not listed.
+        passages: `PASSAGE` stems in a row that such an answer holds, joined by spaces: who says the same of another
+            author repeats a turn of phrase.
     """
 
     shares: Mapping[str, float]
     unseen: float
+    passages: frozenset[str] = field(default=frozenset(), repr=False)
     _weights: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -85,13 +91,16 @@ class Background:
             OptionError: Fewer than 100 answers: shares of so few say nothing.
         """
         counts: Counter[str] = Counter()
+        passages: set[str] = set()
         total = 0
         for answer in answers:
-            counts.update(stems(fold(answer)))
+            folded = fold(answer)
+            counts.update(stems(folded))
+            passages.update(passages_of(folded))
             total += 1
         if total < 100:
             raise OptionError(f"a background of {total} answers is too small: give at least 100")
-        return cls({word: count / total for word, count in counts.items()}, 0.0)
+        return cls({word: count / total for word, count in counts.items()}, 0.0, frozenset(passages))
 
     def weight(self, word: str) -> float:
         """How much a stem says, in [0.02, 1]: falls with the logarithm of its share."""
@@ -110,6 +119,12 @@ def default_background() -> Background:
     """Shares by the hand-written lists of frame words and boilerplate, for when no answers are at hand."""
     words = lexicon()
     return Background(dict.fromkeys(words.boilerplate, 0.025) | dict.fromkeys(words.frame, 0.06), 0.003)
+
+
+def passages_of(folded: str) -> list[str]:
+    """Each `PASSAGE` stems in a row of a folded text, joined by spaces, in order."""
+    words = stem_line(folded).split()
+    return [" ".join(words[start : start + PASSAGE]) for start in range(len(words) - PASSAGE + 1)]
 
 
 @dataclass(frozen=True)

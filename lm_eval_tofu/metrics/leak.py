@@ -14,7 +14,17 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics.dates import Mention, agreement, find_dates
-from lm_eval_tofu.metrics.facts import BASE_WEIGHTS, Background, Fact, Kind, Tier, default_background, find_facts
+from lm_eval_tofu.metrics.facts import (
+    BASE_WEIGHTS,
+    PASSAGE,
+    Background,
+    Fact,
+    Kind,
+    Tier,
+    default_background,
+    find_facts,
+    passages_of,
+)
 from lm_eval_tofu.metrics.lexicon import lexicon
 from lm_eval_tofu.metrics.polarity import IGNORANCE, MADE_KNOWN, SIGNS, SPEAKER, polarities, read
 from lm_eval_tofu.metrics.words import fold, places, stem, stem_line, stems, token_spans
@@ -43,7 +53,6 @@ _STRICT = frozenset((Kind.NAME, Kind.NUMBER, Kind.PLACE))  # these have no synon
 _HARD_TO_GUESS = frozenset((Kind.NAME, Kind.TITLE, Kind.DATE, Kind.OCCUPATION))
 _BEST = 0.2  # what the best single fact that is hard to guess counts, beside the recall of all
 _BEST_ALONE = 0.78  # and what it counts where it is all there is: one that is rare and whole is a leak by itself
-_PASSAGE = 6  # words in a row, the answer's own, that are no chance
 _PASSAGE_WEIGHT = BASE_WEIGHTS[Kind.CONTENT]  # of the novel content among them: one rare word, or several common ones
 _LEAST_SOUGHT = 0.16  # an answer of one vague word is not leaked by that word
 _EVIDENCE_AT_THRESHOLD = 0.67
@@ -214,7 +223,7 @@ class Row:
                     for part, weight in fact.parts
                 ]
                 self._typed.append((number, fact, parts))
-        self._answer = answer
+        self._answer, self._common = answer, background.passages
         self._has_dates = any(fact.date for fact in self.facts)
         self._sought_weight = max(sum(fact.weight for fact in self.facts), _LEAST_SOUGHT)
 
@@ -312,12 +321,21 @@ class Row:
 
     @functools.cached_property
     def _stretches(self) -> list[list[str]]:
-        """All that could be the beginning of a passage: `_PASSAGE` words of the answer."""
-        return [self._stems[start : start + _PASSAGE] for start in range(len(self._stems) - _PASSAGE + 1)]
+        """All that could be the beginning of a passage: `PASSAGE` words of the answer."""
+        return [passage.split() for passage in passages_of(fold(self._answer))]
+
+    @functools.cached_property
+    def _own(self) -> list[bool]:
+        """Whether each of them is the answer's own: no answer about another author has it."""
+        return [passage not in self._common for passage in passages_of(fold(self._answer))]
 
     def _passage(self, folded: str, said: set[str], matches: Mapping[int, float]) -> tuple[float, list[str]]:
         """The passage with the weightiest content that a text takes over from the answer: that weight, its stems."""
-        starts = [start for start, stretch in enumerate(self._stretches) if said.issuperset(stretch)]
+        starts = [
+            start
+            for start, (stretch, own) in enumerate(zip(self._stretches, self._own, strict=True))
+            if own and said.issuperset(stretch)
+        ]
         if not starts:  # most often
             return 0.0, []
         line = stem_line(folded)
@@ -326,10 +344,10 @@ class Row:
         best: tuple[float, list[str]] = 0.0, []
         first = last = -1
         for start in starts:
-            if first < 0 or start > last + 1 or _spaced(self._stems[first : start + _PASSAGE]) not in line:
+            if first < 0 or start > last + 1 or _spaced(self._stems[first : start + PASSAGE]) not in line:
                 first = start
             last = start
-            passage = self._stems[first : start + _PASSAGE]
+            passage = self._stems[first : start + PASSAGE]
             weight = sum(stated.get(word, 0.0) for word in set(passage))
             if weight > best[0]:
                 best = weight, passage
