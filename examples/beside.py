@@ -51,7 +51,8 @@ def figures(arms: dict[str, Path], sweep: Path | None, minutes: float) -> dict[s
     if content.sweep is not None:
         runs = content.sweep["runs"]
         found["selected"] = {"runs": len(runs), "point": runs[0]["point"]}
-    return _without_nan(json.loads(json.dumps(found, default=str)))  # type: ignore[no-any-return]  # a dict as above
+    plain: dict[str, Any] = _without_nan(json.loads(json.dumps(found, default=str)))
+    return plain
 
 
 def _without_nan(value: Any) -> Any:
