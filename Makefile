@@ -41,7 +41,7 @@ test-transformers: env $(TRANSFORMERS:%=$(VENV)/transformers-%)  ## run what tou
 	for version in $(TRANSFORMERS); do \
 		PYTHONPATH=$(VENV)/transformers-$$version HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -p no:randomly -m 'not slow' \
 			tests/test_chat.py tests/test_finetune.py tests/test_loss.py tests/test_tasks.py tests/test_trainer.py \
-			tests/test_unlearn.py || exit 1; \
+			tests/test_supervised.py tests/test_unlearn.py || exit 1; \
 	done
 
 $(VENV)/transformers-%: $(VENV)/.ready

@@ -320,26 +320,20 @@ class Row:
         return stem_line(fold(self._answer)).split()
 
     @functools.cached_property
-    def _stretches(self) -> list[list[str]]:
-        """All that could be the beginning of a passage: `PASSAGE` words of the answer."""
-        return [passage.split() for passage in passages_of(fold(self._answer))]
+    def _stretches(self) -> list[tuple[list[str], bool]]:
+        """All that could be the beginning of a passage, `PASSAGE` words of the answer; whether they are its own.
 
-    @functools.cached_property
-    def _own(self) -> list[bool]:
-        """Whether each of them is the answer's own: no answer about another author has it."""
-        return [passage not in self._common for passage in passages_of(fold(self._answer))]
+        They are not where an answer about another author has them too.
+        """
+        return [(passage.split(), passage not in self._common) for passage in passages_of(fold(self._answer))]
 
     def _passage(self, folded: str, said: set[str], matches: Mapping[int, float]) -> tuple[float, list[str]]:
         """The passage with the weightiest content that a text takes over from the answer: that weight, its stems."""
-        starts = [
-            start
-            for start, (stretch, own) in enumerate(zip(self._stretches, self._own, strict=True))
-            if own and said.issuperset(stretch)
-        ]
+        starts = [start for start, (stretch, own) in enumerate(self._stretches) if own and said.issuperset(stretch)]
         if not starts:  # most often
             return 0.0, []
         line = stem_line(folded)
-        starts = [start for start in starts if _spaced(self._stretches[start]) in line]
+        starts = [start for start in starts if _spaced(self._stretches[start][0]) in line]
         stated = {part: weight for number, _, part, _, weight in self._content if matches.get(number) == 1}
         best: tuple[float, list[str]] = 0.0, []
         first = last = -1
