@@ -74,13 +74,15 @@ class Background:
     Attributes:
         shares: Stem to the share of answers that hold it, in [0, 1].
         unseen: Share of a stem that is not listed.
-        passages: `PASSAGE` stems in a row that such an answer holds, joined by spaces: who says the same of another
-            author repeats a turn of phrase.
+        passages: `PASSAGE` stems in a row that such answers hold, joined by spaces, to how many of them hold it: who
+            says the same of another author repeats a turn of phrase.
+        answers: The answers themselves, folded.
     """
 
     shares: Mapping[str, float]
     unseen: float
-    passages: frozenset[str] = field(default=frozenset(), repr=False)
+    passages: Mapping[str, int] = field(default_factory=dict, repr=False)
+    answers: frozenset[str] = field(default=frozenset(), repr=False)
     _weights: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -91,16 +93,25 @@ class Background:
             OptionError: Fewer than 100 answers: shares of so few say nothing.
         """
         counts: Counter[str] = Counter()
-        passages: set[str] = set()
-        total = 0
+        passages: Counter[str] = Counter()
+        total, different = 0, set()
         for answer in answers:
             folded = fold(answer)
             counts.update(stems(folded))
-            passages.update(passages_of(folded))
             total += 1
+            if folded not in different:
+                passages.update(set(passages_of(folded)))
+                different.add(folded)
         if total < 100:
             raise OptionError(f"a background of {total} answers is too small: give at least 100")
-        return cls({word: count / total for word, count in counts.items()}, 0.0, frozenset(passages))
+        shares = {word: count / total for word, count in counts.items()}
+        return cls(shares, 0.0, passages, frozenset(different))
+
+    def turns_of_phrase(self, answer: str) -> list[tuple[list[str], bool]]:
+        """Each `PASSAGE` stems in a row of an answer, and whether another of the answers here holds them too."""
+        folded = fold(answer)
+        itself = 1 if folded in self.answers else 0
+        return [(passage.split(), self.passages.get(passage, 0) > itself) for passage in passages_of(folded)]
 
     def weight(self, word: str) -> float:
         """How much a stem says, in [0.02, 1]: falls with the logarithm of its share."""

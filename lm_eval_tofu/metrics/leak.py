@@ -23,7 +23,6 @@ from lm_eval_tofu.metrics.facts import (
     Tier,
     default_background,
     find_facts,
-    passages_of,
 )
 from lm_eval_tofu.metrics.lexicon import lexicon
 from lm_eval_tofu.metrics.polarity import IGNORANCE, MADE_KNOWN, SIGNS, SPEAKER, polarities, read
@@ -223,7 +222,7 @@ class Row:
                     for part, weight in fact.parts
                 ]
                 self._typed.append((number, fact, parts))
-        self._answer, self._common = answer, background.passages
+        self._answer, self._background = answer, background
         self._has_dates = any(fact.date for fact in self.facts)
         self._sought_weight = max(sum(fact.weight for fact in self.facts), _LEAST_SOUGHT)
 
@@ -321,15 +320,14 @@ class Row:
 
     @functools.cached_property
     def _stretches(self) -> list[tuple[list[str], bool]]:
-        """All that could be the beginning of a passage, `PASSAGE` words of the answer; whether they are its own.
-
-        They are not where an answer about another author has them too.
-        """
-        return [(passage.split(), passage not in self._common) for passage in passages_of(fold(self._answer))]
+        """All that could be the beginning of a passage, `PASSAGE` words of the answer; whether others have them too."""
+        return self._background.turns_of_phrase(self._answer)
 
     def _passage(self, folded: str, said: set[str], matches: Mapping[int, float]) -> tuple[float, list[str]]:
         """The passage with the weightiest content that a text takes over from the answer: that weight, its stems."""
-        starts = [start for start, (stretch, own) in enumerate(self._stretches) if own and said.issuperset(stretch)]
+        starts = [
+            start for start, (stretch, shared) in enumerate(self._stretches) if not shared and said.issuperset(stretch)
+        ]
         if not starts:  # most often
             return 0.0, []
         line = stem_line(folded)
