@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from parity import BACKENDS, ROOT, show, write
 from smollm2 import export
 
@@ -87,9 +88,11 @@ def main() -> int:
     # Judged anew each time, with the answers of the cache: the scorer may be another one.
     run(arguments.families, arguments.backend, model, metadata, arguments.work, output)
     metrics, leaks = read(output)
-    packages = ", ".join(f"{name} {version(name)}" for name in ("lm-eval", "transformers", "torch", "vllm"))
+    names = ["lm-eval", "transformers", "torch", *(["vllm"] if arguments.backend == "vllm" else [])]
+    packages = ", ".join(f"{name} {version(name)}" for name in names)
+    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     note = (
-        f"{date.today().isoformat()}, {platform.machine()}, Python {platform.python_version()}, {packages}, float32; "
+        f"{date.today().isoformat()}, {machine}, Python {platform.python_version()}, {packages}, float32; "
         f"SmolLM2-135M-Instruct, {arguments.forget_split}, {arguments.backend}."
     )
     report = {"date and machine": note, "metrics": metrics, "judged leaks, specific rows": leaks}

@@ -21,14 +21,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from smollm2 import export
 
 from lm_eval_tofu.metrics.benchmark import model_utility
 
 ROOT = Path(__file__).parent.parent
 LOSS_TOLERANCE, AGGREGATE_TOLERANCE, ROUGE_TOLERANCE = 1e-3, 1e-3, 0.01
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BACKENDS = {
-    "hf": (["--device", "cpu", "--batch_size", "32"], "dtype=float32"),
+    "hf": (["--device", DEVICE, "--batch_size", "32"], "dtype=float32"),
     "vllm": (["--batch_size", "auto"], "dtype=float32,enforce_eager=True,max_model_len=1024"),
 }
 TASKS = {"tofu_forget_quality": "forget_quality", "tofu_model_utility": "model_utility"}

@@ -1,6 +1,6 @@
 """What the examples that rerun a whole experiment share: steps that are made once, side by side where they can be.
 
-    python examples/experiment.py evaluate MODEL OUTPUT --tasks T ... [--backend vllm] [--metadata JSON]
+    python examples/experiment.py evaluate MODEL OUTPUT --tasks T ... [--backend vllm] [--metadata J] [--samples J]
 
 evaluates one model in a process of its own, and its results appear when all of them are written.
 """
@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -137,10 +137,18 @@ def finetune(output: Path, *arguments: object) -> Job:
     return Job(output, [*CLI, "finetune", "--output", str(output), *map(str, arguments)])
 
 
-def evaluation(model: Path, output: Path, tasks: Sequence[str], backend: str, metadata: dict[str, Any]) -> Job:
-    """A job that evaluates a model with some of the tasks."""
+def evaluation(
+    model: Path,
+    output: Path,
+    tasks: Sequence[str],
+    backend: str,
+    metadata: Mapping[str, Any],
+    samples: Mapping[str, Sequence[int]] | None = None,
+) -> Job:
+    """A job that evaluates a model with some of the tasks, or with some documents of a task."""
     command = [sys.executable, __file__, "evaluate", str(model), str(output), "--backend", backend]
-    return Job(output, [*command, "--metadata", json.dumps(metadata), "--tasks", *tasks])
+    command += ["--metadata", json.dumps(metadata), "--tasks", *tasks]
+    return Job(output, [*command, *(["--samples", json.dumps(samples)] if samples else [])])
 
 
 def has_gpu() -> bool:
@@ -163,7 +171,7 @@ def evaluate(args: argparse.Namespace) -> None:
         settings: dict[str, Any] = {"batch_size": "auto"}
     else:
         arguments = {"max_length": length, "dtype": "float32"}
-        settings = {"batch_size": 64, "device": "cuda" if has_gpu() else "cpu"}
+        settings = {"batch_size": 64}
     run_evaluation(
         args.model,
         args.output,
@@ -171,6 +179,7 @@ def evaluate(args: argparse.Namespace) -> None:
         backend=args.backend,
         model_args=arguments,
         metadata=json.loads(args.metadata),
+        samples=json.loads(args.samples),
         **settings,
     )
 
@@ -185,6 +194,7 @@ def main() -> None:
     command.add_argument("--tasks", nargs="+", default=list(AUDITS))
     command.add_argument("--backend", choices=("hf", "vllm"), default="vllm")
     command.add_argument("--metadata", default="{}")
+    command.add_argument("--samples", default="null")
     command.set_defaults(run=evaluate)
     args = parser.parse_args()
     args.run(args)

@@ -31,6 +31,7 @@ def evaluate(
     system_instruction: str | None = None,
     batch_size: int | str | None = None,
     device: str | None = None,
+    samples: Mapping[str, Sequence[int]] | None = None,
 ) -> Path:
     """Evaluate a model and write results and samples as `lm_eval --log_samples --output_path OUTPUT` does.
 
@@ -45,6 +46,7 @@ def evaluate(
         system_instruction: As lm-eval's option.
         batch_size: As lm-eval's option.
         device: As lm-eval's option; None, with hf: an accelerator where there is one, else the CPU.
+        samples: As lm-eval's option: documents by task; tasks that it does not name are asked whole.
 
     Returns:
         The results' JSON file.
@@ -82,6 +84,7 @@ def evaluate(
         system_instruction=system_instruction,
         evaluation_tracker=tracker,
         metadata=merged,
+        samples=None if samples is None else {task: list(chosen) for task, chosen in samples.items() if task in tasks},
     )
     samples = results.pop("samples")
     tracker.save_results_aggregated(results=results, samples=samples)

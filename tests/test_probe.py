@@ -136,6 +136,13 @@ class TestTheRows:
         assert {row.author for row in found.tested} == {19}
         assert 19 not in {row.author for row in found.training}
 
+    def test_some_retain_rows_alone_are_learned_from(self, data: probe.Data) -> None:
+        found = probe.read_data(MINI, "forget10", 4000, range(20, 60))
+        assert {row.author for row in found.training} == {1, 2}
+        assert found.tested == data.tested
+        with pytest.raises(DataError, match="fewer than two authors with facts to learn from"):
+            probe.read_data(MINI, "forget10", 4000, range(20))
+
     def test_six_candidates_of_one_form(self, data: probe.Data) -> None:
         assert len(data.tested) >= 20
         for row in data.tested:
@@ -312,6 +319,8 @@ class TestTheCommand:
             (["--layers", "3"], "--layers 3: --model .* has the layers 0 \\(the embeddings\\) to 2"),
             (["--seeds", "1"], "--seeds 1 is less than 3"),
             (["--facts", "5"], "--facts 5 is less than 100"),
+            (["--retain-rows", "0-360"], "--retain-rows names row 360, but retain90 has 360 rows: use 0 to 359"),
+            (["--retain-rows", "all"], "--retain-rows='all': 'all' is no row"),
             (["--forget-split", "forget20"], "'forget20' is unknown"),
             (["--dtype", "int8"], "--dtype 'int8' is unknown"),
             (["--base", "/nowhere/base"], "--base /nowhere/base is no directory"),

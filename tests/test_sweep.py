@@ -81,7 +81,7 @@ class TestConfig:
         assert (again.output, again.study, again.points) == (str(moved), config.study, config.points)
 
     def test_arguments_of_a_run(self, tmp_path: Path) -> None:
-        path = written(tmp_path, training={"batch_size": 4}, tofu="mini")
+        path = written(tmp_path, training={"batch_size": 4, "retain_rows": "0-39"}, tofu="mini")
         config = sweep.read_config(path)
         given = trial.arguments(config, config.points[1], Path("out"))
         pairs = dict(zip(given[::2], given[1::2], strict=True))
@@ -92,6 +92,7 @@ class TestConfig:
             "--forget-split": "forget10",
             "--tofu": "mini",
             "--batch_size": "4",
+            "--retain_rows": "0-39",
             "--epochs": "5",
             "--beta": "0.1",
         }
@@ -110,6 +111,8 @@ class TestConfig:
             ({"forget_split": "forget20"}, "forget_split='forget20' is unknown: use forget01, forget05, forget10"),
             ({"evaluation": {"backend": "gguf"}}, "evaluation.backend='gguf' is unknown: use hf or vllm"),
             ({"evaluation": {"batchsize": 8}}, "evaluation.batchsize is unknown: use backend"),
+            ({"evaluation": {"samples": [1]}}, r"evaluation.samples=\[1\] names no documents by task"),
+            ({"evaluation": {"samples": {"tofu": [-1]}}}, "evaluation.samples=.* names no documents by task"),
         ],
     )
     def test_bad_values(self, tmp_path: Path, changes: dict[str, Any], message: str) -> None:

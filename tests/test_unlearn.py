@@ -131,6 +131,26 @@ def test_grad_ascent_uses_no_retain_rows(config):
     assert "retain_loss" not in made["final"]
 
 
+def test_some_retain_rows_alone_are_kept(config, monkeypatch):
+    """Beside a model that was trained on a part of the retain split, the other rows would be taught."""
+    seen = []
+    init = NPOTrainer.__init__
+
+    def spy(self, model, arguments, forget, retain, *rest, **more):
+        seen.extend(retain)
+        init(self, model, arguments, forget, retain, *rest, **more)
+
+    monkeypatch.setattr(NPOTrainer, "__init__", spy)
+    folder = unlearn(replace(config, retain_rows=(0, 1, 5), epochs=1, warmup=0))
+    tokenizer = AutoTokenizer.from_pretrained(config.model)
+    rows = tofu.load("retain99", tofu.resolve_source("mini"))
+    for example, number in zip(seen, (0, 1, 5), strict=True):
+        assert rows[number]["answer"] in tokenizer.decode(example["input_ids"])
+    made = record(folder)
+    assert (made["retain_examples"], made["options"]["retain_rows"]) == (3, [0, 1, 5])
+    assert "3 rows of retain99" in (folder / "README.md").read_text(encoding="utf-8")
+
+
 # LoRA
 
 
@@ -217,6 +237,7 @@ def test_resuming_with_another_option_names_it(config):
         ({"retain_loss": "mse"}, "--retain_loss 'mse' is unknown"),
         ({"forget_split": "forget02"}, "--forget-split 'forget02' is unknown: use forget01, forget05, forget10"),
         ({"forget_split": "retain90"}, "--forget-split 'retain90' is what is kept: use forget01"),
+        ({"retain_rows": (3, 12)}, "--retain-rows names row 12, but retain99 has 12 rows: use 0 to 11"),
         ({"lora_r": 0}, "--lora-r 0 is less than 1"),
         ({"lora_alpha": 8.0}, "--lora-alpha 8.0 has no use without --lora-r"),
         ({"lora_target": "q_proj"}, "--lora-target q_proj has no use without --lora-r"),

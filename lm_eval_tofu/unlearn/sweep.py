@@ -53,7 +53,8 @@ class EvaluationConfig:
         backend: `hf` or `vllm`.
         model_args: Further model arguments of that backend.
         batch_size: As lm_eval's option.
-        device: As lm_eval's option; None: lm_eval's default.
+        device: As lm_eval's option; None, with hf: an accelerator where there is one, else the CPU.
+        samples: As lm_eval's option: documents by task; tasks that it does not name are asked whole.
         apply_chat_template: As lm_eval's flag.
         system_instruction: As lm_eval's option.
     """
@@ -62,6 +63,7 @@ class EvaluationConfig:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int | str | None = None
     device: str | None = None
+    samples: Mapping[str, Sequence[int]] | None = None
     apply_chat_template: bool = True
     system_instruction: str | None = None
 
@@ -195,11 +197,23 @@ def _checked(content: dict[str, Any], where: str) -> SweepConfig:
         evaluation = EvaluationConfig(**evaluation)
     if evaluation.backend not in ("hf", "vllm"):
         raise OptionError(f"{where}: evaluation.backend={evaluation.backend!r} is unknown: use hf or vllm")
+    if evaluation.samples is not None and not _names_documents(evaluation.samples):
+        raise OptionError(
+            f"{where}: evaluation.samples={evaluation.samples!r} names no documents by task: write for example "
+            "tofu_model_utility: [0, 1, 2]"
+        )
     if content.get("forget_split", "forget10") not in tofu.FORGET_SPLITS:
         raise OptionError(
             f"{where}: forget_split={content['forget_split']!r} is unknown: use {', '.join(tofu.FORGET_SPLITS)}"
         )
     return SweepConfig(**{**content, "evaluation": evaluation})
+
+
+def _names_documents(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(chosen, list) and chosen and all(type(number) is int and number >= 0 for number in chosen)
+        for chosen in value.values()
+    )
 
 
 def load_config(path: Path) -> SweepConfig:

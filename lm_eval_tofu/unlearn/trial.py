@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             system_instruction=settings.system_instruction,
             batch_size=settings.batch_size,
             device=settings.device,
+            samples=settings.samples,
         )
     except TofuError as error:
         logging.getLogger(__name__).error("%s", error)

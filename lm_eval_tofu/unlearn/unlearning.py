@@ -41,6 +41,7 @@ class UnlearnConfig(options.TrainingConfig):
     Attributes:
         model: Directory or hub name of the model that knows the forget rows; it is the reference too.
         forget_split: `forget01`, `forget05` or `forget10`; what is kept is the retain split that goes with it.
+        retain_rows: Rows of that retain split to keep, from 0; None: all.
         method: A key of `lm_eval_tofu.unlearn.methods.METHODS`.
         alpha: Weight of the retain term.
         beta: NPO's and SimNPO's.
@@ -60,6 +61,7 @@ class UnlearnConfig(options.TrainingConfig):
 
     model: str
     forget_split: str
+    retain_rows: tuple[int, ...] | None = None
     epochs: int = 10
     learning_rate: float = 5e-5
     method: str = "npo"
@@ -87,6 +89,13 @@ class UnlearnConfig(options.TrainingConfig):
     def has_retain_rows(self) -> bool:
         """Whether a step looks at retain rows at all."""
         return self.method not in FORGET_ONLY and self.alpha > 0
+
+    @property
+    def kept(self) -> str:
+        """What is kept, for a person."""
+        if not self.has_retain_rows:
+            return "nothing"
+        return self.retain_split if self.retain_rows is None else f"{len(self.retain_rows)} rows of {self.retain_split}"
 
     def check(self) -> None:
         """Check what can be checked without reading data or model.
@@ -125,6 +134,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s --model MODEL --forget-split SPLIT --output DIR [option ...]"
     parser.add_argument("--model", required=True, metavar="M", help="directory or hub name of the model to unlearn")
     options.add_option(parser, "--forget-split", required=True, metavar="SPLIT", help=", ".join(tofu.FORGET_SPLITS))
+    options.add_option(
+        parser, "--retain-rows", metavar="ROWS", help="rows of the retain split to keep, such as 0-399 (default: all)"
+    )
     options.add_shared_arguments(parser, UnlearnConfig(output=Path(), model="", forget_split=""))
     options.add_option(
         parser, "--lora-r", type=int, metavar="R", help="train LoRA adapters of this rank instead of all weights"
@@ -152,6 +164,8 @@ def run(args: argparse.Namespace) -> int:
 
     values = options.shared_values(args, UnlearnConfig)
     values["lora_merge"] = not args.no_lora_merge
+    if args.retain_rows is not None:
+        values["retain_rows"] = tofu.row_numbers("--retain-rows", args.retain_rows)
     unlearn(UnlearnConfig(**values, training=options.training_fields(args, NPOConfig, known=_OF_THE_TRAINER)))
     return 0
 
@@ -178,6 +192,10 @@ def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
     source = tofu.resolve_source(config.tofu, config.revision)
     splits = [config.forget_split, config.retain_split]
     data = {split: tofu.fingerprint(source, split) for split in splits}
+    forget_rows, retain_rows = (tofu.load(split, source) for split in splits)
+    if config.retain_rows is not None:
+        tofu.check_row_numbers("--retain-rows", config.retain_rows, config.retain_split, len(retain_rows))
+        retain_rows = [retain_rows[number] for number in config.retain_rows]
     check_model(config.model)
     if config.lora_r is not None:
         lora.check_installed()
@@ -191,7 +209,7 @@ def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
     from lm_eval_tofu.unlearn.trainer import NPOConfig, NPOTrainer
 
     tokenizer, context = load_tokenizer(config.model, config.apply_chat_template)
-    forget, retain = (encode_rows(tokenizer, tofu.load(split, source), config.prompting, context) for split in splits)
+    forget, retain = (encode_rows(tokenizer, rows, config.prompting, context) for rows in (forget_rows, retain_rows))
     arguments = training.training_arguments(
         config,
         checkpoint.partial_folder(config.output),
@@ -224,7 +242,7 @@ def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
         model, arguments.per_device_train_batch_size * pair, arguments.needs_reference_model and config.lora_r is None
     )
     what = f"unlearning {config.forget_split} with {config.method}"
-    what += f", a row of {config.retain_split} beside each example" if config.has_retain_rows else ""
+    what += f", a row of {config.kept} beside each example" if config.has_retain_rows else ""
     run.announce(trainer, what, len(forget), plan)
     losses = run.train(trainer, SHOWN)
     final = losses[-1] if losses else {}
@@ -269,7 +287,7 @@ def _describe(folder: Path, config: UnlearnConfig, final: Mapping[str, float]) -
         settings={
             "method": config.method,
             "forget split": config.forget_split,
-            "kept": config.retain_split if config.has_retain_rows else "nothing",
+            "kept": config.kept,
             **{name: getattr(config, name) for name in ("alpha", "beta", "gamma", "epochs", "seed")},
             "learning rate": config.learning_rate,
             **{label: f"{final[name]:.4g}" for name, label in SHOWN.items() if name in final},

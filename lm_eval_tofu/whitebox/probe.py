@@ -55,6 +55,7 @@ class ProbeConfig:
         tofu: Data source, as `lm_eval_tofu.tofu.resolve_source`.
         revision: The data's revision on the hub.
         forget_split: Whose rows are tested.
+        retain_rows: Rows of the retain split to learn from, from 0; None: all.
         layers: Layers to probe, 0 (the embeddings) to L; negative ones count from the end; None: all.
         seeds: Each draws other wrong candidates to learn from and other random labels; the first one draws the folds.
         facts: Facts of retain authors to learn from, at most.
@@ -74,6 +75,7 @@ class ProbeConfig:
     tofu: str | None = None
     revision: str | None = None
     forget_split: str = "forget10"
+    retain_rows: tuple[int, ...] | None = None
     layers: Sequence[int] | None = None
     seeds: int = 3
     facts: int = 4000
@@ -160,6 +162,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tofu", metavar="SOURCE", help="mini, a directory or a hub id")
     parser.add_argument("--revision", metavar="R", help="the data's revision on the hub")
     add_option(parser, "--forget-split", default="forget10", metavar="SPLIT", help="default: %(default)s")
+    add_option(
+        parser,
+        "--retain-rows",
+        metavar="ROWS",
+        help="rows of the retain split to learn from, such as 0-399 (default: all)",
+    )
     parser.add_argument(
         "--layers", nargs="+", type=int, metavar="L", help="0: the embeddings; -1: the last layer (default: all)"
     )
@@ -185,6 +193,8 @@ def config_of(args: argparse.Namespace) -> ProbeConfig:
     values = {name: getattr(args, name) for name in names}
     values["apply_chat_template"] = False if args.no_chat_template else None
     values["template_args"] = parse_template_args(args.template_args)
+    if args.retain_rows is not None:
+        values["retain_rows"] = tofu.row_numbers("--retain-rows", args.retain_rows)
     return ProbeConfig(**values)
 
 
@@ -208,7 +218,7 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     """
     config.check()
     source = tofu.resolve_source(config.tofu, config.revision)
-    data = read_data(source, config.forget_split, config.facts)
+    data = read_data(source, config.forget_split, config.facts, config.retain_rows)
     device, dtype = _machine(config)
     models = {arm: hidden.locate(f"--{arm}", name) for arm, name in config.arms.items()}
     layers = {arm: _layers(model, config.layers) for arm, model in models.items()}
@@ -247,16 +257,18 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     return content
 
 
-def read_data(source: tofu.Source, forget_split: str, facts: int) -> Data:
+def read_data(source: tofu.Source, forget_split: str, facts: int, retain_rows: Sequence[int] | None = None) -> Data:
     """Mask the rows: the forget split's to be tested, the retain split's to be learned from.
 
     Args:
         source: Where the data comes from.
         forget_split: A forget split.
         facts: Facts to learn from, at most.
+        retain_rows: Rows of the retain split to learn from; None: all.
 
     Raises:
         DataError: The data cannot be read, or leave nothing to learn from or to test.
+        OptionError: The retain split has fewer rows.
     """
     retain = tofu.retain_split(forget_split)
     names = ("full", retain, f"{forget_split}_perturbed", "retain_perturbed")
@@ -274,6 +286,9 @@ def read_data(source: tofu.Source, forget_split: str, facts: int) -> Data:
             f"{source}: no row of {forget_split}_perturbed has a novel fact and {CANDIDATES - 1} perturbed answers "
             "that state another one in its place: the probe has nothing to choose from; use TOFU's own files"
         )
+    if retain_rows is not None:
+        tofu.check_row_numbers("--retain-rows", retain_rows, retain, len(kept))
+        kept = [kept[number] for number in retain_rows]
     # Not only the tested rows' authors: half an author may be left in the retain split of a cut data set.
     forgotten = {author_of[row["question"]] for row in forget}
     kept = [row for row in kept if author_of[row["question"]] not in forgotten]
@@ -281,7 +296,7 @@ def read_data(source: tofu.Source, forget_split: str, facts: int) -> Data:
     if len({row.author for row in training}) < 2:
         raise DataError(
             f"{source}: {retain} leaves fewer than two authors with facts to learn from: no folds of authors are "
-            "possible; use TOFU's own files"
+            "possible; use TOFU's own files, or more --retain-rows"
         )
     others = [row for row in perturbed if author_of[row["question"]] not in forgotten]
     control, _ = candidates.probe_rows(others, [author_of[row["question"]] for row in others], background)
