@@ -2,8 +2,8 @@
 
     LM_EVAL_TOFU_DATA=DIR python examples/smollm2/reproduce.py [--out runs/reproduce-smollm2] [--docs docs/smollm2]
 
-Teaches the model eight retain authors and forget01's two (full), or the eight alone (retain), makes full forget the two by
-some NPO runs, selects one blindly, audits all arms, probes them, teaches them again, and writes the report and the
+Teaches the model eight retain authors and forget01's two (full), or the eight alone (retain), makes full forget the two
+by some NPO runs, selects one blindly, audits all arms, probes them, teaches them again, and writes the report and the
 selected checkpoint's model card. Nothing that stands is made again: an interrupted call goes on where it stopped.
 """
 
