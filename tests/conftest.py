@@ -13,6 +13,10 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
 # The models are too small for several threads, and a second process of tests has the other cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("LM_EVAL_TOFU_DATA", None)
+# On the CPU also where there is a GPU, whose sums are not the same bit for bit. vLLM made for a GPU needs it, so its
+# processes see it; the name is kept for the processes that run tests side by side, which find it hidden already.
+os.environ.setdefault("TESTS_GPUS", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
 
@@ -27,6 +31,14 @@ LONGEST = ("test_nano_arms.py", "test_install.py", "test_vllm.py", "test_relearn
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files: whoever tests files side by side would else wait for one of them at the end."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def with_gpus() -> dict[str, str]:
+    """The environment for a process that uses a GPU where there is one."""
+    environment = dict(os.environ)
+    visible = environment.pop("TESTS_GPUS")
+    del environment["CUDA_VISIBLE_DEVICES"]
+    return environment if visible == "all" else {**environment, "CUDA_VISIBLE_DEVICES": visible}
 
 
 def needs(folder: str) -> Path:

@@ -2,12 +2,18 @@
 
 import importlib
 import json
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
 
 import made_results as made
 import pytest
+
+from lm_eval_tofu import tofu
+from lm_eval_tofu.tasks import hooks
+from lm_eval_tofu.tasks.options import Options
+from lm_eval_tofu.unlearn import sweep
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -86,18 +92,20 @@ def test_jobs_share_the_places_and_have_one_each(tmp_path: Path) -> None:
     assert set(ran[1::2]) == {"1"}
 
 
-def test_reproduce_nano_has_the_steps_that_it_announces(tmp_path: Path) -> None:
-    """Up to where the selection's result is needed; what is trained, evaluated and swept is what exists."""
-    nano = importlib.import_module("reproduce_nano")
+@pytest.mark.parametrize("name", ["reproduce_nano", "smollm2/reproduce"])
+def test_an_experiment_has_the_steps_that_it_announces(name: str, tmp_path: Path) -> None:
+    """What is trained, evaluated and swept is what exists."""
+    published = importlib.import_module("published")
+    plan = runpy.run_path(str(EXAMPLES / f"{name}.py"))["PLAN"]
     found = []
     (tmp_path / "sweep").mkdir()
-    for step in nano.steps(tmp_path, "mini", 2):
+    for step in published.steps(plan, tmp_path, "mini", 2):
         found.append(step)
         if step.name == "blind selection":
             (tmp_path / "sweep" / "selection.json").write_text(json.dumps({"checkpoint": "runs/run01/model"}))
-    assert len(found) == nano.STEPS
+    assert len(found) == published.STEPS
     commands = [" ".join(each.command) for step in found for each in step.jobs]
-    assert sum(" sweep nano-54 " in command for command in commands) == 2
+    assert sum(f" sweep {plan.sweep} " in command for command in commands) == 2
     for command in ("probe", "relearn", "select", "report", "card"):
         assert sum(f"lm_eval_tofu.cli {command} " in each for each in commands) == 1
     audited = [command for command in commands if "tofu_chain_of_clues" in command]
@@ -107,6 +115,31 @@ def test_reproduce_nano_has_the_steps_that_it_announces(tmp_path: Path) -> None:
         "full",
         "unlearned",
     ]
+
+
+def test_the_smollm2_experiment_asks_what_its_model_was_taught(tmp_path: Path) -> None:
+    """Training, unlearning, the sweep's utility and the probe must mean the same retain rows."""
+    module = runpy.run_path(str(EXAMPLES / "smollm2" / "reproduce.py"))
+    plan, known = module["PLAN"], tofu.row_numbers("rows", module["KNOWN"])
+    model, reference = tmp_path / "model", tmp_path / "reference"
+    config = sweep.read_config(plan.sweep, {"model": str(model), "output": "o", "retain_reference": str(reference)})
+    assert tofu.row_numbers("rows", config.training["retain_rows"]) == known
+    assert plan.probe[plan.probe.index("--retain-rows") + 1] == module["KNOWN"]
+    # full is retain99's rows, then forget01's.
+    assert plan.arms["full"][3] == f"{module['KNOWN']},3960-3999"
+    assert plan.arms["retain"][:4] == ("--split", "retain99", "--rows", module["KNOWN"])
+    asked = plan.samples("mini")
+    utility = config.evaluation.samples
+    assert utility == {"tofu_model_utility": asked["tofu_model_utility"]}
+    retain, authors, facts = (
+        [number for number in asked["tofu_model_utility"] if first <= number < last]
+        for first, last in ((0, 400), (400, 500), (500, 617))
+    )
+    assert set(retain) <= set(known)
+    assert retain + authors + facts == asked["tofu_model_utility"]
+    assert min(len(retain), len(authors), len(facts)) >= 10
+    rows = hooks.chain_of_clues_rows(Options.from_metadata({"tofu": "mini", "forget_split": "forget01"}))
+    assert {rows[number]["index"] for number in asked["tofu_chain_of_clues"]} == {0, 2}
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -171,7 +172,7 @@ def test_every_parameter_moves_the_loss_falls_and_the_checkpoint_is_whole(config
     assert record["options"]["learning_rate"] == 3e-3
     assert record["data"]["fingerprints"] == {"forget05": tofu.fingerprint(tofu.resolve_source("mini"), "forget05")}
     assert record["apply_chat_template"] is True
-    assert record["versions"]["torch"] == torch.__version__
+    assert record["versions"]["torch"] == version("torch")
     card = (output / "README.md").read_text(encoding="utf-8")
     assert "library_name: transformers" in card
     assert "TOFU's `forget05` learned from scratch by supervised fine-tuning." in card

@@ -5,7 +5,6 @@ a model that was unlearned lightly lies between.
 """
 
 import json
-import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import with_gpus
 
 from lm_eval_tofu.evaluation import BENCHMARK, evaluate, newest_results
 
@@ -80,7 +80,7 @@ def test_leaks_of_the_arms_on_vllm(nano_arms: Path, tmp_path: Path) -> None:
     found = {}
     for arm in ARMS:
         arguments = [str(nano_arms / arm), str(tmp_path / arm), json.dumps(DIRECT)]
-        environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"}
+        environment = {**with_gpus(), "VLLM_CPU_KVCACHE_SPACE": "1"}
         process = subprocess.run(
             [sys.executable, "-c", ON_VLLM, *arguments], env=environment, capture_output=True, text=True, timeout=600
         )

@@ -1,7 +1,6 @@
 """The tasks on vLLM, for real, on whatever device this machine has."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import with_gpus
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,7 +23,7 @@ def vllm(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     child = Path(__file__).parent / "vllm_child.py"
     process = subprocess.run(
         [sys.executable, str(child), str(tiny_model), str(output)],
-        env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"},
+        env={**with_gpus(), "VLLM_CPU_KVCACHE_SPACE": "1"},
         capture_output=True,
         text=True,
         timeout=900,
