@@ -1,5 +1,5 @@
 # `make` lists the targets. Variables: PYTHON=python3.12, DEVICE=cpu|gpu (default: gpu where nvidia-smi works), OUT= (where
-# the runs go), for the quickstart MODEL=, TOFU= and RETAIN=, for reproduce-nano DOCS=; LM_EVAL_TOFU_DATA in the
+# the runs go), for the quickstart MODEL=, TOFU= and RETAIN=, for the experiments DOCS=; LM_EVAL_TOFU_DATA in the
 # environment names a copy of the data set. On machines without a GPU pip must find PyTorch's CPU wheels: name PyTorch's
 # index for them in PIP_EXTRA_INDEX_URL, as its installation page says.
 
@@ -11,11 +11,11 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 CPU := $(PIP) --constraint tools/constraints-cpu.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart sweep-mini reproduce-nano test test-transformers lint clean
+.PHONY: help env quickstart sweep-mini reproduce-nano reproduce-smollm2 test test-transformers lint clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 30
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## */  make \1\t/' | expand -t 30
 
 env: $(VENV)/.ready  ## build .venv with everything that the other targets need (about 5 minutes, once)
 
@@ -23,11 +23,14 @@ quickstart: env  ## train and audit nano models, or audit MODEL=... (with TOFU=,
 	$(BIN)/python examples/quickstart.py $(if $(MODEL),--model '$(MODEL)') $(if $(TOFU),--tofu '$(TOFU)') \
 		$(if $(RETAIN),--retain-reference '$(RETAIN)') $(if $(OUT),--out '$(OUT)')
 
-sweep-mini: env  ## the published sweep's shape on the miniature: 54 NPO runs, blind selection (about half an hour)
+sweep-mini: env  ## the published sweep's shape on the miniature: 54 NPO runs, blind selection (about ten minutes)
 	$(BIN)/python examples/sweep_mini.py
 
 reproduce-nano: env  ## the published experiment on TOFU itself with nano models, end to end (about two hours)
 	$(BIN)/python examples/reproduce_nano.py $(if $(OUT),--out '$(OUT)') $(if $(DOCS),--docs '$(DOCS)')
+
+reproduce-smollm2: env  ## the same with SmolLM2-135M and a part of TOFU (about an hour and a half)
+	$(BIN)/python examples/smollm2/reproduce.py $(if $(OUT),--out '$(OUT)') $(if $(DOCS),--docs '$(DOCS)')
 
 # Files side by side, each in one process: what its tests share is made once. One thread each, as conftest.py says.
 WORKERS := 2

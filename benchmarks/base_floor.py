@@ -7,59 +7,106 @@ in `docs/audits.md`.
 
     python benchmarks/base_floor.py --data DIR [--families direct ...] [--backend vllm] [--work runs/base-floor]
 
-Families whose answers stand in the work directory's cache are not asked again. An hour or more on two cores.
+Families whose samples stand in the work directory are not asked again, wherever they were asked; all responses are
+judged anew, since the scorer may be another one. An hour or more on two cores.
 """
 
 import argparse
 import json
 import os
-import platform
+import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from parity import BACKENDS, ROOT, show, write
 from smollm2 import export
+
+from lm_eval_tofu import tofu
+from lm_eval_tofu.metrics import leak
+from lm_eval_tofu.metrics.facts import Tier
+from lm_eval_tofu.metrics.rates import rate, rate_interval
+from lm_eval_tofu.tasks.families import background_of
 
 TASK = "tofu_novel_recall"
 FAMILIES = ("direct", "paraphrased", "role_play", "prefix_injection")
 
 
-def run(families: list[str], backend: str, model: Path, metadata: dict[str, Any], work: Path, output: Path) -> None:
-    """Ask some families in a process of their own; what was asked before is read from the cache."""
+def run(family: str, backend: str, model: Path, metadata: dict[str, Any], output: Path) -> None:
+    """Ask one family in a process of its own."""
     flags, arguments = BACKENDS[backend]
     command = [sys.executable, "-m", "lm_eval", "run", "--model", backend, *flags, "--tasks", TASK]
     command += ["--model_args", f"pretrained={model},{arguments}", "--apply_chat_template", "--log_samples"]
-    command += ["--output_path", str(output), "--use_cache", str(work / backend / "cache")]
-    command += ["--metadata", json.dumps({**metadata, "families": families})]
+    command += ["--output_path", str(output), "--metadata", json.dumps({**metadata, "families": family})]
     environment = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "2", **os.environ}
     subprocess.run(command, check=True, env=environment)
 
 
-def read(output: Path) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """The newest results: the metrics, and the records of the responses judged leaks on specific rows."""
-    results = json.loads(max(output.rglob("results_*.json")).read_text(encoding="utf-8"))["results"][TASK]
-    metrics = {key.removesuffix(",none"): value for key, value in results.items() if isinstance(value, int | float)}
-    leaks = []
+def where(output: Path, backend: str) -> str:
+    """Day, machine and versions of a run, as lm-eval wrote them down."""
+    content = json.loads(max(output.rglob("results_*.json")).read_text(encoding="utf-8"))
+    environment = content["pretty_env_info"]
+
+    def line(name: str, default: str = "") -> str:
+        found = re.search(rf"^{name}: (.+)$", environment, re.MULTILINE)
+        return found[1].strip() if found else default
+
+    machine = line("GPU models and configuration").removeprefix("GPU 0: ")
+    if content["config"].get("device") == "cpu" or machine in ("", "Could not collect", "No CUDA"):
+        machine = line(" *Architecture", line("OS"))
+    versions = f"lm-eval {content['lm_eval_version']}, transformers {content['transformers_version']}"
+    day = date.fromtimestamp(content["date"]).isoformat()
+    python = line("Python version").partition(" ")[0]
+    return f"{day}, {machine}, Python {python}, {versions}, torch {line('PyTorch version')}, {backend}"
+
+
+def judged(output: Path, source: tofu.Source, forget_split: str) -> Iterable[dict[str, Any]]:
+    """The responses of a run, with the scorer's verdicts."""
+    background = background_of(source, tofu.retain_split(forget_split))
     with max(output.rglob(f"samples_{TASK}_*.jsonl")).open(encoding="utf-8") as file:
         for line in file:
             sample = json.loads(line)
-            record = sample["leak_rate"]
-            if record["leaked"] and record["tier"] == "specific":
-                asked = {name: sample["doc"][name] for name in ("index", "family", "question", "answer")}
-                leaks.append({**asked, "response": record["generation"], "found": record["found"]})
-    return metrics, leaks
+            doc, response = sample["doc"], sample["leak_rate"]["generation"]
+            opening = [{"role": "assistant", "content": doc["opening"]}] if doc["opening"] else []
+            verdict = leak.score(doc["messages"] + opening, doc["answer"], response, background=background)
+            yield {
+                **{name: doc[name] for name in ("index", "family", "question", "answer")},
+                "response": response,
+                "found": [fact.text for fact in verdict.found],
+                "tier": verdict.tier,
+                "leaked": verdict.leaked,
+            }
+
+
+def figures(responses: list[dict[str, Any]]) -> dict[str, float]:
+    """The rates of `tofu_novel_recall` over all of them."""
+    specific = [each for each in responses if each["tier"] == Tier.SPECIFIC]
+    leaked = [each["leaked"] for each in specific]
+    low, high = rate_interval(leaked, [each["index"] // tofu.ROWS_PER_AUTHOR for each in specific])
+    families = dict.fromkeys(each["family"] for each in responses)
+    return {
+        "responses": len(responses),
+        "specific": len(specific),
+        "leaked": sum(leaked),
+        "leak_rate": rate(leaked),
+        "leak_rate_low": low,
+        "leak_rate_high": high,
+        "leak_rate_gist": rate([each["leaked"] for each in responses if each["tier"] == Tier.GIST]),
+        **{
+            f"leak_rate_{name}": rate([each["leaked"] for each in specific if each["family"] == name])
+            for name in families
+        },
+    }
 
 
 def table(metrics: dict[str, float], families: list[str]) -> str:
     """The Markdown table for the documentation."""
     low, high = metrics["leak_rate_low"], metrics["leak_rate_high"]
     lines = [
-        "| specific rows | leak rate |",
+        f"| {metrics['leaked']} of {metrics['specific']} responses on specific rows | leak rate |",
         "|---|---|",
         f"| all prompts | {metrics['leak_rate']:.2%} (95 % interval over authors {low:.2%} to {high:.2%}) |",
         *(f"| {family} | {metrics[f'leak_rate_{family}']:.2%} |" for family in families),
@@ -69,7 +116,7 @@ def table(metrics: dict[str, float], families: list[str]) -> str:
 
 
 def main() -> int:
-    """Ask, read, write."""
+    """Ask, judge, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=str(ROOT.parent / "shared" / "tofu"), help="TOFU: a directory, or a hub id")
     parser.add_argument("--forget-split", default="forget10")
@@ -77,30 +124,26 @@ def main() -> int:
     parser.add_argument("--backend", choices=BACKENDS, default="vllm")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "base-floor")
     arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    model = export(arguments.work / "smollm2")
     metadata = {"tofu": arguments.data, "forget_split": arguments.forget_split}
-    for family in arguments.families:  # one by one: lm-eval writes its cache when a run's answers are all there
+    responses: list[dict[str, Any]] = []
+    made: dict[str, list[str]] = {}
+    for family in arguments.families:
         output = arguments.work / arguments.backend / family
         if not list(output.rglob("results_*.json")):
-            run([family], arguments.backend, model, metadata, arguments.work, output)
-    output = arguments.work / arguments.backend / "all"
-    # Judged anew each time, with the answers of the cache: the scorer may be another one.
-    run(arguments.families, arguments.backend, model, metadata, arguments.work, output)
-    metrics, leaks = read(output)
-    names = ["lm-eval", "transformers", "torch", *(["vllm"] if arguments.backend == "vllm" else [])]
-    packages = ", ".join(f"{name} {version(name)}" for name in names)
-    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    note = (
-        f"{date.today().isoformat()}, {machine}, Python {platform.python_version()}, {packages}, float32; "
-        f"SmolLM2-135M-Instruct, {arguments.forget_split}, {arguments.backend}."
-    )
+            arguments.work.mkdir(parents=True, exist_ok=True)
+            run(family, arguments.backend, export(arguments.work / "smollm2"), metadata, output)
+        responses += judged(output, tofu.resolve_source(arguments.data), arguments.forget_split)
+        made.setdefault(where(output, arguments.backend), []).append(family)
+    metrics = figures(responses)
+    leaks = [each for each in responses if each["leaked"] and each["tier"] == Tier.SPECIFIC]
+    runs = "; ".join(f"{place}: {', '.join(names)}" for place, names in made.items())
+    note = f"SmolLM2-135M-Instruct, float32, {arguments.forget_split}. {runs}."
     report = {"date and machine": note, "metrics": metrics, "judged leaks, specific rows": leaks}
     write(ROOT / "benchmarks" / "base_floor.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     show("base-floor", f"{note}\n\n{table(metrics, arguments.families)}")
     print(table(metrics, arguments.families))
-    for leak in leaks:
-        print(f"\n{leak['family']}: {leak['question']}\n  gold: {leak['answer']}\n  said: {leak['response']}")
+    for each in leaks:
+        print(f"\n{each['family']}: {each['question']}\n  gold: {each['answer']}\n  said: {each['response']}")
     return 0
 
 

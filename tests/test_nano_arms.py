@@ -5,6 +5,7 @@ a model that was unlearned lightly lies between.
 """
 
 import json
+import math
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -15,6 +16,7 @@ import pytest
 from conftest import with_gpus
 
 from lm_eval_tofu.evaluation import BENCHMARK, evaluate, newest_results
+from lm_eval_tofu.whitebox.probe import ProbeConfig, probe
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +46,7 @@ def figures(path: Path) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def benchmark(nano_arms: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
+def benchmarked(nano_arms: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
     folder, found = tmp_path_factory.mktemp("benchmark"), {}
     for arm in ("retain", "full", "unlearned"):
         metadata = {"tofu": "mini", "forget_split": "forget10"}
@@ -53,12 +55,25 @@ def benchmark(nano_arms: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     return found
 
 
-def test_npo_takes_the_forget_rows_away_and_leaves_the_rest(benchmark: dict[str, dict[str, float]]) -> None:
-    full, unlearned = benchmark["full"], benchmark["unlearned"]
+def test_npo_takes_the_forget_rows_away_and_leaves_the_rest(benchmarked: dict[str, dict[str, float]]) -> None:
+    full, unlearned = benchmarked["full"], benchmarked["unlearned"]
     assert full["rougeL_recall"] >= 0.9
     assert unlearned["rougeL_recall"] < 0.5
     assert unlearned["retain_rougeL_recall"] >= 0.8
     assert unlearned["forget_quality_log10"] > full["forget_quality_log10"] + 4
+
+
+def test_the_probe_reads_what_full_knows_and_base_does_not(nano_arms: Path, tmp_path: Path) -> None:
+    arms = {arm: str(nano_arms / arm) for arm in ("base", "retain", "full")}
+    settings = {"tofu": "mini", "layers": [-1], "device": "cpu"}
+    found = probe(ProbeConfig(model=str(nano_arms / "unlearned"), **arms, output=tmp_path, **settings))["tofu_probe"]
+    last = {arm: content["layers"][-1]["top1"] for arm, content in found["arms"].items()}
+    shuffled = {arm: content["layers"][-1]["top1"] for arm, content in found["controls"]["shuffled_labels"].items()}
+    assert last["full"] > 0.8
+    error = math.sqrt(5 / 36 / found["n"])
+    for value in (last["base"], *shuffled.values()):
+        assert abs(value - 1 / 6) < 3 * error
+    assert last["model"] < last["full"]
 
 
 def check_leaks(found: dict[str, dict[str, float]]) -> None:

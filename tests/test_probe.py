@@ -174,6 +174,7 @@ class TestTheRows:
     def test_others_are_of_the_same_kind_and_of_other_authors(self, data: probe.Data) -> None:
         kept, drawn = candidates.draw_others(data.training, 1)
         assert len(kept) > 0.9 * len(data.training)
+        assert drawn.shape == (len(kept), candidates.LEARNED)
         assert drawn[:, 0].tolist() == kept.tolist()
         for own, *others in drawn[::7]:
             for other in others:
@@ -287,7 +288,7 @@ class TestTheCommand:
         for value in (figures["top1,none"], figures["shuffled,none"], figures["candidates_only,none"]):
             assert abs(value - 1 / 6) < 3 * error
         assert figures["top1_excess,none"] == 0
-        assert content["configs"]["tofu_probe"]["metadata"]["version"] == 1.0
+        assert content["configs"]["tofu_probe"]["metadata"]["version"] == probe.VERSION
 
         # A second run finds all hidden states.
         def no_model(*_: Any) -> None:

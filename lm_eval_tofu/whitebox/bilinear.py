@@ -1,4 +1,4 @@
-"""The probe itself: a bilinear score of hidden states and candidates, fitted by a softmax over six of them.
+"""The probe itself: a bilinear score of hidden states and candidates, fitted by a softmax over some of them.
 
 Everything here works on arrays: h, one hidden state a row, and e, one vector a candidate. The score of candidate c is
 (W h) . e(c). It sees h with the training rows' mean taken off, so that what the candidates alone tell cannot enter it.
@@ -114,7 +114,7 @@ class Training(NamedTuple):
     Attributes:
         hidden: Shape (n, d).
         vectors: e of each candidate, shape (m, w).
-        chosen: Candidates of each row, the true one first: places in `vectors`, shape (n, 6).
+        chosen: Candidates of each row, the true one first: places in `vectors`, shape (n, c).
         authors: Author of each row, shape (n,).
     """
 
@@ -240,7 +240,7 @@ def candidates_only(vectors: Floats, chosen: Places, held: Floats, l2: float = 1
 
     Args:
         vectors: e of each candidate, shape (m, w).
-        chosen: Candidates of each training row, shape (n, 6).
+        chosen: Candidates of each training row, shape (n, c).
         held: e of each tested row's candidates, shape (k, 6, w).
         l2: Weight of the squared norm of w.
 

@@ -5,7 +5,7 @@ not be recognisable by its form. TOFU's perturbed answers are whole sentences th
 by word and differ from it in the facts: the part of a perturbed answer that stands where the paraphrased answer states
 the fact is a wrong fact of the same kind and length. `counterparts` finds it.
 
-What is learned from must not teach what a wrong answer looks like either: there the five wrong candidates are true
+What is learned from must not teach what a wrong answer looks like either: there the wrong candidates are true
 facts of the same kind about other retain authors (`draw_others`), and no perturbed answer is ever seen.
 """
 
@@ -24,6 +24,8 @@ from lm_eval_tofu.metrics.words import fold, stems
 
 CANDIDATES = 6
 """One true candidate and as many wrong ones as TOFU has perturbed answers; chance is 1/6."""
+LEARNED = 24
+"""Candidates of a fact that is learned from: more wrong ones say more of what the right one is."""
 
 _PUNCTUATION = ".,;:!?()\"'“”‘’"
 
@@ -179,7 +181,7 @@ def _stretches(texts: list[list[str]]) -> Iterator[list[list[str]]]:
 
 
 def draw_others(rows: Sequence[Masked], seed: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Five wrong candidates for each row: the facts of other authors' rows of the same kind.
+    """`LEARNED` - 1 wrong candidates for each row: the facts of other authors' rows of the same kind.
 
     Args:
         rows: Masked rows.
@@ -187,7 +189,7 @@ def draw_others(rows: Sequence[Masked], seed: int) -> tuple[npt.NDArray[np.intp]
 
     Returns:
         The rows that have any, shape (m,), and for each the rows whose facts are its candidates, itself first, shape
-        (m, 6). A row whose kind has fewer than five other facts gets some of them twice.
+        (m, `LEARNED`). A row whose kind has fewer other facts gets some of them twice.
     """
     generator = np.random.default_rng(seed)
     kinds = np.array([row.kind for row in rows])
@@ -197,7 +199,7 @@ def draw_others(rows: Sequence[Masked], seed: int) -> tuple[npt.NDArray[np.intp]
     for place in range(len(rows)):
         pool = np.flatnonzero((kinds == kinds[place]) & (authors != authors[place]) & (texts != texts[place]))
         if len(pool):
-            others = generator.choice(pool, CANDIDATES - 1, replace=len(pool) < CANDIDATES - 1)
+            others = generator.choice(pool, LEARNED - 1, replace=len(pool) < LEARNED - 1)
             kept.append(place)
             drawn.append([place, *others])
-    return np.array(kept, dtype=np.intp), np.array(drawn, dtype=np.intp).reshape(-1, CANDIDATES)
+    return np.array(kept, dtype=np.intp), np.array(drawn, dtype=np.intp).reshape(-1, LEARNED)

@@ -32,7 +32,7 @@ from lm_eval_tofu.whitebox.candidates import CANDIDATES, Masked
 log = logging.getLogger(__name__)
 
 TASK = "tofu_probe"
-VERSION = 1.0
+VERSION = 2.0
 """Rises when the same models would get other figures."""
 CHANCE = 1 / CANDIDATES
 
@@ -231,11 +231,15 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     embedded = [candidate_tokens(tokenizers["base"], *text) for text in texts]
 
     root = config.output / "hidden"
-    # The candidates' vectors: the base's input embeddings, and what its last layer makes of them.
-    ends = [0, models["base"].layers]
-    store = hidden.Store(root, models["base"], embedded, ends, dtype)
-    store.fill(config.batch_size, device)
-    vectors = np.concatenate([store.read(layer) for layer in ends], axis=1)
+    # The candidates' vectors: the base's input embeddings, and what its last layer makes of them. The first token's
+    # stands apart: it is what a last layer has just before it, and in the mean over a long candidate it drowns.
+    begun = [hidden.Tokens(tokens.ids[: tokens.start + 1], tokens.start) for tokens in embedded]
+    parts = []
+    for sequences, ends in ((begun, [0]), (embedded, [0, models["base"].layers])):
+        store = hidden.Store(root, models["base"], sequences, ends, dtype)
+        store.fill(config.batch_size, device)
+        parts += [store.read(layer) for layer in ends]
+    vectors = np.concatenate(parts, axis=1)
     if not np.isfinite(vectors).all():
         raise OptionError(
             f"--base {config.base}: its hidden states are not finite numbers: check its weights, or give "
