@@ -63,12 +63,13 @@ def test_npo_step() -> None:
         assert all(model["met"].values())
 
 
-def test_nano() -> None:
+@pytest.mark.parametrize("name", ["nano", "smollm2"])
+def test_experiment(name: str) -> None:
     """The table, and the report that it was made with."""
-    figures = json.loads((ROOT / "docs" / "nano" / "figures.json").read_text(encoding="utf-8"))
+    figures = json.loads((ROOT / "docs" / name / "figures.json").read_text(encoding="utf-8"))
     beside = importlib.import_module("beside")
-    assert shown("nano", "reproduce") == beside.document_text(figures)
-    report = (ROOT / "docs" / "nano" / "report.md").read_text(encoding="utf-8")
+    assert shown(name, "reproduce") == beside.document_text(figures)
+    report = (ROOT / "docs" / name / "report.md").read_text(encoding="utf-8")
     tables = importlib.import_module("lm_eval_tofu.report.tables")
     cells = [(row, cell) for row in figures["rows"] for cell in row["arms"].values() if cell is not None]
     assert len(cells) > 50

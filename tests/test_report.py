@@ -6,6 +6,7 @@ import math
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -142,6 +143,22 @@ def test_shift_utility_and_final_turn(arms: Path) -> None:
     assert built.turns["unlearned"].y[0] == pytest.approx(1 / len(specific))
     assert built.turns["unlearned"].y[4] == pytest.approx(known)
     assert built.shuffled["unlearned"].value == pytest.approx(1 / len(specific))
+
+
+def test_utility_reaches_zero_where_a_draw_holds_no_right_answer(arms: Path, tmp_path: Path) -> None:
+    """One real author of forty is answered: a good third of the draws leave him out, (39/40)^40."""
+    shutil.copytree(arms / "unlearned", tmp_path / "unlearned")
+    for path in tmp_path.rglob("samples_tofu_model_utility_*.jsonl"):
+        samples = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for sample in samples:
+            record = sample["model_utility"]
+            if record["set"] == "real_authors":
+                record["rougeL_recall"] = float(record["index"] == 3)
+        path.write_text("".join(json.dumps(sample) + "\n" for sample in samples), encoding="utf-8")
+    utility = _cell(tables.build(_load(tmp_path, "unlearned")), "model_utility", "unlearned")
+    assert utility.low == 0
+    # Where he is drawn three times: eight components of 0.5 and one of 3/40.
+    assert utility.high == pytest.approx(9 / (8 / 0.5 + 40 / 3))
 
 
 def test_leak_at_k_rises_to_the_prompt_level(arms: Path) -> None:

@@ -400,9 +400,11 @@ def _utility(arm: Arm) -> Measured | None:
             if component == "truth_ratio":
                 values = [max(0.0, 1 - ratio) for ratio in values]
             draws = rates.resampled_means(values, authors, seed=number)
-            if not draws.size or (draws <= 0).any():
+            if not draws.size:
                 return Measured(value)
-            inverse = 1 / draws if not inverse.size else inverse + 1 / draws
+            # Where a draw holds no right answer, its harmonic mean is 0, as the metric itself says.
+            with np.errstate(divide="ignore"):
+                inverse = 1 / draws if not inverse.size else inverse + 1 / draws
     return Measured(value, *rates.interval(len(UTILITY_SETS) * len(_COMPONENTS) / inverse))
 
 
