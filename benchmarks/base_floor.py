@@ -45,8 +45,8 @@ def run(family: str, backend: str, model: Path, metadata: dict[str, Any], output
     subprocess.run(command, check=True, env=environment)
 
 
-def where(output: Path, backend: str) -> str:
-    """Day, machine and versions of a run, as lm-eval wrote them down."""
+def where(output: Path) -> str:
+    """Day, machine, versions and backend of a run, as lm-eval wrote them down."""
     content = json.loads(max(output.rglob("results_*.json")).read_text(encoding="utf-8"))
     environment = content["pretty_env_info"]
 
@@ -60,7 +60,9 @@ def where(output: Path, backend: str) -> str:
     versions = f"lm-eval {content['lm_eval_version']}, transformers {content['transformers_version']}"
     day = date.fromtimestamp(content["date"]).isoformat()
     python = line("Python version").partition(" ")[0]
-    return f"{day}, {machine}, Python {python}, {versions}, torch {line('PyTorch version')}, {backend}"
+    return (
+        f"{day}, {machine}, Python {python}, {versions}, torch {line('PyTorch version')}, {content['config']['model']}"
+    )
 
 
 def judged(output: Path, source: tofu.Source, forget_split: str) -> Iterable[dict[str, Any]]:
@@ -129,11 +131,16 @@ def main() -> int:
     made: dict[str, list[str]] = {}
     for family in arguments.families:
         output = arguments.work / arguments.backend / family
-        if not list(output.rglob("results_*.json")):
+        asked = [
+            folder for folder in sorted(arguments.work.glob(f"*/{family}")) if list(folder.rglob("results_*.json"))
+        ]
+        if asked:
+            output = asked[0]
+        else:
             arguments.work.mkdir(parents=True, exist_ok=True)
             run(family, arguments.backend, export(arguments.work / "smollm2"), metadata, output)
         responses += judged(output, tofu.resolve_source(arguments.data), arguments.forget_split)
-        made.setdefault(where(output, arguments.backend), []).append(family)
+        made.setdefault(where(output), []).append(family)
     metrics = figures(responses)
     leaks = [each for each in responses if each["leaked"] and each["tier"] == Tier.SPECIFIC]
     runs = "; ".join(f"{place}: {', '.join(names)}" for place, names in made.items())
