@@ -54,10 +54,12 @@ class Step(NamedTuple):
     Attributes:
         name: For the progress line.
         jobs: The jobs.
+        at_once: How many of them at a time; None: as many as in the other steps.
     """
 
     name: str
     jobs: Sequence[Job]
+    at_once: int | None = None
 
 
 def run(steps: Iterable[Step], total: int, workers: int, record: Path) -> float:
@@ -66,7 +68,7 @@ def run(steps: Iterable[Step], total: int, workers: int, record: Path) -> float:
     Args:
         steps: They may be made one after the other, as what an earlier one wrote tells.
         total: How many there are.
-        workers: Jobs at a time.
+        workers: Jobs at a time, where a step does not say.
         record: Keeps the seconds of every step, over all calls; what a killed call spent on its last step is lost.
 
     Returns:
@@ -88,7 +90,7 @@ def run(steps: Iterable[Step], total: int, workers: int, record: Path) -> float:
             continue
         started = time.monotonic()
         try:
-            side_by_side(waiting, workers)
+            side_by_side(waiting, step.at_once or workers)
         finally:
             seconds[step.name] = seconds.get(step.name, 0) + time.monotonic() - started
             write(record, json.dumps(seconds, indent=2) + "\n")

@@ -18,7 +18,7 @@ import beside
 import experiment
 from experiment import AUDITS, CLI, Job, Step
 
-STEPS = 7
+STEPS = 8
 ARMS = ("base", "full", "retain", "unlearned")
 
 
@@ -49,8 +49,8 @@ class Plan:
     relearn: Sequence[str] = ()
 
 
-def steps(plan: Plan, out: Path, tofu: str, workers: int, backend: str = "vllm") -> Iterator[Step]:
-    """What is done, in order."""
+def steps(plan: Plan, out: Path, tofu: str, sweepers: int, backend: str = "vllm") -> Iterator[Step]:
+    """What is done, in order; the sweep by so many processes."""
     models, results, sweep = out / "models", out / "results", out / "sweep"
     data, forget = ("--tofu", tofu), ("--forget-split", plan.options.get("forget_split", "forget10"))
     samples = plan.samples(tofu)
@@ -81,8 +81,8 @@ def steps(plan: Plan, out: Path, tofu: str, workers: int, backend: str = "vllm")
     selection = sweep / "selection.json"
     worker = [*CLI, "sweep", plan.sweep, "--model", str(models / "full"), "--output", str(sweep), *data]
     worker += ["--retain-reference", str(reference)]
-    audits = [audit(arm, models / arm, "retain") for arm in ("base", "full")]
-    yield Step("the sweep of NPO runs, and all audits of base and full", [*[Job(None, worker)] * workers, *audits])
+    yield Step("the sweep of NPO runs", [Job(None, worker)] * sweepers, at_once=sweepers)
+    yield Step("all audits of base and full", [audit(arm, models / arm, "retain") for arm in ("base", "full")])
     yield Step("blind selection", [Job(selection, [*CLI, "select", str(sweep)])])
     selected = sweep / json.loads(selection.read_text(encoding="utf-8"))["checkpoint"]
     audited = ["--model", str(selected), "--retain", str(models / "retain"), *data, *forget]
@@ -118,14 +118,21 @@ def main(plan: Plan, description: str | None) -> int:
         "--backend", choices=("vllm", "hf"), default="vllm", help="of the audits (default: %(default)s)"
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="jobs at a time (default: 1 on a GPU, else one a core, 2 at most)"
+        "--workers",
+        type=int,
+        metavar="N",
+        help="jobs at a time (default: one a core, 2 at most; on a GPU 1, and 6 in the sweep)",
     )
     args = parser.parse_args()
     if Path(args.tofu).is_dir() or args.tofu == "mini":
         os.environ["HF_HUB_OFFLINE"] = "1"
-    workers = args.workers or (1 if experiment.has_gpu() else min(2, os.cpu_count() or 1))
+    cores = os.cpu_count() or 1
+    gpu = experiment.has_gpu()
+    # A vLLM engine takes a GPU for itself; the sweep's processes share it.
+    workers = args.workers or (1 if gpu else min(2, cores))
+    sweepers = args.workers or min(6 if gpu else 2, cores)
     record = args.out / "seconds.json"
-    minutes = experiment.run(steps(plan, args.out, args.tofu, workers, args.backend), STEPS, workers, record)
+    minutes = experiment.run(steps(plan, args.out, args.tofu, sweepers, args.backend), STEPS, workers, record)
     if args.docs:
         shutil.copytree(args.out / "report", args.docs, dirs_exist_ok=True)
         selection = json.loads((args.out / "sweep" / "selection.json").read_text(encoding="utf-8"))

@@ -77,6 +77,26 @@ def test_an_abort_after_the_results_are_written_does_not_count(tmp_path: Path) -
         experiment.side_by_side([job(None, "import os; os.abort()")], 1)
 
 
+def test_a_step_may_have_its_own_number_of_jobs_at_a_time(tmp_path: Path) -> None:
+    experiment = importlib.import_module("experiment")
+
+    def lasts(seconds: float, name: str) -> Any:
+        code = f"import time; start = time.time(); time.sleep({seconds}); print(start, time.time(), file="
+        return job(None, f"{code}open({str(tmp_path / name)!r}, 'a'))")
+
+    steps = [
+        experiment.Step("together", [lasts(3, "together")] * 2, at_once=2),
+        experiment.Step("in turn", [lasts(0.3, "in turn")] * 2),
+    ]
+    experiment.run(iter(steps), 2, 1, tmp_path / "seconds.json")
+    overlaps = {}
+    for step in steps:
+        lines = (tmp_path / step.name).read_text().splitlines()
+        (_, first), (second, _) = sorted(tuple(map(float, line.split())) for line in lines)
+        overlaps[step.name] = second < first
+    assert overlaps == {"together": True, "in turn": False}
+
+
 def test_jobs_share_the_places_and_have_one_each(tmp_path: Path) -> None:
     """Three jobs, two at a time: each knows the core that it is bound to, and no two run on the same one."""
     experiment = importlib.import_module("experiment")
@@ -106,6 +126,9 @@ def test_an_experiment_has_the_steps_that_it_announces(name: str, tmp_path: Path
     assert len(found) == published.STEPS
     commands = [" ".join(each.command) for step in found for each in step.jobs]
     assert sum(f" sweep {plan.sweep} " in command for command in commands) == 2
+    # Nothing else of what takes a GPU for itself stands beside the sweep's processes.
+    [sweeping] = [step for step in found if step.at_once is not None]
+    assert (len(sweeping.jobs), sweeping.at_once) == (2, 2)
     for command in ("probe", "relearn", "select", "report", "card"):
         assert sum(f"lm_eval_tofu.cli {command} " in each for each in commands) == 1
     audited = [command for command in commands if "tofu_chain_of_clues" in command]
