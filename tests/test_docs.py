@@ -50,6 +50,22 @@ def test_base_floor() -> None:
     assert shown("base-floor") == f"{report['date and machine']}\n\n{module.table(report['metrics'], asked)}"
 
 
+def test_the_floor_is_what_was_judged() -> None:
+    report, module = written("base_floor"), importlib.import_module("base_floor")
+    metrics, leaks = report["metrics"], report["judged leaks, specific rows"]
+    assert metrics["leaked"] == len(leaks)
+    assert metrics["leak_rate"] == len(leaks) / metrics["specific"]
+    made = [("specific", True, "a"), ("specific", False, "a"), ("specific", False, "b"), ("gist", True, "b")]
+    made += [("none", True, "b")]
+    responses = [
+        {"tier": tier, "leaked": leaked, "family": name, "index": 20 * n} for n, (tier, leaked, name) in enumerate(made)
+    ]
+    found = module.figures(responses)
+    assert (found["responses"], found["specific"], found["leaked"]) == (5, 3, 1)
+    assert found["leak_rate"] == pytest.approx(1 / 3)
+    assert (found["leak_rate_a"], found["leak_rate_b"], found["leak_rate_gist"]) == (0.5, 0, 1)
+
+
 def test_throughput() -> None:
     report = written("audit_throughput")
     module = importlib.import_module("audit_throughput")

@@ -263,6 +263,22 @@ class TestTheStore:
         assert self.store(tmp_path, tiny_model).folder in folders
 
 
+def test_what_the_base_makes_of_a_candidate(tiny_model: Path, tmp_path: Path) -> None:
+    """By the model itself: the candidate is the tokens from the third on."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    ids = (5, 9, 40, 41, 57)
+    base = hidden.locate("--base", str(tiny_model))
+    (found,) = probe.candidate_vectors(tmp_path, base, [hidden.Tokens(ids, 2)], "float32", 4, "cpu")
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+    with torch.no_grad():
+        states = model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+    embeddings = model.get_input_embeddings().weight.detach()
+    expected = torch.cat([embeddings[40], embeddings[[40, 41, 57]].mean(dim=0), states[-1][0, 2:].mean(dim=0)])
+    assert found == pytest.approx(expected.numpy(), abs=1e-5)
+
+
 class TestTheCommand:
     @pytest.fixture
     def given(self, tiny_model: Path, tmp_path: Path) -> list[str]:

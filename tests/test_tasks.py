@@ -523,3 +523,29 @@ def test_rows_of_every_split() -> None:
         assert [doc["question"] for doc in task.eval_docs] == [
             row["question"] for row in tofu.load(split, tofu.resolve_source("mini"))
         ]
+
+
+def test_documents_of_a_task_can_be_chosen(tiny_model, tmp_path):
+    """As a sweep's `samples` does; tasks that are not named are asked whole, and names of others are passed over."""
+    from lm_eval_tofu import evaluation
+
+    tasks = ["tofu_model_utility", "tofu_answer_logprob"]
+    path = evaluation.evaluate(
+        tiny_model,
+        tmp_path / "results",
+        tasks=tasks,
+        model_args={"dtype": "float32"},
+        metadata={"tofu": "mini", "forget_split": "forget01"},
+        batch_size=16,
+        device="cpu",
+        samples={"tofu_model_utility": [3, 41, 80], "tofu_best_of_n": [0]},
+    )
+    found = json.loads(path.read_text(encoding="utf-8"))["results"]
+    assert [found[task]["n,none"] for task in tasks] == [3, 4]
+    (file,) = path.parent.glob("samples_tofu_model_utility_*.jsonl")
+    records = [json.loads(line)["model_utility"] for line in file.read_text(encoding="utf-8").splitlines()]
+    assert [(record["set"], record["index"]) for record in records] == [
+        ("retain", 3),
+        ("real_authors", 1),
+        ("world_facts", 0),
+    ]

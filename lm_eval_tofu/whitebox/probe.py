@@ -231,15 +231,7 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     embedded = [candidate_tokens(tokenizers["base"], *text) for text in texts]
 
     root = config.output / "hidden"
-    # The candidates' vectors: the base's input embeddings, and what its last layer makes of them. The first token's
-    # stands apart: it is what a last layer has just before it, and in the mean over a long candidate it drowns.
-    begun = [hidden.Tokens(tokens.ids[: tokens.start + 1], tokens.start) for tokens in embedded]
-    parts = []
-    for sequences, ends in ((begun, [0]), (embedded, [0, models["base"].layers])):
-        store = hidden.Store(root, models["base"], sequences, ends, dtype)
-        store.fill(config.batch_size, device)
-        parts += [store.read(layer) for layer in ends]
-    vectors = np.concatenate(parts, axis=1)
+    vectors = candidate_vectors(root, models["base"], embedded, dtype, config.batch_size, device)
     if not np.isfinite(vectors).all():
         raise OptionError(
             f"--base {config.base}: its hidden states are not finite numbers: check its weights, or give "
@@ -338,6 +330,26 @@ def candidate_tokens(tokenizer: Any, lead: str, text: str) -> hidden.Tokens:
     ids = list(tokenizer(f"{_BEFORE_CANDIDATE} {lead}{text}")["input_ids"])
     start = min(_common(ids, list(tokenizer(before)["input_ids"])), len(ids) - 1)
     return hidden.Tokens(tuple(ids), start)
+
+
+def candidate_vectors(
+    root: Path, base: hidden.Model, candidates: Sequence[hidden.Tokens], dtype: str, batch_size: int, device: str
+) -> Floats:
+    """What the base model makes of candidates: the embedding of the first token, then the means over all tokens.
+
+    The first token stands apart: it is what a last layer has just before it, and in the mean over a long candidate it
+    drowns.
+
+    Returns:
+        Shape (candidates, 3 * width): the first token's embedding, the mean embedding, the mean of the last layer.
+    """
+    begun = [hidden.Tokens(tokens.ids[: tokens.start + 1], tokens.start) for tokens in candidates]
+    parts = []
+    for sequences, layers in ((begun, [0]), (candidates, [0, base.layers])):
+        store = hidden.Store(root, base, sequences, layers, dtype)
+        store.fill(batch_size, device)
+        parts += [store.read(layer) for layer in layers]
+    return np.concatenate(parts, axis=1)
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:
