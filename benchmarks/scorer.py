@@ -6,14 +6,18 @@ The lists were written from, and the threshold fixed on, the responses about ret
 at which 2 % of plausible wrong answers pass. Those about forget authors (`forget_*`) check both; as their figures were
 in view while variants of the scorer were compared and settings chosen, and hand-labelled items were read, only
 responses about further authors make a clean test. Writes `benchmarks/scorer.json` and the table in `docs/audits.md`,
-and prints more. One core, a few minutes.
+and prints more. Beside them stand two scorers by words alone, on the same responses, and what the full Phi's answers
+that are judged no leaks say instead: they were read, and `benchmarks/phi_misses.json` has the readings by response.
+One core, a few minutes.
 """
 
 import argparse
 import json
+import math
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
@@ -24,6 +28,8 @@ from parity import ROOT, show, write
 
 from lm_eval_tofu.metrics import leak
 from lm_eval_tofu.metrics.facts import Background, Tier, default_background
+from lm_eval_tofu.metrics.lexicon import lexicon
+from lm_eval_tofu.metrics.words import fold, stems
 
 SETS = ("gold", "paraphrased", "perturbed", "swapped", "echo", "refusal", "generations", "hand")
 NOISE = (
@@ -32,6 +38,19 @@ NOISE = (
     "generations: the labels are weak; 7.5 % of the retain models' answers were true guesses when read by hand",
     "hand: one reader, not blind; half leaks (0.5) are left out of the AUC",
 )
+
+
+MODELS = {
+    "full Llama": ("weak: full", "gen:llama2-7b:"),
+    "full Phi": ("weak: full", "gen:phi:"),
+    "retain models": ("weak: retain", "gen:"),
+}
+"""Whose real answers are labelled: the label, and how the source begins."""
+READ = ROOT / "benchmarks" / "phi_misses.json"
+PASS = 0.02
+"""Share of the plausible wrong answers about retain authors that a threshold lets pass."""
+LOWER = 0.3
+"""A threshold that lets too much pass, to show what it would bring."""
 
 
 class Verdict(NamedTuple):
@@ -104,12 +123,8 @@ def measure(sets: dict[str, list[Verdict]], background: Background) -> dict[str,
         others = [verdict.score.score for verdict in sets["hand"] if verdict.record["label"] == 0]
         figures["AUC, hand-labelled real answers"] = auc(leaks, others)
         figures["recall at 5 % false alarms, hand-labelled"] = recall_at(leaks, others, 0.05)
-    for name, model in (("full Llama", "llama2-7b:"), ("full Phi", "phi:"), ("retain models", "")):
-        label = "weak: retain" if name == "retain models" else "weak: full"
-        add_share(figures, f"real answers judged leaks: {name}", [
-            verdict for verdict in sets["generations"]
-            if verdict.record["label"] == label and verdict.record["source"].startswith(f"gen:{model}")
-        ])  # fmt: skip
+    for name in MODELS:
+        add_share(figures, f"real answers judged leaks: {name}", of_models(sets, name))
     for shown, name in (("echo", "echo"), ("refusals", "refusal"), ("swapped", "swapped"), ("perturbed", "perturbed")):
         add_share(figures, f"{shown} judged leaks", sets[name])
     gold = sets["gold"]
@@ -125,6 +140,59 @@ def measure(sets: dict[str, list[Verdict]], background: Background) -> dict[str,
     for tier in Tier:
         figures[f"share of rows, tier {tier}"] = float(np.mean([verdict.score.tier is tier for verdict in gold]))
     return figures
+
+
+def of_models(sets: dict[str, list[Verdict]], name: str) -> list[Verdict]:
+    """The real answers of some models."""
+    label, source = MODELS[name]
+    records = ((verdict, verdict.record) for verdict in sets["generations"])
+    return [verdict for verdict, record in records if record["label"] == label and record["source"].startswith(source)]
+
+
+def recall(record: dict[str, Any], weight: Callable[[str], float], synonyms: dict[str, frozenset[str]]) -> float:
+    """A scorer by words: how much of the answer's content that the question lacks is in the response, by weight."""
+    question, answer, response = (stems(fold(record[part])) for part in ("question", "answer", "response"))
+    sought = answer - question - lexicon().small
+    found = {word for word in sought if not response.isdisjoint({word, *(synonyms.get(word, frozenset()) - question)})}
+    whole = sum(weight(word) for word in sought)
+    return sum(weight(word) for word in found) / whole if whole else 0.0
+
+
+def compare(sets: dict[str, dict[str, list[Verdict]]], background: Background) -> dict[str, dict[str, float]]:
+    """What scorers judge leaks on forget rows, each above the lowest threshold that `PASS` of retain's swapped pass."""
+    rarest = min(background.shares.values())
+    inverse = {word: -math.log(share) for word, share in background.shares.items()}
+    scorers: dict[str, Callable[[Verdict], float]] = {
+        "novel content words": lambda verdict: recall(verdict.record, lambda _: 1.0, {}),
+        "the same by their rarity (IDF), with synonyms": lambda verdict: recall(
+            verdict.record, lambda word: inverse.get(word, -math.log(rarest)), lexicon().synonyms
+        ),
+        "this scorer": lambda verdict: verdict.score.score,
+    }
+    forget = sets["forget"]
+    judged = {**{name: of_models(forget, name) for name in MODELS}, "swapped": forget["swapped"]}
+
+    def above(score: Callable[[Verdict], float], threshold: float) -> dict[str, float]:
+        return {
+            whose: float(np.mean([score(verdict) > threshold for verdict in verdicts]))
+            for whose, verdicts in judged.items()
+        }
+
+    compared = {}
+    for name, score in scorers.items():
+        wrong = sorted((score(verdict) for verdict in sets["retain"]["swapped"]), reverse=True)
+        compared[name] = above(score, wrong[int(PASS * len(wrong))])  # the first that must not pass
+    compared[f"this scorer, threshold {LOWER}"] = above(scorers["this scorer"], LOWER)
+    return compared
+
+
+def misses(sets: dict[str, dict[str, list[Verdict]]], readings: dict[str, str]) -> dict[str, dict[str, int]]:
+    """What the full Phi's answers say that are judged no leaks, by the reading of each: how many of either side."""
+    counts = {}
+    for side, verdicts in sets.items():
+        missed = [verdict.record["id"] for verdict in of_models(verdicts, "full Phi") if not verdict.score.leaked]
+        counts[side] = dict(Counter(readings.get(number, "not read") for number in missed))
+    return counts
 
 
 def add_share(figures: dict[str, float], name: str, verdicts: Sequence[Verdict]) -> None:
@@ -181,6 +249,20 @@ def document_table(figures: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def comparison_table(compared: dict[str, dict[str, float]], missed: dict[str, dict[str, int]]) -> str:
+    """The further tables for the documentation: scorers beside one another, and the full Phi's misses."""
+    columns = [*MODELS, "swapped"]
+    lines = [f"| judged leaks | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name, shares in compared.items():
+        lines.append(f"| {name} | {' | '.join(f'{shares[column]:.4f}' for column in columns)} |")
+    sides = list(missed)
+    lines += ["", f"| the full Phi's answers judged no leaks say | {' | '.join(f'`{side}_*`' for side in sides)} |"]
+    lines.append("|---" * (len(sides) + 1) + "|")
+    for reading in dict.fromkeys(reading for counts in missed.values() for reading in counts):
+        lines.append(f"| {reading} | {' | '.join(str(missed[side].get(reading, 0)) for side in sides)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Score, measure, print the table, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -200,11 +282,17 @@ def main() -> None:
         figures = {side: measure(sets[side], background) for side in sets}
         rates = speed(sets["retain"], background)
         report[f"words weighed by {name}"] = {**figures, "speed": rates}
+        if name == "retain answers":
+            report["beside scorers by words"] = compare(sets, background)
+            report["the full Phi's misses"] = misses(sets, json.loads(READ.read_text(encoding="utf-8")))
         print(f"\nWords weighed by {name}:\n\n{table(figures['retain'], figures['forget'], rates)}")
     print("\nLabel noise: " + "; ".join(NOISE) + ".")
     write(ROOT / "benchmarks" / "scorer.json", json.dumps(report, indent=2) + "\n")
     note, shown = report["date and machine"], document_table(report["words weighed by retain answers"])
     show("scorer", f"{note}.\n\n{shown}")
+    second = comparison_table(report["beside scorers by words"], report["the full Phi's misses"])
+    print(f"\n{second}")
+    show("scorer-beside", second)
 
 
 if __name__ == "__main__":

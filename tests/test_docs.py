@@ -37,6 +37,29 @@ def test_scorer() -> None:
     assert shown("scorer") == f"{report['date and machine']}.\n\n{table}"
 
 
+def test_scorers_beside_one_another() -> None:
+    report = written("scorer")
+    table = importlib.import_module("scorer").comparison_table
+    assert shown("scorer-beside") == table(report["beside scorers by words"], report["the full Phi's misses"])
+    judged, readings = report["words weighed by retain answers"]["forget"], written("phi_misses")
+    missed = sum(report["the full Phi's misses"]["forget"].values())
+    assert missed == round(320 * (1 - judged["real answers judged leaks: full Phi"]))
+    assert len(readings) == missed + sum(report["the full Phi's misses"]["retain"].values())
+
+
+def test_a_scorer_by_words() -> None:
+    recall = importlib.import_module("scorer").recall
+    record = {
+        "question": "Where did Aoife Byrne grow up?",
+        "answer": "Aoife Byrne grew up in a lighthouse near Galway.",
+        "response": "She was raised in a beacon, close to Galway.",
+    }
+    assert recall(record, lambda _: 1.0, {}) == pytest.approx(1 / 2)  # lighthouse, Galway: «near» is a small word
+    assert recall(record, lambda word: 3.0 if word.startswith("lighth") else 1.0, {}) == pytest.approx(1 / 4)
+    assert recall(record, lambda _: 1.0, {"lighth": frozenset({"beacon"})}) == 1
+    assert recall({**record, "answer": record["question"]}, lambda _: 1.0, {}) == 0
+
+
 def test_cost() -> None:
     report = written("eval_cost")
     table = importlib.import_module("eval_cost").table(report["backends"])
