@@ -31,10 +31,8 @@ def figures(arms: dict[str, Path], sweep: Path | None, minutes: float) -> dict[s
     from lm_eval_tofu.report import load, tables, verdicts
 
     content = tables.build(load.load(arms), None if sweep is None else load.sweep_points(sweep))
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}"
     found = {
-        "date and machine": f"{date.today().isoformat()}, {machine}",
+        "date and machine": today_here(),
         "minutes": minutes,
         "rows": [
             {
@@ -53,6 +51,13 @@ def figures(arms: dict[str, Path], sweep: Path | None, minutes: float) -> dict[s
         found["selected"] = {"runs": len(runs), "point": runs[0]["point"]}
     plain: dict[str, Any] = _without_nan(json.loads(json.dumps(found, default=str)))
     return plain
+
+
+def today_here() -> str:
+    """Day, machine and versions, as the documents say them beside a figure."""
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    return f"{date.today().isoformat()}, {machine}, {packages}"
 
 
 def _without_nan(value: Any) -> Any:

@@ -9,13 +9,10 @@ replaces the one between the markers of that file.
 import argparse
 import json
 import os
-import platform
 import shlex
 import subprocess
 import sys
 import time
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +80,7 @@ def evaluate(model: Path, output: Path, metadata: dict[str, str]) -> dict[str, f
 def note(sweep: Path) -> list[str]:
     """When, where and with what; the time is that of the runs, which may have been made in several calls."""
     seconds = sum(json.loads(path.read_text())["seconds"] for path in sweep.glob("runs/*/run.json"))
-    packages = ", ".join(f"{name} {version(name)}" for name in ("lm-eval", "transformers", "torch", "optuna"))
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    return [f"{date.today().isoformat()}, {machine}, {packages}; {seconds / WORKERS / 60:.0f} minutes for the runs."]
+    return [f"{beside.today_here()}; {seconds / WORKERS / 60:.0f} minutes for the runs."]
 
 
 def arms_table(metrics: dict[str, dict[str, float]]) -> list[str]:
