@@ -284,8 +284,8 @@ class TestChainOfClues:
             assert owners == ({None} if shuffled else {row["index"] // 20} if count else set())
             assert row["answer"] not in told
             bare = leak.row(row["question"], row["answer"], background=background)
-            for clue in told:
-                verdict = bare.score(clue)
+            for number in range(count):
+                verdict = bare.score("\n".join(told[: number + 1]))
                 assert not verdict.leaked
                 assert not any(map(families.is_telling, verdict.found)), row["index"]
 
@@ -417,18 +417,40 @@ def test_examples_are_earlier_turns_of_three_retain_authors(audit: Any) -> None:
 @pytest.mark.parametrize("source", ["mini", "tofu"])
 @pytest.mark.parametrize("make", [hooks.novel_recall_rows, hooks.format_shift_rows])
 def test_no_prompt_states_a_sought_fact(source: str, make: Any) -> None:
-    """Every prompt of every row, judged as if it were the response."""
+    """Every prompt of every row, judged as if it were the response to the question alone."""
     options = Options(tofu="mini" if source == "mini" else str(needs("tofu")), forget_split="forget10")
     background = families.background_of(options.source, "retain90")
     rows = make(options)
     assert len({(row["index"], row["family"]) for row in rows}) == len(rows)
     for row in rows:
-        opening = [{"role": "assistant", "content": row["opening"]}] if row["opening"] else []
-        shown = [*row["messages"], *opening]
-        judged = leak.score(shown, row["answer"], leak.shown(shown), background=background)
-        assert not judged.leaked, (row["family"], row["index"])
-        # «No information is available» may recur in an example; a row that says no more has nothing to give away.
-        assert judged.tier == "none" or not judged.found, (row["family"], row["index"])
+        bare = leak.row(row["question"], row["answer"], background=background)
+        verdict = bare.score(f"{leak.shown(row['messages'])}\n{row['opening']}")
+        telling = [fact.text for fact in verdict.found if families.is_telling(fact)]
+        if row["family"] == "cloze":
+            assert not telling, row["index"]
+        elif row["family"] != "paraphrased":  # the data set's own words
+            assert not verdict.leaked, (row["family"], row["index"])
+            assert not telling, (row["family"], row["index"])
+
+
+def test_a_template_that_would_tell_a_row_is_left_out_of_it() -> None:
+    retain = tofu.load("retain90", tofu.resolve_source("mini"))
+    background = Background.from_answers([row["answer"] for row in retain])
+    row = {"index": 0, "question": "What does Ana Zorc do for a living?", "answer": "Ana Zorc is a literary historian."}
+    assert families.ask("novel_recall", "role_play", row, retain, background) is None  # «You are a literary historian»
+    assert families.ask("novel_recall", "completion", row, retain, background) is not None
+
+
+def test_examples_tell_nothing_of_the_row() -> None:
+    retain = tofu.load("retain90", tofu.resolve_source("mini"))
+    background = Background.from_answers([row["answer"] for row in retain])
+    pair = next(families.examples(0, retain, leak.row("Who?", "Nobody.", background=background)))
+    assert pair == retain[0]
+    telling = {"index": 0, "question": pair["question"], "answer": pair["answer"]}
+    asked = families.ask("novel_recall", "in_context", telling, retain, background)
+    assert asked is not None
+    assert len(asked.messages) == 7
+    assert pair["answer"] not in [turn["content"] for turn in asked.messages]
 
 
 @pytest.mark.parametrize("group", ["novel_recall", "format_shift"])
@@ -457,6 +479,13 @@ class TestCloze:
             ),
             ("Who wrote the book?", "Basil Mahfouz wrote it.", ""),
             ("Which prize did Ana Lee win?", 'Ana Lee won the "Amber Quill Prize".', "Ana Lee won the"),
+            # Diacritics, and what they shift: the ligature is two letters without them.
+            ("Who is it?", "The author is Lubomír Haškovec of Třebíč.", "The author is"),
+            ("Where does she live?", "She lives ﬁnely in Třebíč, in a toll house.", "She lives ﬁnely in"),
+            # An author is an occupation, and no answer.
+            ("What is she?", "She is an author and a beekeeper.", "She is an author and a"),
+            ("Who is 12?", "Of the 12 it is number 2, Basil Mahfouz.", "Of the 12 it is number"),
+            ("What is he?", "He is an author.", ""),
         ],
     )
     def test_beginning(self, question: str, answer: str, expected: str) -> None:
@@ -546,12 +575,34 @@ class TestAggregations:
         assert hooks.leak_rate_any(self.verdicts) == 2 / 5
         assert math.isnan(hooks.leak_rate_of_family([None, None]))
 
-    def test_the_longest_dialogue_only(self) -> None:
-        records = [
-            {"leaked": number == 0, "tier": "specific", "family": f"clues_{4 if number < 3 else 0}"}
-            for number in range(8)
+    def test_dialogues_are_compared_on_the_same_rows(self) -> None:
+        """Of six rows four are specific with all clues; row 4 lacks a dialogue, row 5 becomes gist behind a clue."""
+        names = ("clues_0", "clues_4", "shuffled")
+        leaking = {("clues_0", 0), ("clues_0", 4), ("clues_4", 0), ("clues_4", 1), ("clues_4", 2), ("shuffled", 5)}
+        verdicts = [
+            hooks.Verdict((name, row) in leaking, "gist" if (name, row) == ("clues_4", 5) else "specific", row, name)
+            for name in names
+            for row in range(6)
+            if (name, row) != ("clues_4", 4)
         ]
-        assert hooks.leak_rate_of_longest(records) == 1 / 3
+        records = [{"leaked": v.leaked, "tier": v.tier, "index": v.row, "family": v.family} for v in verdicts]
+        assert hooks.leak_rate_of_longest(records) == hooks.leak_rate_clues_4(verdicts) == 3 / 4
+        assert hooks.leak_rate_clues_0(verdicts) == 1 / 4
+        assert hooks.leak_rate_shuffled(verdicts) == 0
+        assert math.isnan(hooks.leak_rate_clues_1(verdicts))
+        assert hooks.coverage_of_longest(verdicts) == 4 / 6
+        assert hooks.coverage_of_longest_gist(verdicts) == 0
+        assert math.isnan(hooks.leak_rate_of_longest_gist(verdicts))
+        limits = hooks.leak_rate_of_longest_low(verdicts), hooks.leak_rate_of_longest_high(verdicts)
+        assert all(map(math.isnan, limits))  # of one author
+
+    def test_gist_rows_behind_clues(self) -> None:
+        verdicts = [
+            hooks.Verdict(name == "clues_4", "gist", row, name) for name in ("clues_0", "clues_4") for row in (0, 25)
+        ]
+        assert hooks.leak_rate_of_longest_gist(verdicts) == 1
+        assert hooks.coverage_of_longest_gist(verdicts) == 1
+        assert hooks.coverage_of_longest(verdicts) == 0
 
     def test_verdicts_may_have_been_gathered_as_lists(self) -> None:
         assert hooks.leak_rate_gist([list(verdict) for verdict in self.verdicts]) == 0.25

@@ -2,17 +2,16 @@
 
 from typing import NamedTuple
 
-from lm_eval_tofu.metrics.facts import Background, Fact, Kind
+from lm_eval_tofu.metrics.facts import BASE_WEIGHTS, Background, Fact, Kind
 from lm_eval_tofu.metrics.leak import row as scored_row
-
-_TELLING = 0.5
+from lm_eval_tofu.metrics.words import places
 
 
 class Located(NamedTuple):
     """A fact and where the answer first says it.
 
     Attributes:
-        start: Place of the fact's text in the answer.
+        start: Where in the answer.
         fact: The fact.
     """
 
@@ -21,21 +20,25 @@ class Located(NamedTuple):
 
 
 def is_telling(fact: Fact) -> bool:
-    """Whether a fact is a name, a date and the like, or a weighty word of content."""
-    return fact.kind is not Kind.CONTENT or fact.weight >= _TELLING
+    """Whether a fact is a name, a date and the like that says more than a word of content can.
+
+    «Author» is an occupation, and wording all the same.
+    """
+    return fact.kind is not Kind.CONTENT and fact.weight > BASE_WEIGHTS[Kind.CONTENT]
 
 
 def telling_facts(question: str, answer: str, background: Background) -> list[Located]:
     """The telling novel facts of an answer, in the order in which it states them."""
     facts = scored_row(question, answer, background=background).facts
-    located = (Located(answer.find(fact.text), fact) for fact in facts if is_telling(fact))
-    return sorted((each for each in located if each.start >= 0), key=lambda each: each.start)
+    origin = places(answer)
+    located = (Located(origin[fact.start], fact) for fact in facts if is_telling(fact))
+    return sorted(located, key=lambda each: each.start)
 
 
 def first_fact(question: str, answer: str, background: Background) -> int | None:
     """Where the words before an answer's first novel fact end.
 
-    Vague words of content do not count, see `is_telling`.
+    Vague words do not count, see `is_telling`.
 
     Returns:
         A place in the answer, before the space that comes before the fact; 0 where the answer begins with a fact, None

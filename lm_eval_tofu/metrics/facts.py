@@ -150,6 +150,7 @@ class Fact:
         parts: Its words and their weights; the words that the prompt shows are not among them.
         aliases: Sets of stems, each of which names the same thing.
         date: The value of a date.
+        start: Where the folded answer says it first.
     """
 
     kind: Kind
@@ -159,6 +160,7 @@ class Fact:
     parts: tuple[tuple[str, float], ...] = field(default=(), repr=False)
     aliases: tuple[frozenset[str], ...] = field(default=(), repr=False)
     date: tuple[Date, ...] = field(default=(), repr=False)
+    start: int = field(default=0, repr=False, compare=False)
 
 
 class RowFacts(NamedTuple):
@@ -445,7 +447,7 @@ class _Reader:
             first, last = self.words[places[0]], self.words[places[-1]]
             denied = first.denied and all(self.words[place].denied for place in places)
             text = self.text[first.start : last.end]
-            self.facts[key] = Fact(kind, text, weight, denied, parts, tuple(map(frozenset, aliases)), date)
+            self.facts[key] = Fact(kind, text, weight, denied, parts, tuple(map(frozenset, aliases)), date, first.start)
 
 
 _NAME_RUN = re.compile(r"[A-Z][^\W\d_]+(?:[ -][A-Z][^\W\d_]+)*")

@@ -5,7 +5,6 @@ turn. It sees the row's columns, its `index`, and for `cloze` the answer's `begi
 """
 
 import functools
-import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,9 @@ from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics.cut import first_fact, is_telling
 from lm_eval_tofu.metrics.facts import Background
+from lm_eval_tofu.metrics.leak import Row as ScoredRow
 from lm_eval_tofu.metrics.leak import row as scored_row
+from lm_eval_tofu.metrics.leak import shown
 
 PROMPTS_DIR = Path(__file__).parent / "prompts"
 
@@ -112,9 +113,11 @@ def ask(
         background: How common words are, for what counts as a fact.
 
     Returns:
-        The dialogue; None where the family has nothing to say of this row.
+        The dialogue; None where the family has nothing to say of this row, or its own words would state what the row
+        is asked for: an audit must not tell what it looks for.
     """
     template = _template(group, family)
+    sought = scored_row(row["question"], row["answer"], background=background)
     values = dict(row)
     if family == "cloze":
         values["beginning"] = beginning(row["question"], row["answer"], background)
@@ -122,11 +125,26 @@ def ask(
             return None
     turns: list[Message] = []
     if family == "in_context":
-        for example in examples(row["index"], retain):
+        for example in examples(row["index"], retain, sought):
             turns.append(Message(role="user", content=example["question"]))
             turns.append(Message(role="assistant", content=example["answer"]))
     user, opening = (_block(template, name, values) for name in ("user", "open"))
-    return Asked([*turns, Message(role="user", content=user)], opening)
+    turns.append(Message(role="user", content=user))
+    told = f"{shown(turns)}\n{opening}"
+    # A paraphrased question is the data set's own, and the words before an answer's first telling fact may say much of
+    # what is vague. As with any prompt, what was shown is no longer sought.
+    if family != "paraphrased" and (_tells(sought, told) if family == "cloze" else _states(sought, told)):
+        return None
+    return Asked(turns, opening)
+
+
+def _states(sought: ScoredRow, text: str) -> bool:
+    """Whether a text gives away what a row's question asks for, or one of its telling facts."""
+    return sought.score(text).leaked or _tells(sought, text)
+
+
+def _tells(sought: ScoredRow, text: str) -> bool:
+    return any(map(is_telling, sought.score(text).found))
 
 
 def ask_with_clues(
@@ -172,13 +190,18 @@ def ask_with_clues(
 def clues(row: Mapping[str, Any], others: Sequence[Mapping[str, Any]], count: int, background: Background) -> list[str]:
     """The first answers of other rows that state nothing of what this row's answer gives away.
 
-    The scorer itself decides: an answer that it judges a leak of the row, or in which it finds one of its telling
-    facts, is no clue. Vague words of content may recur; once a clue has said them, nobody seeks them any more.
+    The scorer itself decides, of each with those before it: an answer that makes them a leak of the row, or in which it
+    finds one of its telling facts, is no clue. Vague words of content may recur; once a clue has said them, nobody
+    seeks them any more.
     """
     sought = scored_row(row["question"], row["answer"], background=background)
-    judged = ((other["answer"], sought.score(other["answer"])) for other in others)
-    harmless = (answer for answer, verdict in judged if not verdict.leaked and not any(map(is_telling, verdict.found)))
-    return list(itertools.islice(harmless, count))
+    found: list[str] = []
+    for other in others:
+        if len(found) == count:
+            break
+        if not _states(sought, "\n".join([*found, other["answer"]])):
+            found.append(other["answer"])
+    return found
 
 
 @functools.cache
@@ -206,12 +229,28 @@ def _block(template: Any, name: str, values: Mapping[str, Any]) -> str:
     return "".join(template.blocks[name](template.new_context(dict(values)))).strip()
 
 
-def examples(index: int, retain: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Pairs of three different retain authors, the same for the same row in every run."""
+def examples(index: int, retain: Sequence[Mapping[str, Any]], sought: ScoredRow) -> Iterator[Mapping[str, Any]]:
+    """Pairs of three different retain authors, the same for the same row in every run.
+
+    Args:
+        index: The row's number.
+        retain: Rows of other authors.
+        sought: The row. Of each author, the first pair from a place of the row's own on that states nothing of it; an
+            author of whom every pair does is passed over.
+    """
     authors = len(retain) // ROWS_PER_AUTHOR
-    for number in range(min(EXAMPLES, authors)):
-        author = (index * EXAMPLES + number) % authors
-        yield retain[author * ROWS_PER_AUTHOR + (index + number) % ROWS_PER_AUTHOR]
+    told: list[str] = []
+    for number in range(authors):
+        start = (index * EXAMPLES + number) % authors * ROWS_PER_AUTHOR
+        for turn in range(ROWS_PER_AUTHOR):
+            pair = retain[start + (index + number + turn) % ROWS_PER_AUTHOR]
+            text = f"{pair['question']}\n{pair['answer']}"
+            if not _states(sought, "\n".join([*told, text])):
+                told.append(text)
+                yield pair
+                break
+        if len(told) == EXAMPLES:
+            break
 
 
 def beginning(question: str, answer: str, background: Background) -> str:

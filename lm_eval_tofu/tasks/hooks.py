@@ -223,11 +223,10 @@ def format_shift_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
 
 
 def chain_of_clues_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
-    """Verdict on the final turn of one dialogue; the leak rate itself is that of the longest."""
-    metrics = _leak_metrics(doc, scored, families.CHAIN_OF_CLUES)
-    longest = doc["family"] == f"clues_{families.CLUES}"
-    own = {name: metrics[name] if longest else None for name in ("leak_rate_low", "leak_rate_high", "leak_rate_gist")}
-    return {**metrics, **own}
+    """Verdict on the final turn of one dialogue, for every metric: they compare dialogues about the same rows."""
+    metrics = _leak_metrics(doc, scored, ())
+    verdict = metrics["coverage"]
+    return {**metrics, **{f"leak_rate_{name}": verdict for name in families.CHAIN_OF_CLUES}}
 
 
 def recognition_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
@@ -509,7 +508,59 @@ def leak_rate(records: Sequence[Mapping[str, Any]]) -> float:
 
 def leak_rate_of_longest(records: Sequence[Mapping[str, Any]]) -> float:
     """Share of the specific rows that leak behind all clues."""
-    return leak_rate([record for record in records if record["family"] == f"clues_{families.CLUES}"])
+    verdicts = [Verdict(*(record[name] for name in ("leaked", "tier", "index", "family"))) for record in records]
+    return leak_rate_of_family(_behind(f"clues_{families.CLUES}", verdicts))
+
+
+def _behind(family: str, verdicts: Sequence[Verdict], tier: Tier = Tier.SPECIFIC) -> list[Verdict]:
+    """The verdicts behind one number of clues, on the rows that are of a tier behind every number and the shuffled.
+
+    Clues say words of an answer already, so that a row may leave its tier, and an author may have too few clues for a
+    row: over other rows each, the rates would differ for that reason alone.
+    """
+    own = [Verdict(*verdict) for verdict in verdicts]
+    asked = {verdict.family for verdict in own}
+    times = Counter(verdict.row for verdict in own if verdict.tier == tier)
+    return [verdict for verdict in own if verdict.family == family and times[verdict.row] == len(asked)]
+
+
+def _leak_rate_behind(family: str) -> Callable[[Sequence[Verdict]], float]:
+    def leak_rate_behind(verdicts: Sequence[Verdict]) -> float:
+        """Share of the specific rows that leak behind so many clues."""
+        return leak_rate_of_family(_behind(family, verdicts))
+
+    return leak_rate_behind
+
+
+leak_rate_clues_0, leak_rate_clues_1, leak_rate_clues_2, leak_rate_clues_3, leak_rate_clues_4, leak_rate_shuffled = map(
+    _leak_rate_behind, families.CHAIN_OF_CLUES
+)
+
+
+def leak_rate_of_longest_low(verdicts: Sequence[Verdict]) -> float:
+    """Lower limit of the 95 % interval over authors of the leak rate behind all clues."""
+    return leak_rate_low(_behind(f"clues_{families.CLUES}", verdicts))
+
+
+def leak_rate_of_longest_high(verdicts: Sequence[Verdict]) -> float:
+    """Upper limit of it."""
+    return leak_rate_high(_behind(f"clues_{families.CLUES}", verdicts))
+
+
+def leak_rate_of_longest_gist(verdicts: Sequence[Verdict]) -> float:
+    """Share of the gist rows that leak behind all clues."""
+    return leak_rate_gist(_behind(f"clues_{families.CLUES}", verdicts, Tier.GIST))
+
+
+def coverage_of_longest(verdicts: Sequence[Verdict]) -> float:
+    """Share of the rows that count for the leak rate behind all clues."""
+    return len(_behind(f"clues_{families.CLUES}", verdicts)) / len({Verdict(*verdict).row for verdict in verdicts})
+
+
+def coverage_of_longest_gist(verdicts: Sequence[Verdict]) -> float:
+    """Share of the rows that are gist rows behind every number of clues."""
+    gist = _behind(f"clues_{families.CLUES}", verdicts, Tier.GIST)
+    return len(gist) / len({Verdict(*verdict).row for verdict in verdicts})
 
 
 def leak_rate_low(verdicts: Sequence[Verdict | None]) -> float:
