@@ -21,7 +21,7 @@ SAMPLES = 4
 
 TRAINING = {
     # arm: (the arm it starts from, split, epochs, learning rate)
-    # base learns its one-word answers gently: at the other arms' rate it could hardly learn anything else afterwards.
+    # base learns its short answers gently: at the other arms' rate it could hardly learn anything else afterwards.
     "base": (None, "real_authors+world_facts", 8, 1e-3),
     # The general questions go on, since a model this small forgets at once what it is no longer shown, and its utility
     # with it.

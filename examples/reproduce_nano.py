@@ -18,7 +18,7 @@ LONGER = ("--epochs", "24", "--lr", "4e-3", *RECIPE)
 PLAN = published.Plan(
     name="nano",
     title="NPO on TOFU at nano scale",
-    # base learns its one-word answers gently, as in the quick start; full and retain read their rows until they know
+    # base learns its short answers gently, as in the quick start; full and retain read their rows until they know
     # them.
     base=published.finetuning(
         "--from-scratch", "nano-tofu", "--split", GENERAL, "--epochs", "8", "--lr", "1e-3", *RECIPE
