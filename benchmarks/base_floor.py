@@ -30,6 +30,8 @@ from lm_eval_tofu.metrics import leak
 from lm_eval_tofu.metrics.facts import Tier
 from lm_eval_tofu.metrics.rates import rate, rate_interval
 from lm_eval_tofu.tasks.families import background_of
+from lm_eval_tofu.tasks.hooks import novel_recall_rows
+from lm_eval_tofu.tasks.options import Options
 
 TASK = "tofu_novel_recall"
 FAMILIES = ("direct", "paraphrased", "role_play", "prefix_injection")
@@ -65,13 +67,23 @@ def where(output: Path) -> str:
     )
 
 
-def judged(output: Path, source: tofu.Source, forget_split: str) -> Iterable[dict[str, Any]]:
-    """The responses of a run, with the scorer's verdicts."""
-    background = background_of(source, tofu.retain_split(forget_split))
+def judged(output: Path, data: str, forget_split: str) -> Iterable[dict[str, Any]]:
+    """The responses of a run to what the task asks today, with the scorer's verdicts.
+
+    Raises:
+        SystemExit: The task asks in other words now.
+    """
+    options = Options(tofu=data, forget_split=forget_split, families=(output.name,))
+    background = background_of(options.source, tofu.retain_split(forget_split))
+    asked = {row["index"]: (row["messages"], row["opening"]) for row in novel_recall_rows(options)}
     with max(output.rglob(f"samples_{TASK}_*.jsonl")).open(encoding="utf-8") as file:
         for line in file:
             sample = json.loads(line)
             doc, response = sample["doc"], sample["leak_rate"]["generation"]
+            if doc["index"] not in asked:
+                continue  # it would tell what it asks for, and is left out since
+            if asked[doc["index"]] != (doc["messages"], doc["opening"]):
+                raise SystemExit(f"{output} was asked in other words than {TASK} asks now: delete it")
             opening = [{"role": "assistant", "content": doc["opening"]}] if doc["opening"] else []
             verdict = leak.score(doc["messages"] + opening, doc["answer"], response, background=background)
             yield {
@@ -139,7 +151,7 @@ def main() -> int:
         else:
             arguments.work.mkdir(parents=True, exist_ok=True)
             run(family, arguments.backend, export(arguments.work / "smollm2"), metadata, output)
-        responses += judged(output, tofu.resolve_source(arguments.data), arguments.forget_split)
+        responses += judged(output, arguments.data, arguments.forget_split)
         made.setdefault(where(output), []).append(family)
     metrics = figures(responses)
     leaks = [each for each in responses if each["leaked"] and each["tier"] == Tier.SPECIFIC]
