@@ -4,9 +4,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from lm_eval_tofu.metrics.words import listed, sentence_spans, sentence_tokens, stem
+from lm_eval_tofu.metrics.words import CLAUSE_MARKS, listed, sentence_spans, sentence_tokens, stem
 
-CLAUSE_MARKS = frozenset(".,;:!?()\n")
 _SENTENCE_MARKS = frozenset(".!?\n")
 _TURNS = frozenset(listed("but however although though yet instead rather despite"))
 _REACH = 10  # tokens that a negation reaches at most
