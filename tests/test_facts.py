@@ -240,7 +240,9 @@ class TestFacts:
         assert _of(Kind.NUMBER, "Did she write 12 novels?", "She wrote twelve novels.") == []
         assert _of(Kind.NUMBER, "How many copies?", "She sold two hundred, at 1.75 each.") == ["two hundred", "1.75"]
         assert _of(Kind.NUMBER, "Did she sell 2,000,000 copies?", "She sold 2 million copies.") == []
-        assert _of(Kind.NUMBER, "Which child is she?", "She is the 3rd of many.") == []  # as little as «third»
+        assert _of(Kind.NUMBER, "Which one?", "The twenty-first.") == []  # content, as «first»
+        assert _of(Kind.CONTENT, "Which one?", "The twenty-first.") == ["twenty-first"]
+        assert find_facts("Is it the 21st?", "The twenty-first.").facts == ()
 
     def test_occupations(self) -> None:
         answer = "Her father was a marine biologist and her mother an Environmental Scientist."

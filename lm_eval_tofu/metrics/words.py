@@ -54,8 +54,6 @@ ORDINAL_WORDS = {word: value for value, word in enumerate(_ORDINALS, start=1)} |
     f"{word[:-1]}ieth": 10 * value for value, word in enumerate(_TENS, start=2)
 }
 """English ordinals of one word below a hundredth and their values."""
-LOW_ORDINALS = frozenset(f"{value}th" for value in range(1, 11))
-"""Stems of «first» to «tenth», which are said of anything."""
 
 NEGATIONS = frozenset(listed("not no non never none nor neither without cannot"))
 """Words that negate; no other word has one of them for its stem."""
