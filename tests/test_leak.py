@@ -274,6 +274,10 @@ class TestRobustness:
             "I don't know. ",
             "\u202eא ",
             "1,000",
+            "9",
+            "two hundred and ",
+            "million 1.5 ",
+            "no one knows the ",
         ):
             response = (piece * 100_000)[:100_000]
             start = time.process_time()
