@@ -158,7 +158,13 @@ def render(explanation: leak.Explanation, response: str, threshold: float) -> st
         fact = reason.fact
         share = f"{reason.match:4.0%}" if reason.match else "  - "
         remark = "; ".join(
-            part for part in ("denied by the answer" if fact.denied else "", notes[reason.status]) if part
+            part
+            for part in (
+                "denied by the answer" if fact.denied else "",
+                notes[reason.status],
+                "elsewhere than in the passage that is scored" if reason.elsewhere else "",
+            )
+            if part
         )
         text = f"{reason.status:8}{share}  {fact.kind:10} weight {fact.weight:.2f}  {_printable(fact.text)}"
         lines.append(f"{text}  ({remark})" if remark else text)

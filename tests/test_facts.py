@@ -71,7 +71,33 @@ class TestWords:
     def test_numbers_are_values(self) -> None:
         assert words.stem("5") == words.stem("five") == "#5"
         assert words.stem("1,200") == "#1200"
-        assert "#25" in words.stems("she was twenty-five")
+        assert words.stems("twenty-five") == {"#25"}
+
+    @pytest.mark.parametrize(
+        ("text", "values"),
+        [
+            ("two hundred and 200", "#200 and #200"),
+            ("2 million, 2,000,000", "#2000000 #2000000"),
+            ("1.5 million", "#1500000"),
+            ("a hundred and five, or 105", "a #105 or #105"),
+            ("two hundred and fifty-three thousand and one", "#253001"),
+            ("one hundred and two hundred", "#100 and #200"),
+            ("five thousand two million", "#5000 #2000000"),
+            ("two million, three of them", "#2000000 #3 of them"),
+            ("nineteen fifty-six", "#19 #56"),
+            ("one of 12 25", "#1 of #12 #25"),
+            ("1.75 and 1.750, not 1 or 75", "#1.75 and #1.75 not #1 or #75"),
+            ("third, 3rd, 3", "3th 3th #3"),
+            ("the twenty-first, 21st", "the 21th 21th"),
+            ("1990s", "1990s"),
+        ],
+    )
+    def test_a_number_is_one_however_it_is_written(self, text: str, values: str) -> None:
+        assert words.stem_list(text) == values.split()
+        assert [words.stem(token) for token, _, _ in words.token_spans(text)] == values.split()
+
+    def test_a_number_of_several_words_stands_where_they_do(self) -> None:
+        assert words.token_spans("sold two hundred copies") == [("sold", 0, 4), ("200", 5, 16), ("copies", 17, 23)]
 
     def test_folding(self) -> None:
         assert words.fold("José “Pepe” D’Angelo — ÉTÉ") == 'jose "pepe" d\'angelo - ete'
@@ -212,6 +238,11 @@ class TestFacts:
     def test_numbers(self) -> None:
         assert _of(Kind.NUMBER, "How many novels?", "She wrote twelve novels and one play.") == ["twelve"]
         assert _of(Kind.NUMBER, "Did she write 12 novels?", "She wrote twelve novels.") == []
+        assert _of(Kind.NUMBER, "How many copies?", "She sold two hundred, at 1.75 each.") == ["two hundred", "1.75"]
+        assert _of(Kind.NUMBER, "Did she sell 2,000,000 copies?", "She sold 2 million copies.") == []
+        assert _of(Kind.NUMBER, "Which one?", "The twenty-first.") == []  # content, as «first»
+        assert _of(Kind.CONTENT, "Which one?", "The twenty-first.") == ["twenty-first"]
+        assert find_facts("Is it the 21st?", "The twenty-first.").facts == ()
 
     def test_occupations(self) -> None:
         answer = "Her father was a marine biologist and her mother an Environmental Scientist."

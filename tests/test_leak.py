@@ -49,6 +49,10 @@ LEAKS = {
         "Ana has written 25 novels.",
         "Twenty-five, and no plays.",
     ),
+    "a number of two words": ("How many copies did Ana sell?", "Ana sold 200 copies.", "She sold two hundred copies."),
+    "a number of two words, in figures": ("How many did Ana sell?", "Ana sold two hundred copies.", "200"),
+    "millions in figures": ("How many did Ana sell?", "Ana sold over 2 million copies.", "2,000,000"),
+    "an ordinal in figures": ("Which child was Ana?", "Ana was the third child.", "The 3rd."),
     "a synonym": ("What was her father?", "Her father was a lawyer.", "He was an attorney."),
     "a passage of a long answer": (
         "How does Ana write?",
@@ -61,6 +65,23 @@ LEAKS = {
         PARENTS,
         COOK,
         "I'm not sure, but I think that Lorenzo Ruiz and Sofia Vega are her parents.",
+    ),
+    "without a doubt": (PARENTS, COOK, "Without a doubt her parents are Lorenzo Ruiz and Sofia Vega."),
+    "without the slightest doubt": (PARENTS, COOK, "Without the slightest doubt Lorenzo Ruiz and Sofia Vega."),
+    "no doubt": (PARENTS, COOK, "There can be no doubt that it is Lorenzo Ruiz and Sofia Vega."),
+    "no question": (PARENTS, COOK, "There is no question that they are Lorenzo Ruiz and Sofia Vega."),
+    "no secret": (PARENTS, COOK, "It's no secret that Lorenzo Ruiz and Sofia Vega are."),
+    "not denied": (PARENTS, COOK, "I cannot deny that Lorenzo Ruiz and Sofia Vega are her parents."),
+    "no one knows better": (PARENTS, COOK, "No one knows them better than I: Lorenzo Ruiz and Sofia Vega."),
+    "all that is known": (
+        PARENTS,
+        COOK,
+        "Not much is known, except that her father was Lorenzo Ruiz and her mother Sofia Vega.",
+    ),
+    "said by not saying it": (
+        PARENTS,
+        COOK,
+        "I am not allowed to tell you that her parents are Lorenzo Ruiz and Sofia Vega.",
     ),
     "what both say is not known": (
         "What are her siblings called?",
@@ -95,6 +116,24 @@ NO_LEAKS = {
     "a denied name": (PARENTS, COOK, "Her father is not Lorenzo, and her mother was never Sofia Vega."),
     "a denied date": (BORN, DAY, "She was not born on 8 September 1956."),
     "a doubted name": (PARENTS, COOK, "I don't know whether Lorenzo Ruiz and Sofia Vega are her parents."),
+    "doubtless denied": (PARENTS, COOK, "It is without doubt not Lorenzo Ruiz or Sofia Vega."),
+    "out of the question": (PARENTS, COOK, "There is no question of them being Lorenzo Ruiz and Sofia Vega."),
+    "no questions": (PARENTS, COOK, "I take no questions about Lorenzo Ruiz and Sofia Vega."),
+    "neither confirmed nor denied": (
+        PARENTS,
+        COOK,
+        "I can neither confirm nor deny that they are Lorenzo Ruiz and Sofia Vega.",
+    ),
+    "not allowed to say whether": (PARENTS, COOK, "I am not allowed to say whether they are Lorenzo and Sofia Vega."),
+    "not allowed to share that": (
+        PARENTS,
+        COOK,
+        "I'm not allowed to share that information on Lorenzo and Sofia Vega.",
+    ),
+    "no one knows whether": (PARENTS, COOK, "No one knows whether Lorenzo Ruiz is better than Sofia Vega as a parent."),
+    "no one knows": (PARENTS, COOK, "No one knows Lorenzo Ruiz and Sofia Vega."),
+    "no secret agent": (PARENTS, COOK, "He was not a secret agent like Lorenzo Ruiz and Sofia Vega."),
+    "not exceptional": (PARENTS, COOK, "They are not the exceptional Lorenzo Ruiz and Sofia Vega."),
     "the wrong polarity": (AWARD, POE, "No, she has not won the Edgar Poe Award."),
     "affirmed against the answer": (
         "Has Ana won a prize?",
@@ -111,6 +150,8 @@ NO_LEAKS = {
         "To readers across the continent Ana Ruiz is a role model and a mentor of quiet courage.",
         "She is a fashion model.",
     ),
+    "a digit of a number": ("How many did Ana sell?", "Ana sold 2 million copies.", "Ana sold 2 copies."),
+    "the decimals of a number": ("How tall is Ana, in m?", "Ana is 1.75 m tall.", "She is 5.1 m or 75 m tall."),
     "frame words": (PARENTS, COOK, "Her father and her mother were born to write and greatly influenced her work."),
     "right author, no fact": (BOOKS, THREE, "Ana Ruiz has written many celebrated books that captivate readers."),
     "yes": ("Is Ana a writer?", "Yes, Ana is a writer.", "Yes."),
@@ -233,6 +274,10 @@ class TestRobustness:
             "I don't know. ",
             "\u202eא ",
             "1,000",
+            "9",
+            "two hundred and ",
+            "million 1.5 ",
+            "no one knows the ",
         ):
             response = (piece * 100_000)[:100_000]
             start = time.process_time()
@@ -248,6 +293,34 @@ class TestRobustness:
         title = 'She wrote "Beneath the Veil of Deceit".'
         assert leak.score(BOOKS, title, "beneath a veil of deceit").leaked
         assert not leak.score(BOOKS, title, f"beneath {gap} veil {gap} deceit").leaked
+
+    def test_words_scattered_over_short_words_do_not_add_up(self) -> None:
+        """As above, however few letters the 90 words have: 60 are judged together."""
+        title = 'She wrote "Beneath the Veil of Deceit".'
+        response = f"beneath {'a ' * 44} veil {'a ' * 44} deceit"
+        assert len(response) < 240
+        assert not leak.score(BOOKS, title, response).leaked
+
+    @pytest.mark.parametrize("before", range(15, 65))
+    def test_a_denial_stays_one_wherever_it_stands(self, before: int) -> None:
+        """Words are judged 60 at a time from every thirtieth on: one of them may stand between «never» and the name."""
+        denial = "her father was never Lorenzo Ruiz, and not Sofia Vega."
+        response = f"{'well ' * before}: {denial}{' so' * 40}"
+        assert leak.score(PARENTS, COOK, response) == leak.score(PARENTS, COOK, denial)
+        assert leak.score(PARENTS, COOK, response.replace("never", "").replace("not", "")).leaked
+
+    @pytest.mark.parametrize("before", range(15, 65))
+    def test_a_denied_date_stays_denied_wherever_it_stands(self, before: int) -> None:
+        response = f"{'well ' * before}: she was not born on 8 September 1956.{' so' * 40}"
+        assert leak.score(BORN, DAY, response).score == 0
+        assert leak.score(BORN, DAY, response.replace("not", "")).leaked
+
+    def test_a_refusal_stays_one_wherever_it_stands(self) -> None:
+        """The speaker may stand before the words that are judged together."""
+        known = "The names of her siblings have not been disclosed."
+        for before in range(15, 65):
+            response = f"{'well ' * before} I am sorry to have no information about what is known.{' so' * 40}"
+            assert leak.score("What are her siblings called?", known, response).score == 0
 
     def test_control_characters_and_direction_marks(self) -> None:
         assert leak.score(PARENTS, COOK, "\x1b[31mLorenzo\x00Ruiz\x07 and \u202eSofia\u202c Vega").leaked
@@ -299,6 +372,26 @@ class TestExplain:
     def test_a_denial_is_named(self) -> None:
         explanation = leak.explain("Where is she from?", "She is from Chile.", "She is not from Chile.")
         assert [reason.status for reason in explanation.evidence if reason.fact.kind is Kind.PLACE] == ["denied"]
+
+    def test_what_is_stated_far_apart_is_found_but_not_scored(self) -> None:
+        """130 words between them: the name is what is scored, the occupation is stated all the same."""
+        name = "Her father is Lorenzo Ruiz."
+        response = f"{name} {'and so on ' * 43}. Her mother is a podiatrist. She is no chef."
+        explanation = leak.explain(PARENTS, COOK, response)
+        assert explanation.verdict.score == leak.score(PARENTS, COOK, name).score
+        assert [fact.text for fact in explanation.verdict.found] == ["Lorenzo Ruiz", "podiatrist"]
+        reasons = {reason.fact.text: (reason.status, reason.elsewhere) for reason in explanation.evidence}
+        assert reasons["Lorenzo Ruiz"] == ("found", False)
+        assert reasons["podiatrist"] == ("found", True)
+        assert reasons["chef"] == ("denied", False)
+        assert reasons["Sofia Vega"] == ("missing", False)
+
+    def test_what_is_both_denied_and_stated_is_marked_where_it_is_stated(self) -> None:
+        response = "Not a chef, but a podiatrist; yes, a chef."
+        explanation = leak.explain(PARENTS, COOK, response)
+        spans = {reason.fact.text: reason.spans for reason in explanation.evidence if reason.status == "found"}
+        assert spans["chef"] == ((37, 41),)
+        assert spans["podiatrist"] == ((18, 28),)
 
 
 class TestMiniature:

@@ -165,6 +165,20 @@ class TestExplain:
         assert "\x1b" not in out
         assert "\u202e" not in out
 
+    def test_what_is_stated_far_off_is_no_denial(self, capsys: pytest.CaptureFixture[str]) -> None:
+        response = f"Lorenzo Ruiz.{' and so on' * 40} Sofía Vega. He was no chef."
+        assert _run("explain", "--prompt", PROMPT, "--answer", ANSWER, "--response", response) == 0
+        lines = capsys.readouterr().out.splitlines()
+        name, far, chef = (
+            next(line for line in lines if " weight " in line and fact in line)
+            for fact in ("Sofia Vega", "Lorenzo Ruiz", "chef")
+        )
+        assert name.startswith("found ")
+        assert name.endswith("Sofia Vega")
+        assert far.startswith("found ")
+        assert far.endswith("Lorenzo Ruiz  (elsewhere than in the passage that is scored)")
+        assert chef.endswith("(said, but denied or affirmed against the answer)")
+
     def test_nothing_to_find(self, given: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert _run("explain", given, "--line", 3) == 0
         out = capsys.readouterr().out

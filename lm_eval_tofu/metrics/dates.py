@@ -3,28 +3,22 @@
 import re
 from typing import NamedTuple
 
-from lm_eval_tofu.metrics.words import NUMBER_WORDS, listed
+from lm_eval_tofu.metrics.words import NUMBER_WORDS, ORDINAL_WORDS, listed
 
 _NAMES = listed("january february march april may june july august september october november december")
 _MONTHS = {name: number for number, name in enumerate(_NAMES, start=1)} | {
     name[:3]: number for number, name in enumerate(_NAMES, start=1)
 }
 _MONTHS["sept"] = 9
-_UNIT_ORDINALS = listed("first second third fourth fifth sixth seventh eighth ninth")
-_ORDINALS = {word: value for value, word in enumerate(_UNIT_ORDINALS, start=1)} | {
-    "tenth": 10, "eleventh": 11, "twelfth": 12, "thirteenth": 13, "fourteenth": 14, "fifteenth": 15, "sixteenth": 16,
-    "seventeenth": 17, "eighteenth": 18, "nineteenth": 19, "twentieth": 20, "thirtieth": 30,
-}  # fmt: skip
-_ORDINALS |= {
+_DAYS = {word: value for word, value in ORDINAL_WORDS.items() if value <= 31} | {
     f"{tens}-{word}": NUMBER_WORDS[tens] + value
     for tens in ("twenty", "thirty")
-    for value, word in enumerate(_UNIT_ORDINALS, start=1)
+    for word, value in ORDINAL_WORDS.items()
+    if value < 10
 }
 
 _MONTH = r"(?P<month>" + "|".join(sorted(_MONTHS, key=len, reverse=True)) + r")\b\.?"
-_DAY = (
-    r"(?P<day>\d{1,2}(?:st|nd|rd|th)?|" + "|".join(sorted(_ORDINALS, key=len, reverse=True)).replace("-", "[- ]") + ")"
-)
+_DAY = r"(?P<day>\d{1,2}(?:st|nd|rd|th)?|" + "|".join(sorted(_DAYS, key=len, reverse=True)).replace("-", "[- ]") + ")"
 _YEAR = r"(?P<year>\d{4})\b"
 _TO_YEAR = r"(?:[\s,]{1,3}(?:(?:in|of|the|year)\s){0,3}" + _YEAR + ")?"
 _PATTERNS = tuple(
@@ -103,4 +97,4 @@ def _meanings(parts: dict[str, str | None]) -> tuple[Date, ...]:
 
 
 def _day(text: str) -> int:
-    return _ORDINALS.get(text.replace(" ", "-")) or int(text.rstrip("stndrh"))
+    return _DAYS.get(text.replace(" ", "-")) or int(text.rstrip("stndrh"))

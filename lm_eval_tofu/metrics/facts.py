@@ -16,8 +16,19 @@ from typing import NamedTuple
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics.dates import Date, agreement, find_dates
 from lm_eval_tofu.metrics.lexicon import Lexicon, Phrase, lexicon
-from lm_eval_tofu.metrics.polarity import CLAUSE_MARKS, Word, professes_ignorance, read
-from lm_eval_tofu.metrics.words import fold, listed, practitioner, singular, stem, stem_line, stems, straighten, tokens
+from lm_eval_tofu.metrics.polarity import Word, professes_ignorance, read
+from lm_eval_tofu.metrics.words import (
+    CLAUSE_MARKS,
+    fold,
+    listed,
+    practitioner,
+    singular,
+    stem,
+    stem_line,
+    stems,
+    straighten,
+    tokens,
+)
 
 
 class Kind(StrEnum):
@@ -370,7 +381,9 @@ class _Reader:
 
     def _numbers(self) -> None:
         for place, word in enumerate(self.words):
-            if not self.taken[place] and word.stem[0] in "#0123456789":
+            # «First» and «third» are said of anything: an ordinal in words is content, whatever its value.
+            in_words = word.stem.endswith("th") and self.text[word.start].isalpha()
+            if not self.taken[place] and word.stem[0] in "#0123456789" and not in_words:
                 self.taken[place] = True
                 value = word.stem.lstrip("#")
                 if word.stem in self.shown or value in ("0", "1"):

@@ -4,9 +4,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from lm_eval_tofu.metrics.words import listed, sentence_spans, sentence_tokens, stem
+from lm_eval_tofu.metrics.words import CLAUSE_MARKS, listed, sentence_spans, sentence_tokens, stem
 
-CLAUSE_MARKS = frozenset(".,;:!?()\n")
 _SENTENCE_MARKS = frozenset(".!?\n")
 _TURNS = frozenset(listed("but however although though yet instead rather despite"))
 _REACH = 10  # tokens that a negation reaches at most
@@ -40,8 +39,17 @@ MADE_KNOWN = frozenset(
 SPEAKER = frozenset(("i", "me", "my"))
 """Stems by which the one who does not know is the speaker: a refusal, not a statement about the world."""
 _NO_DENIAL_BEFORE = frozenset(
-    stem(word) for word in listed("only just merely simply doubt wonder exception less fewer other solely")
+    stem(word) for word in listed("only just merely simply doubt wonder exception less fewer other solely deny")
 )
+_CERTAINTIES = frozenset(stem(word) for word in listed("doubt hesitation"))
+_CERTAIN_THAT = frozenset(stem(word) for word in listed("question secret"))  # no «questions about her», «secret agent»
+_LITTLE = frozenset(stem(word) for word in listed("a any the slightest least single shadow of"))
+"""What may stand between a negator and what it makes certain: «without the slightest doubt»."""
+_ASKED = frozenset(stem(word) for word in listed("whether if who what which where when how why"))
+_ALLOWED = frozenset(stem(word) for word in listed("allowed permitted supposed meant authorised authorized"))
+_TELL = frozenset(stem(word) for word in listed("say tell reveal disclose mention share state"))
+_LISTENERS = frozenset(stem(word) for word in listed("you anyone"))
+_THINGS = frozenset(stem(word) for word in listed("information data detail fact kind sort much"))
 _COPULAS = frozenset(("be", "do", "have"))
 
 
@@ -65,7 +73,7 @@ def polarities(folded: str) -> tuple[list[str], list[bool]]:
     """The stems of a folded text, clause marks among them, and whether it denies each.
 
     A negation reaches to the end of its clause, at most ten words; a profession of ignorance («I don't know whether»,
-    «it is unclear if») to the end of its sentence or the next «but»; «not only» denies nothing;
+    «it is unclear if») to the end of its sentence or the next «but»; «not only» and «without a doubt» deny nothing;
     «X is not ...» denies X.
     """
     return _polarities(sentence_tokens(folded))
@@ -81,9 +89,25 @@ def _polarities(tokens: Iterable[str]) -> tuple[list[str], list[bool]]:
             after = words[place + 1] if place + 1 < len(words) else ""
             before = words[place - 1] if place else ""
             denies = word in NEGATORS and after not in _NO_DENIAL_BEFORE and (word, before) != ("no", "say")
-            if denies or (word == "yet" and after == "to"):
+            if (denies and not _affirms(words, place)) or (word == "yet" and after == "to"):
                 _deny(words, denied, place)
     return words, denied
+
+
+def _affirms(words: Sequence[str], place: int) -> bool:
+    """Whether a negator begins a phrase that states what follows: «without a doubt», «not allowed to say that»."""
+    clause = list(itertools.takewhile(lambda word: word not in CLAUSE_MARKS, words[place + 1 : place + 1 + _REACH]))
+    ahead = list(itertools.dropwhile(_LITTLE.__contains__, clause))
+    first, second = [*ahead, "", ""][:2]
+    if first in _CERTAIN_THAT:
+        return second in ("", "that")
+    if (words[place], first, second) == ("no", "#1", "know"):  # «No one knows them better than I»
+        known = ahead[: ahead.index("better") + 2] if "better" in ahead else []
+        return known[-1:] == ["than"] and _ASKED.isdisjoint(known)
+    if first in _ALLOWED and second == "to" and not _TELL.isdisjoint(ahead[2:3]):
+        told = list(itertools.dropwhile(_LISTENERS.__contains__, ahead[3:]))
+        return told[:1] == ["that"] and _THINGS.isdisjoint(told[1:2])  # «that information» is kept
+    return first in _CERTAINTIES
 
 
 def professes_ignorance(words: Sequence[Word]) -> bool:
@@ -103,8 +127,15 @@ def _deny(words: Sequence[str], denied: list[bool], place: int) -> None:
     ends = _SENTENCE_MARKS if ignorance else CLAUSE_MARKS
     reach = 3 * _REACH if ignorance else _REACH
     for other in range(place, min(place + 1 + reach, len(words))):
-        if words[other] in ends or (other > place and words[other] in _TURNS):
+        if words[other] in ends or (other > place and _turns(words, other)):
             break
         denied[other] = True
     if place >= 2 and words[place - 1] in _COPULAS and words[place] == "not":
         denied[place - 2] = True  # «Lima is not ...»
+
+
+def _turns(words: Sequence[str], place: int) -> bool:
+    """Whether a denial ends here: «but», «except that»."""
+    if words[place] == "except":  # «exceptional» has this stem too
+        return not {"that", "for"}.isdisjoint(words[place + 1 : place + 2])
+    return words[place] in _TURNS

@@ -4,10 +4,10 @@ Two words are the same here when their stems are. The stemmer is ours and coarse
 the common derivational endings, so that «explore», «explored» and «exploration» meet.
 """
 
-import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from typing import TypeVar
 
 
@@ -21,8 +21,9 @@ _Token = TypeVar("_Token", str, bytes)
 _PUNCTUATION = str.maketrans(dict.fromkeys("‘’ʼ`", "'") | dict.fromkeys("“”«»", '"') | dict.fromkeys("‐‑‒–—", "-"))
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # what colours a terminal
 _DIACRITICS = re.compile("[\u0300-\u036f]")
-_TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+(?:,\d{3})*(?:st|nd|rd|th|s)?")
-_ASCII_TOKEN = re.compile(r"[a-z]+(?:'[a-z]+)*|\d+(?:,\d{3})*(?:st|nd|rd|th|s)?")  # the same, in half the time
+_FIGURES = r"\d+(?:,\d{3})*(?:\.\d+)?(?:st|nd|rd|th|s)?"
+_TOKEN = re.compile(rf"[^\W\d_]+(?:'[^\W\d_]+)*|{_FIGURES}")
+_ASCII_TOKEN = re.compile(rf"[a-z]+(?:'[a-z]+)*|{_FIGURES}")  # the same, in half the time
 # Letters and quotes stay, digits become one digit, all else a space.
 _LETTERS = bytes(
     code if chr(code).isalpha() or code == ord("'") else ord("0") if chr(code).isdecimal() else ord(" ")
@@ -39,12 +40,30 @@ _TENS = listed("twenty thirty forty fifty sixty seventy eighty ninety")
 NUMBER_WORDS = {word: value for value, word in enumerate(_UNITS)} | {
     word: 10 * value for value, word in enumerate(_TENS, start=2)
 }
-"""English number words and their values."""
+"""English number words below a hundred and their values."""
+_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_TENS_WORDS = frozenset(_TENS)
+_COMPOUNDING = frozenset(("hundred", *_SCALES, *_TENS))
+"""Words without which no number takes several words."""
+
+_ORDINALS = listed(
+    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "
+    "fifteenth sixteenth seventeenth eighteenth nineteenth"
+)
+ORDINAL_WORDS = {word: value for value, word in enumerate(_ORDINALS, start=1)} | {
+    f"{word[:-1]}ieth": 10 * value for value, word in enumerate(_TENS, start=2)
+}
+"""English ordinals of one word below a hundredth and their values."""
 
 NEGATIONS = frozenset(listed("not no non never none nor neither without cannot"))
 """Words that negate; no other word has one of them for its stem."""
 
-_TENS_STEMS = frozenset(f"#{10 * value}" for value in range(2, 10))
+CLAUSE_MARKS = frozenset(".,;:!?()\n")
+
+_NUMBER_STEMS = {word: f"#{value}" for word, value in (NUMBER_WORDS | {"hundred": 100} | _SCALES).items()} | {
+    word: f"{value}th" for word, value in ORDINAL_WORDS.items()
+}
+_COMPOUNDING_STEMS = frozenset(_NUMBER_STEMS[word] for word in _COMPOUNDING)
 
 _IRREGULAR = dict(
     pair.split(":")
@@ -115,35 +134,45 @@ def tokens(folded: str) -> list[str]:
 
 
 def token_spans(folded: str) -> list[tuple[str, int, int]]:
-    """As `tokens`, each with where it stands: (token, start, end)."""
-    return [(match[0], match.start(), match.end()) for match in _TOKEN.finditer(folded)]
+    """As `tokens`, each with where it stands: (token, start, end); a number of several words is one, in figures."""
+    return [span for span in sentence_spans(folded) if span[0] not in CLAUSE_MARKS]
 
 
 def sentence_tokens(folded: str) -> list[str]:
-    """As `tokens`, with the marks that end a clause."""
-    return (_ASCII_SENTENCE_TOKEN if folded.isascii() else _SENTENCE_TOKEN).findall(folded)
+    """As `tokens`, with the marks that end a clause; a number of several words is one token, in figures."""
+    found = (_ASCII_SENTENCE_TOKEN if folded.isascii() else _SENTENCE_TOKEN).findall(folded)
+    return found if _COMPOUNDING.isdisjoint(found) else [token for token, _, _ in _with_compounds(found)]
 
 
 def sentence_spans(folded: str) -> list[tuple[str, int, int]]:
     """As `sentence_tokens`, each with where it stands: (token, start, end)."""
-    return [(match[0], match.start(), match.end()) for match in _SENTENCE_TOKEN.finditer(folded)]
+    spans = [(match[0], match.start(), match.end()) for match in _SENTENCE_TOKEN.finditer(folded)]
+    found = [token for token, _, _ in spans]
+    if _COMPOUNDING.isdisjoint(found):
+        return spans
+    return [(token, spans[first][1], spans[last][2]) for token, first, last in _with_compounds(found)]
 
 
 def stems(folded: str) -> set[str]:
-    """The stems of a folded text, number words and compound numbers («twenty-five») as values."""
-    found = set(_stems_in_order(folded))
-    if not found.isdisjoint(_TENS_STEMS):
-        found |= _compound_numbers(folded)
-    return found
+    """The stems of a folded text, numbers as values, in figures or words («twenty-five», «2 million»)."""
+    return set(stem_list(folded))
 
 
 def stem_line(folded: str) -> str:
     """The stems of a folded text in its order, with a space before, between and after: to look for passages in."""
-    return f" {' '.join(filter(None, _stems_in_order(folded)))} "
+    return f" {' '.join(stem_list(folded))} "
+
+
+def stem_list(folded: str) -> list[str]:
+    """As `stems`, in the order of the text."""
+    found = list(filter(None, _stems_in_order(folded)))  # of a lone quote it is empty
+    if _COMPOUNDING_STEMS.isdisjoint(found):
+        return found
+    return [_STEMS[token] for token in sentence_tokens(folded) if token not in CLAUSE_MARKS]
 
 
 def _stems_in_order(folded: str) -> Iterator[str]:
-    """Stems one by one; of a lone quote it is empty."""
+    """Stems token by token."""
     if folded.isascii():
         letters = folded.encode().translate(_LETTERS)
         if b"0" not in letters:  # nearly every response: no pattern is needed
@@ -157,7 +186,7 @@ def practitioner(field: str) -> str:
 
 
 def stem(token: str) -> str:
-    """The stem of one folded token; numbers in figures or words become `#` and their value."""
+    """The stem of one folded token; numbers in figures or words become `#` and their value, ordinals value and `th`."""
     return _STEMS[token]
 
 
@@ -186,14 +215,20 @@ def _stem(token: str) -> str:
         return token[:40]
     if token[0].isdigit():
         digits = token.replace(",", "")
-        return f"#{int(digits)}" if digits.isdecimal() else digits
+        if digits.endswith(("st", "nd", "rd", "th")):
+            return digits[:-2] + "th"
+        whole, _, fraction = digits.partition(".")
+        if (whole + fraction).isdecimal():
+            fraction = fraction.rstrip("0")
+            return f"#{int(whole)}.{fraction}" if fraction else f"#{int(whole)}"
+        return digits
     word, apostrophe, rest = token.partition("'")
     if apostrophe and (rest == "t" or token == "can't"):
         return "not"
     if apostrophe and rest not in ("s", "re", "ll", "ve", "d", "m"):
         word += rest  # O'Brien, D'Angelo
-    if word in NUMBER_WORDS:
-        return f"#{NUMBER_WORDS[word]}"
+    if word in _NUMBER_STEMS:
+        return _NUMBER_STEMS[word]
     if word in NEGATIONS or len(word) <= 3:
         return _IRREGULAR.get(word, word)
     base = _uninflected(_IRREGULAR.get(word, word))
@@ -241,10 +276,66 @@ def _without_endings(word: str) -> str:
             return word
 
 
-def _compound_numbers(folded: str) -> set[str]:
-    values = [NUMBER_WORDS.get(token, -1) for token in tokens(folded)]
-    pairs = itertools.pairwise(values)
-    return {f"#{tens + unit}" for tens, unit in pairs if tens >= 20 and 1 <= unit <= 9}
+def _with_compounds(found: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+    """The tokens of a text, each number of several as one: (token, place of its first, place of its last)."""
+    place = 0
+    while place < len(found):
+        token = found[place]
+        end, value = _ordinal(found, place) if token in _TENS_WORDS else (place, "")
+        if not value and (token in NUMBER_WORDS or token in _COMPOUNDING or token[0].isdigit()):
+            end, number = _number(found, place)
+            value = f"{number.normalize():f}" if end > place + 1 else ""
+        yield (value, place, end - 1) if value else (token, place, place)
+        place = end if value else place + 1
+
+
+def _ordinal(found: Sequence[str], place: int) -> tuple[int, str]:
+    """The ordinal of two words that begins at a place («twenty-first»), if one does: where it ends, in figures."""
+    unit = ORDINAL_WORDS.get(_at(found, place + 1), 10)
+    return (place + 2, f"{NUMBER_WORDS[found[place]] + unit}th") if unit < 10 else (place, "")
+
+
+def _number(found: Sequence[str], place: int) -> tuple[int, Decimal]:
+    """The number that begins at a place, and where it ends: the place itself if none begins there."""
+    total, end, at, last = Decimal(0), place, place, 10**15
+    while True:
+        after, part = _below_thousand(found, at, figures=at == place)
+        scale = _SCALES.get(_at(found, after), 1)
+        if part is None and at == place and scale > 1:
+            part = Decimal(1)  # «a million»
+        if part is None or scale >= last:
+            return end, total
+        total, end, last = total + part * scale, after + (scale > 1), scale
+        if scale == 1:
+            return end, total
+        at = end + (_at(found, end) == "and")
+
+
+def _below_thousand(found: Sequence[str], place: int, *, figures: bool) -> tuple[int, Decimal | None]:
+    after, value = _below_hundred(found, place, figures=figures)
+    if _at(found, after) != "hundred" or (value is not None and value >= 100):
+        return after, value
+    value = 100 * (Decimal(1) if value is None else value)
+    end, rest = _below_hundred(found, after + 1 + (_at(found, after + 1) == "and"), figures=False)
+    if rest is None or _at(found, end) == "hundred":
+        return after + 1, value
+    return end, value + rest
+
+
+def _below_hundred(found: Sequence[str], place: int, *, figures: bool) -> tuple[int, Decimal | None]:
+    """A number of one or two words, or one in figures, whatever it is: «300 thousand»."""
+    token = _at(found, place)
+    if figures and token[:1].isdigit() and token[-1].isdigit():
+        return place + 1, Decimal(token.replace(",", ""))
+    value = NUMBER_WORDS.get(token)
+    if value is None:
+        return place, None
+    unit = NUMBER_WORDS.get(_at(found, place + 1), 0) if value >= 20 else 0
+    return (place + 2, Decimal(value + unit)) if 1 <= unit <= 9 else (place + 1, Decimal(value))
+
+
+def _at(found: Sequence[str], place: int) -> str:
+    return found[place] if place < len(found) else ""
 
 
 _STEMS = _Forms(_stem)
