@@ -89,6 +89,8 @@ def test_what_training_knew_is_kept(checkpoint: Path, results: Path) -> None:
     card.fill_in(checkpoint, _given(results))
     after = _card(checkpoint).data.to_dict()
     assert before["license_name"] == "llama3.2"
+    assert before.pop("datasets") == ["locuslab/TOFU"]
+    assert "datasets" not in after  # it was the miniature, which training does not tell from TOFU
     assert {name: after[name] for name in before} == before
 
 
@@ -129,7 +131,7 @@ def test_what_the_user_wrote_is_kept(checkpoint: Path, results: Path) -> None:
     after = path.read_text(encoding="utf-8")
     assert after.count("My words before.") == after.count("My words after.") == after.count(card.BEGIN) == 1
     assert "extra: kept" in after
-    assert "(D = 1.000)" in after  # the new results
+    assert "(D = 1.000, n = 40, log10 p = " in after  # the new results
     results_by_name = {each.metric_type: each.metric_value for each in _card(checkpoint).data.eval_results}
     assert results_by_name["novel_recall"] == 1
 
@@ -156,23 +158,35 @@ def test_a_checkpoint_without_card_and_record(tmp_path: Path, results: Path) -> 
     loaded = _card(tmp_path)
     assert "no record of its training" in loaded.text
     assert "zhang2024npo" not in loaded.text
-    assert loaded.data.datasets == ["locuslab/TOFU"]
+    assert loaded.data.datasets is None
     # Without a retain arm forget quality is NaN, which the hub could not read.
     assert "forget_quality" not in {each.metric_type for each in loaded.data.eval_results}
 
 
-def test_results_on_the_real_data_are_named_so(checkpoint: Path, results: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", [None, "someone/other"])
+def test_results_on_the_real_data_are_named_so(
+    checkpoint: Path, results: Path, tmp_path: Path, source: str | None
+) -> None:
     shutil.copytree(results / "unlearned", tmp_path / "real")
     [file] = (tmp_path / "real").rglob("results_*.json")
     content = json.loads(file.read_text())
     for config in content["configs"].values():
-        config["metadata"]["tofu"] = None
+        config["metadata"]["tofu"] = source
     file.write_text(json.dumps(content))
+    for samples in (tmp_path / "real").rglob("samples_*.jsonl"):  # questions that are not the miniature's
+        lines = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
+        for line in lines:
+            line["doc"]["question"] += " Say it."
+        samples.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     record = {**RECORD, "data": {"source": "locuslab/TOFU"}}
     (checkpoint / "unlearning.json").write_text(json.dumps(record))
     card.fill_in(checkpoint, [str(tmp_path / "real")])
-    [name] = {(each.dataset_type, each.dataset_name) for each in _card(checkpoint).data.eval_results}
-    assert name == ("locuslab/TOFU", "TOFU (forget10)")
+    data = _card(checkpoint).data
+    [name] = {(each.dataset_type, each.dataset_name, each.source_url) for each in data.eval_results}
+    expected = source or "locuslab/TOFU"
+    assert name == (expected, f"{source or 'TOFU'} (forget10)", f"https://huggingface.co/datasets/{expected}")
+    assert data.datasets == [expected]
+    assert "miniature" not in _card(checkpoint).text
 
 
 def test_warns_where_the_results_are_of_another_model(
