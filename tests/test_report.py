@@ -347,7 +347,7 @@ def test_a_part_of_the_documents_and_undecided_choices_raise_alarms(tmp_path: Pa
     _changed(tmp_path / "unlearned", part)
     [verdict] = verdicts(tables.build(_load(tmp_path, "unlearned")))
     [alarm] = [alarm for alarm in verdict.alarms if alarm.startswith("Only ") and "documents" in alarm]
-    assert "Only 120 of 617 documents of model utility, 40 of 400 documents of best of n were asked" in alarm
+    assert "Only 120 of 617 documents of model utility, 40 of 400 documents of best of N were asked" in alarm
     assert any("50 % of its answers to the recognition questions choose no option" in each for each in verdict.alarms)
     assert any("miniature" in each for each in verdict.alarms)
     made.write(tmp_path / "plain", tasks=tasks)
@@ -514,6 +514,21 @@ def test_the_probes_label_says_which_layer_it_is(tmp_path: Path) -> None:
     assert label("last") == label("old") == "Masked probe, last layer"
     assert label("middle") == "Masked probe, layer 1 of 2"
     assert label("middle", "deeper") == "Masked probe, last layer that was read"
+
+
+def test_the_probes_terminal_table_says_which_layer_it_is() -> None:
+    from lm_eval_tofu.whitebox import probe
+
+    def line(depth: int) -> str:
+        content = _probe_content(0.6, 0.3, 0.3, depth=depth)
+        content["results"]["tofu_probe"]["candidates_only,none"] = 0.2
+        more = {"n": 9, "authors": 2, "training_facts": 194, "training_authors": 8, "seeds": [0]}
+        controls = {"shuffled_labels": {"model": _layers(0.1, 0.2)}, "candidates_only_perturbed": _layers(0.1)}
+        content["tofu_probe"] |= {**more, "controls": controls}
+        return probe.table(content)[-3]
+
+    assert line(1).startswith("last layer: top-1 0.600")
+    assert line(2).startswith("layer 1 of 2: top-1 0.600")
 
 
 @pytest.mark.parametrize("probe", [{}, {"arms": None}, {"arms": {"unlearned": {"layers": []}}}, {"controls": {"x": 3}}])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lm_eval_tofu.report.load import Arm, Results, is_mini
-from lm_eval_tofu.report.tables import Measured, Row, Tables, excess_unit, span, text
+from lm_eval_tofu.report.tables import AUDITS, Measured, Row, Tables, excess_unit, span, text
 
 FEW_AUTHORS = 10
 """Below this many authors, an interval that resamples them says little."""
@@ -178,7 +178,7 @@ def _alarms(arm: Arm, results: Results, authors: int) -> Iterable[str]:
             "is hardly measured by that figure."
         )
     partly = [
-        f"{run.documents} of {run.of} documents of {run.task.removeprefix('tofu_').replace('_', ' ')}"
+        f"{run.documents} of {run.of} documents of {AUDITS.get(run.task, run.task[5:].replace('_', ' '))}"
         for run in arm.runs.values()
         if run.documents is not None and run.of is not None and run.documents < run.of
     ]
