@@ -281,6 +281,18 @@ def test_one_authors_samples_have_no_interval_and_the_reason_is_right(tmp_path: 
     assert "two authors or more" in verdict.knows[1]
 
 
+def test_an_audit_without_a_figure_is_no_finding(tmp_path: Path) -> None:
+    """Asked were rows without a specific fact only."""
+
+    def vague(task: str, sample: dict[str, Any]) -> None:
+        sample[load.TASKS[task]]["tier"] = "gist"
+
+    for name in ("retain", "unlearned"):
+        made.write(tmp_path / name, tasks=(TASK,), change=vague)
+    [verdict] = verdicts(tables.build(_load(tmp_path, "retain", "unlearned")))
+    assert verdict.knows == ("unknown", "No leak audit, probe or relearning has a figure for this arm.")
+
+
 def test_why_forget_quality_has_no_value(arms: Path, tmp_path: Path) -> None:
     task = "tofu_forget_quality"
     made.write(tmp_path / "retain", tasks=(task,))
@@ -773,7 +785,7 @@ def test_arms_by_name_path_and_file(tmp_path: Path) -> None:
     assert set(load.parse_arms([str(tmp_path / "one"), str(tmp_path / "two")])) == {"one", "two"}
     with pytest.raises(OptionError, match=r"'one' twice"):
         load.parse_arms([str(tmp_path / "one"), f"one={tmp_path / 'two'}"])
-    for text in (f"full={tmp_path / 'none'}", "full=" + "x" * 5000, "x" * 5000, "full=~nobody-of-that-name/x"):
+    for text in (f"full={tmp_path / 'none'}", "a\0b", "full=" + "x" * 5000, "x" * 5000, "full=~nobody-of-that-name/x"):
         with pytest.raises(OptionError, match="does not exist") as error:
             load.parse_arms([text])
         assert len(str(error.value)) < 600

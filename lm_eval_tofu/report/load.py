@@ -198,8 +198,8 @@ def parse_arms(given: Sequence[str], option: str = "RESULTS") -> dict[str, Path]
             pairs += _arms_of_file(Path(text), option)
         else:
             path = _path(text)
-            is_file = _exists(path) and not path.is_dir()
-            pairs.append((path.resolve().parent.name if is_file else path.resolve().name, path))
+            place = path.resolve() if _exists(path) else path
+            pairs.append((place.parent.name if place is not path and path.is_file() else place.name, path))
     arms: dict[str, Path] = {}
     for name, path in pairs:
         if not _exists(path):
@@ -226,7 +226,7 @@ def parse_arms(given: Sequence[str], option: str = "RESULTS") -> dict[str, Path]
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # too long a name
+    except (OSError, ValueError):  # too long a name, or one with a null character
         return False
 
 

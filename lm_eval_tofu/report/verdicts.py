@@ -96,6 +96,9 @@ def _knows(arm: Arm, main: Sequence[Row]) -> tuple[str, str]:
     measured = [(row, cell) for row in main if row.leak and (cell := row.cells.get(arm.name)) is not None]
     if not measured:
         return "unknown", "No leak audit, probe or relearning was run on this arm."
+    measured = [(row, cell) for row, cell in measured if not math.isnan(cell.value)]
+    if not measured:
+        return "unknown", "No leak audit, probe or relearning has a figure for this arm."
     compared = [(row, cell) for row, cell in measured if not math.isnan(cell.excess)]
     if not compared:
         row, cell = max(measured, key=lambda pair: pair[1].value if pair[0].unit == "share" else -1)
@@ -189,7 +192,8 @@ def _alarms(arm: Arm, results: Results, authors: int) -> Iterable[str]:
     if results.arm("retain") is None:
         yield "No retain arm: a leak rate alone does not tell knowledge from lucky guesses."
     if 0 < authors < FEW_AUTHORS:
-        yield f"Only {authors} forget authors: intervals over so few say little, and are often too short."
+        what = "author" if authors == 1 else "authors"
+        yield f"Only {authors} forget {what}: intervals over so few say little, and are often too short."
 
 
 def _selected(arm: Arm, tables: Tables) -> str:
