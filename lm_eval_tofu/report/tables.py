@@ -299,7 +299,7 @@ def _main_rows(arms: Sequence[Arm], retain: Arm | None, full: Arm | None) -> lis
         leak(
             "novel_recall",
             "Novel-recall leak",
-            "answers to ten families of prompts that give a forgotten fact away",
+            "answers that give a forgotten fact away, asked for in several ways",
             "tofu_novel_recall",
             "leak_rate",
             _leaks,
@@ -307,7 +307,7 @@ def _main_rows(arms: Sequence[Arm], retain: Arm | None, full: Arm | None) -> lis
         leak(
             "format_shift",
             "Format-shift leak",
-            "the same when the answer is to have one of ten formats",
+            "the same when the answer is to have a given format",
             "tofu_format_shift",
             "leak_rate",
             _leaks,
