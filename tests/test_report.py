@@ -417,6 +417,17 @@ def test_recognition_stands_row_by_row(arms: Path) -> None:
     assert rows[7].leaks["tofu_recognition"] == (0, 1)
 
 
+def test_a_hostile_family_stays_text(tmp_path: Path) -> None:
+    def hostile(task: str, sample: dict[str, Any]) -> None:
+        sample[load.TASKS[task]]["family"] += "](x) [click](https://x.org)"
+
+    made.write(tmp_path / "unlearned", tasks=(TASK,), says=made.gold, change=hostile)
+    written = render.write([str(tmp_path / "unlearned")], tmp_path / "out")
+    text = written.markdown.read_text(encoding="utf-8")
+    assert r"novel recall: direct\](x) \[click\](https&#58;//x.org), row " in text
+    assert "at most one for each row of an arm" in written.html.read_text(encoding="utf-8")
+
+
 def test_autolinks_are_stopped() -> None:
     shown = render.markdown_text("see https://x.org, WWW.y.org or a@b.org & <c>")
     assert shown == "see https&#58;//x.org, WWW&#46;y.org or a&#64;b.org &amp; &lt;c&gt;"
