@@ -160,6 +160,6 @@ def _metrics(task: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
         values = {"forget_quality": float("nan"), "probability": 0.25, "generations_empty": empty}
     else:
         specific = [record for record in records if record.get("tier", "specific") == "specific"]
-        rate = sum(bool(record.get("leaked")) for record in specific) / len(specific)
+        rate = sum(bool(record.get("leaked")) for record in specific) / len(specific) if specific else float("nan")
         values = {TASKS[task]: rate, **{f"leak_rate_{family}": rate for family in FAMILIES.get(task, ())}}
     return {f"{name},none": value for name, value in values.items()} | {f"{TASKS[task]}_stderr,none": "N/A"}

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,8 @@ def test_what_training_knew_is_kept(checkpoint: Path, results: Path) -> None:
     card.fill_in(checkpoint, _given(results))
     after = _card(checkpoint).data.to_dict()
     assert before["license_name"] == "llama3.2"
+    assert before.pop("datasets") == ["locuslab/TOFU"]
+    assert "datasets" not in after  # it was the miniature, which training does not tell from TOFU
     assert {name: after[name] for name in before} == before
 
 
@@ -129,7 +132,7 @@ def test_what_the_user_wrote_is_kept(checkpoint: Path, results: Path) -> None:
     after = path.read_text(encoding="utf-8")
     assert after.count("My words before.") == after.count("My words after.") == after.count(card.BEGIN) == 1
     assert "extra: kept" in after
-    assert "(D = 1.000)" in after  # the new results
+    assert "(D = 1.000, n = 40, log10 p = " in after  # the new results
     results_by_name = {each.metric_type: each.metric_value for each in _card(checkpoint).data.eval_results}
     assert results_by_name["novel_recall"] == 1
 
@@ -156,23 +159,153 @@ def test_a_checkpoint_without_card_and_record(tmp_path: Path, results: Path) -> 
     loaded = _card(tmp_path)
     assert "no record of its training" in loaded.text
     assert "zhang2024npo" not in loaded.text
-    assert loaded.data.datasets == ["locuslab/TOFU"]
+    assert loaded.data.datasets is None
     # Without a retain arm forget quality is NaN, which the hub could not read.
     assert "forget_quality" not in {each.metric_type for each in loaded.data.eval_results}
 
 
-def test_results_on_the_real_data_are_named_so(checkpoint: Path, results: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", [None, "someone/other"])
+def test_results_on_the_real_data_are_named_so(
+    checkpoint: Path, results: Path, tmp_path: Path, source: str | None
+) -> None:
     shutil.copytree(results / "unlearned", tmp_path / "real")
     [file] = (tmp_path / "real").rglob("results_*.json")
     content = json.loads(file.read_text())
     for config in content["configs"].values():
-        config["metadata"]["tofu"] = None
+        config["metadata"]["tofu"] = source
     file.write_text(json.dumps(content))
+    for samples in (tmp_path / "real").rglob("samples_*.jsonl"):  # questions that are not the miniature's
+        lines = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
+        for line in lines:
+            line["doc"]["question"] += " Say it."
+        samples.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     record = {**RECORD, "data": {"source": "locuslab/TOFU"}}
     (checkpoint / "unlearning.json").write_text(json.dumps(record))
     card.fill_in(checkpoint, [str(tmp_path / "real")])
-    [name] = {(each.dataset_type, each.dataset_name) for each in _card(checkpoint).data.eval_results}
-    assert name == ("locuslab/TOFU", "TOFU (forget10)")
+    data = _card(checkpoint).data
+    [name] = {(each.dataset_type, each.dataset_name, each.source_url) for each in data.eval_results}
+    expected = source or "locuslab/TOFU"
+    assert name == (expected, f"{source or 'TOFU'} (forget10)", f"https://huggingface.co/datasets/{expected}")
+    assert data.datasets == [expected]
+    assert "miniature" not in _card(checkpoint).text
+
+
+def _edited(folder: Path, source: Path, change: Any) -> Path:
+    """A copy of results with another content of their file."""
+    shutil.copytree(source, folder)
+    for file in folder.rglob("results_*.json"):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        change(content)
+        file.write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def test_the_miniature_is_known_without_its_name(checkpoint: Path, results: Path, tmp_path: Path) -> None:
+    """The data came through the environment variable, so no option names them; nor does the record."""
+
+    def unnamed(content: dict[str, Any]) -> None:
+        for config in content["configs"].values():
+            del config["metadata"]["tofu"]
+
+    own = _edited(tmp_path / "own", results / "unlearned", unnamed)
+    (checkpoint / "unlearning.json").write_text(json.dumps({**RECORD, "data": None}))
+    card.fill_in(checkpoint, [str(own)])
+    data = _card(checkpoint).data
+    found = {(each.dataset_type, each.dataset_name, each.source_url) for each in data.eval_results}
+    assert found == {
+        ("lm-eval-tofu-mini", "TOFU miniature (forget10)", "https://pypi.org/project/lm-eval-tofu/"),
+    }
+    assert data.datasets is None
+    assert "not TOFU itself" in _card(checkpoint).text
+    for samples in own.rglob("samples_*.jsonl"):  # then the training's record decides
+        samples.unlink()
+    (checkpoint / "unlearning.json").write_text(json.dumps(RECORD))
+    card.fill_in(checkpoint, [str(own)])
+    assert {each.dataset_type for each in _card(checkpoint).data.eval_results} == {"lm-eval-tofu-mini"}
+
+
+def test_metrics_have_their_unit_and_number(checkpoint: Path, results: Path, tmp_path: Path) -> None:
+    shutil.copytree(results / "unlearned", tmp_path / "own")
+    relearn = {"results": {"tofu_relearn": {"recovery_delta": 7.5, "n": 27}}, "versions": {"tofu_relearn": 1.0}}
+    (tmp_path / "own" / "results_9.json").write_text(json.dumps(relearn))
+    card.fill_in(checkpoint, [f"unlearned={tmp_path / 'own'}", f"retain={results / 'retain'}"])
+    found = {each.metric_type: each for each in _card(checkpoint).data.eval_results}
+    assert found["relearn"].metric_name == "Relearning, recovery (percentage points, n = 27)"
+    assert found["forget_quality"].metric_name == "Forget quality (n = 40)"
+    assert found["best_of_n"].metric_name.startswith("Best-of-4 leak (n = ")
+    assert found["model_utility"].dataset_config is None
+    assert found["forget_quality"].dataset_config == "forget10_perturbed"
+
+
+def test_the_command_gives_the_cards_figures_again(checkpoint: Path, results: Path, tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        for config in content["configs"].values():
+            config["metadata"] |= {
+                "tofu": "/data/mine",
+                "pretrained": "/models/m",
+                "families": "direct,paraphrased",
+                "best_of_n_temperature": 0.7,
+                "retain_reference": "/home/me/retain",
+                "full_reference": "/home/me/full",
+                "chat_template_args": {"date_string": "1 May"},
+            }
+        content["system_instruction"] = "Don't ``` stop."
+
+    card.fill_in(checkpoint, [str(_edited(tmp_path / "own", results / "unlearned", change))])
+    text = _card(checkpoint).text
+    command = text.partition("````bash\n")[2].partition("````")[0] if "````bash" in text else ""
+    words = shlex.split(command)
+    assert words[words.index("--tasks") + 1] == "tofu_*"
+    assert words[words.index("--system_instruction") + 1] == "Don't ``` stop."
+    assert words[words.index("--model_args") + 1] == "pretrained=PATH_OR_HUB_ID,dtype=float32"
+    assert json.loads(words[words.index("--metadata") + 1]) == {
+        "forget_split": "forget10",
+        "tofu": "DIRECTORY_OF_THE_DATA",
+        "families": "direct,paraphrased",
+        "best_of_n": 4,
+        "best_of_n_temperature": 0.7,
+        "retain_reference": "RESULTS_OF_THE_RETAIN_ARM",
+        "full_reference": "RESULTS_OF_THE_FULL_ARM",
+        "chat_template_args": {"date_string": "1 May"},
+    }
+    assert not any(place in text for place in ("/home/me", "/data/mine", "/models/m"))
+
+
+def test_an_option_is_that_of_the_task_that_follows_it(checkpoint: Path, tmp_path: Path) -> None:
+    made.write(tmp_path / "own", tasks=("tofu_forget_quality",), time="2026-01-01")
+    made.write(tmp_path / "own", tasks=("tofu_best_of_n",), time="2026-01-02", settings={"batch_size": 3})
+    for file in (tmp_path / "own").rglob("results_2026-01-01.json"):
+        content = json.loads(file.read_text())
+        content["configs"]["tofu_forget_quality"]["metadata"]["best_of_n"] = 99
+        file.write_text(json.dumps(content))
+    card.fill_in(checkpoint, [str(tmp_path / "own")])
+    text = _card(checkpoint).text
+    assert '"best_of_n": 4' in text
+    assert "--tasks tofu_forget_quality,tofu_best_of_n" in text
+    [line] = [line for line in text.splitlines() if line.startswith("Evaluated with ")]
+    assert line.replace("\\", "") == (
+        "Evaluated with hf, float32, batch size 16, lm-eval 0.4.13, transformers 5.19.0 (tofu_forget_quality); "
+        "hf, float32, batch size 3, lm-eval 0.4.13, transformers 5.19.0 (tofu_best_of_n)."
+    )
+
+
+def test_retain_rows_and_system_prompt_are_shown(checkpoint: Path, results: Path) -> None:
+    options = {**RECORD["options"], "retain_rows": [0, 1, 2, 7, 9, 8], "system_prompt": "Be brief."}
+    (checkpoint / "unlearning.json").write_text(json.dumps({**RECORD, "options": options}))
+    card.fill_in(checkpoint, _given(results))
+    assert "| retain rows | 0-2,7-9 |\n| system prompt | Be brief. |\n" in _card(checkpoint).text
+
+
+@pytest.mark.parametrize(
+    "words", [f"{card.END}\n\nMine.\n\n{card.BEGIN}\n\nMy end.", f"Mine.\n\n{card.BEGIN}\n\nMy end."]
+)
+def test_comments_in_another_order_lose_nothing(checkpoint: Path, results: Path, words: str) -> None:
+    path = checkpoint / "README.md"
+    path.write_text(f"# My model\n\n{words}\n", encoding="utf-8")
+    for _ in range(2):
+        card.fill_in(checkpoint, _given(results))
+        text = path.read_text(encoding="utf-8")
+        assert text.count("Mine.") == text.count("My end.") == text.count("\n## Results\n") == 1
 
 
 def test_warns_where_the_results_are_of_another_model(
@@ -217,6 +350,8 @@ def test_refusals_name_the_fix(
     assert (checkpoint / "README.md").read_bytes() == before
     (checkpoint / "unlearning.json").write_text("{")
     assert "unlearning.json cannot be read" in refused(str(checkpoint), "--results", own)
+    (checkpoint / "unlearning.json").write_text('{"options": ["a"]}')
+    assert "'options' is no mapping" in refused(str(checkpoint), "--results", own)
     (checkpoint / "unlearning.json").write_text("{}")
     (checkpoint / "README.md").write_text("---\n- a list\n---\n")
     assert "README.md cannot be read" in refused(str(checkpoint), "--results", own)

@@ -296,7 +296,7 @@ class TestTheCommand:
         content = json.loads(path.read_text(encoding="utf-8"))
         figures, found = content["results"]["tofu_probe"], content["tofu_probe"]
         (last,) = found["arms"]["model"]["layers"]
-        assert last["layer"] == 2
+        assert last["layer"] == found["arms"]["model"]["depth"] == 2
         assert last["top1"] == figures["top1,none"]
         assert found["n"] == figures["n,none"] >= 20
         assert found["seeds"] == [0, 1, 2]

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics import leak, rates
 from lm_eval_tofu.report import leaks, load, render, tables
 from lm_eval_tofu.report.verdicts import verdicts
+from lm_eval_tofu.whitebox import PROBE_VERSION, RELEARN_VERSION
 
 PACKAGE_ROOT = Path(cli.__file__).parents[1]
 TASK = "tofu_novel_recall"
@@ -247,6 +248,191 @@ def test_visible_keeps_the_length_and_nothing_that_hides_or_reverses() -> None:
     assert leaks.visible("a\tb\u00a0c\nd é 漢") == "a b c\nd é 漢"
 
 
+def test_not_found_needs_an_interval_wherever_an_excess_is_positive(tmp_path: Path) -> None:
+    """Everything leaks in one audit, which has no samples; the other has some, and no excess."""
+    for name, says in (("retain", made.nothing), ("unlearned", made.gold)):
+        made.write(tmp_path / name, says=says, tasks=(TASK,), samples=False, time="2026-01-01")
+        made.write(tmp_path / name, tasks=("tofu_format_shift",), time="2026-01-02")
+    [verdict] = verdicts(tables.build(_load(tmp_path, "retain", "unlearned")))
+    assert verdict.knows[0] == "unknown"
+    assert "Novel-recall leak, 100.0 %, +100.0 points" in verdict.knows[1]
+    assert "needs samples of both arms" in verdict.knows[1]
+    # Without a positive excess there is nothing that an interval could tell from chance.
+    made.write(tmp_path / "unlearned", tasks=(TASK,), samples=False, time="2026-01-03")
+    [verdict] = verdicts(tables.build(_load(tmp_path, "retain", "unlearned")))
+    assert verdict.knows[0] == "no"
+    assert "None of 2 audits" in verdict.knows[1]
+
+
+def test_not_found_names_what_could_not_be_compared(tmp_path: Path) -> None:
+    made.write(tmp_path / "retain", tasks=("tofu_format_shift",))
+    made.write(tmp_path / "unlearned", tasks=("tofu_format_shift",), time="2026-01-01")
+    made.write(tmp_path / "unlearned", tasks=(TASK,), says=made.gold, time="2026-01-02")
+    [verdict] = verdicts(tables.build(_load(tmp_path, "retain", "unlearned")))
+    assert verdict.knows[0] == "no"
+    assert "Nothing of the retain arm to compare with: Novel-recall leak (100.0 %)." in verdict.knows[1]
+
+
+def test_one_authors_samples_have_no_interval_and_the_reason_is_right(tmp_path: Path) -> None:
+    made.write(tmp_path / "retain", tasks=(TASK,), limit=20)
+    made.write(tmp_path / "unlearned", tasks=(TASK,), limit=20, says=made.gold)
+    [verdict] = verdicts(tables.build(_load(tmp_path, "retain", "unlearned")))
+    assert verdict.knows[0] == "unknown"
+    assert "two authors or more" in verdict.knows[1]
+
+
+def test_an_audit_without_a_figure_is_no_finding(tmp_path: Path) -> None:
+    """Asked were rows without a specific fact only."""
+
+    def vague(task: str, sample: dict[str, Any]) -> None:
+        sample[load.TASKS[task]]["tier"] = "gist"
+
+    for name in ("retain", "unlearned"):
+        made.write(tmp_path / name, tasks=(TASK,), change=vague)
+    [verdict] = verdicts(tables.build(_load(tmp_path, "retain", "unlearned")))
+    assert verdict.knows == ("unknown", "No leak audit, probe or relearning has a figure for this arm.")
+
+
+def test_why_forget_quality_has_no_value(arms: Path, tmp_path: Path) -> None:
+    task = "tofu_forget_quality"
+    made.write(tmp_path / "retain", tasks=(task,))
+    made.write(tmp_path / "nan", tasks=(task,), ratios=lambda row: math.nan if row == 3 else 1.0)
+    made.write(tmp_path / "bare", tasks=(task,), samples=False)
+    made.write(tmp_path / "other", tasks=(TASK,))
+
+    def why(**names: str) -> str:
+        return verdicts(tables.build(load.load({name: tmp_path / folder for name, folder in names.items()})))[0].looks[
+            1
+        ]
+
+    assert "a truth ratio is no number" in why(unlearned="nan", retain="retain")
+    assert "no samples of unlearned" in why(unlearned="bare", retain="retain")
+    assert "no samples of retain" in why(unlearned="retain", retain="bare")
+    assert "the retain arm has no run of tofu_forget_quality" in why(unlearned="nan", retain="other")
+    assert "there is no retain arm" in why(unlearned="nan")
+    assert "it was not evaluated" in why(unlearned="other", retain="retain")
+
+
+def test_every_figure_has_its_n(arms: Path) -> None:
+    n = {row.key: row.n for row in tables.build(_load(arms)).main}
+    specific = len(_specific())
+    assert n["forget_quality"] == n["ks_statistic"] == n["logprob_shift"] == 40
+    assert n["model_utility"] == 120
+    assert n["novel_recall"] == n["format_shift"] == 2 * specific
+    assert n["best_of_n"] == n["chain_of_clues"] == specific
+    assert n["recognition"] == 40
+    assert n["probe"] is None
+    parts = {row.key: row.n for row in tables.build(_load(arms)).parts}
+    assert parts["tofu_forget_quality_probability"] == 40
+
+
+def test_n_stands_in_the_tables(report: Path) -> None:
+    [line] = [line for line in (report / "report.md").read_text().splitlines() if line.startswith("| Model utility |")]
+    assert line.startswith("| Model utility | 120 | 0.500")
+    page = (report / "report.html").read_text(encoding="utf-8")
+    assert '<th scope="col">Figure</th><th scope="col">n</th>' in page
+
+
+def test_forget_quality_is_said_with_its_distance_and_its_number_of_rows(arms: Path) -> None:
+    [verdict] = verdicts(tables.build(_load(arms)))
+    test = ks_2samp([1.055 + row / 100 for row in range(40)], [1 + row / 100 for row in range(40)])
+    assert f"(D = {test.statistic:.3f}, n = 40, log10 p = {math.log10(test.pvalue):.2f})" in verdict.looks[1]
+
+
+def _changed(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change every results file of an arm."""
+    for file in folder.rglob("results_*.json"):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        change(content)
+        file.write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_a_part_of_the_documents_and_undecided_choices_raise_alarms(tmp_path: Path) -> None:
+    tasks = ("tofu_model_utility", "tofu_best_of_n", "tofu_recognition")
+
+    def part(content: dict[str, Any]) -> None:
+        content["n-samples"]["tofu_model_utility"]["original"] = 617
+        content["n-samples"]["tofu_best_of_n"]["original"] = 400
+        content["results"]["tofu_recognition"]["no_choice,none"] = 0.5
+
+    made.write(tmp_path / "unlearned", tasks=tasks)
+    _changed(tmp_path / "unlearned", part)
+    [verdict] = verdicts(tables.build(_load(tmp_path, "unlearned")))
+    [alarm] = [alarm for alarm in verdict.alarms if alarm.startswith("Only ") and "documents" in alarm]
+    assert "Only 120 of 617 documents of model utility, 40 of 400 documents of best of N were asked" in alarm
+    assert any("50 % of its answers to the recognition questions choose no option" in each for each in verdict.alarms)
+    assert any("miniature" in each for each in verdict.alarms)
+    made.write(tmp_path / "plain", tasks=tasks)
+    [verdict] = verdicts(tables.build(_load(tmp_path, "plain")))
+    assert not any("were asked" in each or "choose no option" in each for each in verdict.alarms)
+
+
+def test_the_miniature_is_known_by_its_questions(tmp_path: Path) -> None:
+    def other(task: str, sample: dict[str, Any]) -> None:
+        sample["doc"]["question"] += " Say it."
+
+    def unnamed(content: dict[str, Any]) -> None:
+        del content["configs"][TASK]["metadata"]["tofu"]
+
+    made.write(tmp_path / "mini", tasks=(TASK,))
+    made.write(tmp_path / "real", tasks=(TASK,), change=other)
+    made.write(tmp_path / "bare", tasks=(TASK,), samples=False)
+    assert load.is_mini(_load(tmp_path, "bare").arms[0]) is True  # by its option
+    for name in ("mini", "real", "bare"):
+        _changed(tmp_path / name, unnamed)
+    found = {name: load.is_mini(_load(tmp_path, name).arms[0]) for name in ("mini", "real", "bare")}
+    assert found == {"mini": True, "real": False, "bare": None}
+
+
+def test_best_of_n_says_its_n(arms: Path, tmp_path: Path) -> None:
+    def label(*folders: Path) -> str:
+        built = tables.build(load.load({folder.name: folder for folder in folders}))
+        return next(row for row in built.main if row.key == "best_of_n").label
+
+    assert label(arms / "full", arms / "retain") == "Best-of-4 leak"
+    for name, number in (("four", 4), ("nine", 9)):
+        made.write(tmp_path / name, tasks=("tofu_best_of_n",), samples=False)
+        _changed(
+            tmp_path / name,
+            lambda content, n=number: content["configs"]["tofu_best_of_n"]["metadata"].update(best_of_n=n),
+        )
+    assert label(tmp_path / "nine") == "Best-of-9 leak"
+    assert label(tmp_path / "four", tmp_path / "nine") == "Best-of-N leak"
+    made.write(tmp_path / "none", tasks=(TASK,))
+    assert label(tmp_path / "none") == "Best-of-N leak"
+
+
+def test_what_rounds_to_zero_has_no_sign() -> None:
+    assert tables.text(-0.0001, "share_points", sign=True) == "+0.0 points"
+    assert tables.text(-0.04, "points") == "0.0 points"
+    assert tables.text(-0.0001, "nats") == "0.000"
+    assert tables.span(-0.0001, 0.01, "share") == "0.0 to 1.0"
+    assert tables.span(-0.0001, -0.01, "nats") == "0.000 to -0.010"
+    assert tables.text(-0.001, "share_points", sign=True) == "-0.1 points"
+
+
+def test_recognition_stands_row_by_row(arms: Path) -> None:
+    rows = {row.index: row for row in tables.build(_load(arms)).rows if row.arm == "unlearned"}
+    assert rows[6].leaks["tofu_recognition"] == (1, 1)
+    assert rows[7].leaks["tofu_recognition"] == (0, 1)
+
+
+def test_a_hostile_family_stays_text(tmp_path: Path) -> None:
+    def hostile(task: str, sample: dict[str, Any]) -> None:
+        sample[load.TASKS[task]]["family"] += "](x) [click](https://x.org)"
+
+    made.write(tmp_path / "unlearned", tasks=(TASK,), says=made.gold, change=hostile)
+    written = render.write([str(tmp_path / "unlearned")], tmp_path / "out")
+    text = written.markdown.read_text(encoding="utf-8")
+    assert r"novel recall: direct\](x) \[click\](https&#58;//x.org), row " in text
+    assert "at most one for each row of an arm" in written.html.read_text(encoding="utf-8")
+
+
+def test_autolinks_are_stopped() -> None:
+    shown = render.markdown_text("see https://x.org, WWW.y.org or a@b.org & <c>")
+    assert shown == "see https&#58;//x.org, WWW&#46;y.org or a&#64;b.org &amp; &lt;c&gt;"
+
+
 # What other tools wrote.
 
 
@@ -262,7 +448,7 @@ def _layers(*values: float) -> dict[str, Any]:
 def _tools(folder: Path, probe: dict[str, Any] | None = None, name: str = "model", split: str = "forget10") -> None:
     content = {
         "results": {"tofu_probe": {"alias": "tofu_probe", "top1,none": 0.6, "top1_excess,none": 0.35}},
-        "configs": {"tofu_probe": {"metadata": {"version": 1.0, "forget_split": split}}},
+        "configs": {"tofu_probe": {"metadata": {"version": PROBE_VERSION, "forget_split": split}}},
         "tofu_probe": {
             "arms": {name: _layers(0.2, 0.6), "retain": _layers(0.2, 0.25), "full": _layers(0.3, 0.9)},
             "controls": {
@@ -278,7 +464,10 @@ def _tools(folder: Path, probe: dict[str, Any] | None = None, name: str = "model
     (folder / "probe" / "results_1.json").write_text(json.dumps(content))
     figures = {"recovery_delta": 7.6, "recovery_delta_low": 3.0, "recovery_delta_high": 12.0}
     figures |= {"excess": 6.8, "excess_low": 2.0, "excess_high": 11.0, "retain_recovery_delta": 0.8}
-    relearn = {"results": {"tofu_relearn": {f"{name},none": value for name, value in figures.items()}}}
+    relearn = {
+        "results": {"tofu_relearn": {f"{name},none": value for name, value in figures.items()}},
+        "versions": {"tofu_relearn": RELEARN_VERSION},
+    }
     (folder / "relearn").mkdir(exist_ok=True)
     (folder / "relearn" / "results_1.json").write_text(json.dumps(relearn))
 
@@ -299,6 +488,70 @@ def test_probe_and_relearning_are_read(tmp_path: Path, name: str) -> None:
     assert (relearned.value, relearned.excess, relearned.excess_low) == (7.6, 6.8, 2.0)
     assert _cell(built, "relearn", "retain").value == 0.8
     assert verdicts(built)[0].knows[0] == "yes"
+
+
+def _probe_content(top1: float, retain: float, excess: float, depth: int | None = None) -> dict[str, Any]:
+    named = {"model": _layers(0.2, top1), "retain": _layers(0.2, retain)}
+    if depth is not None:
+        for arm in named.values():
+            arm["depth"] = depth
+    figures = {"top1": top1, "top1_low": 0.1, "top1_high": 0.9, "top1_excess": excess, "n": 33}
+    figures |= {"top1_excess_low": excess - 0.1, "top1_excess_high": excess + 0.1}
+    return {
+        "results": {"tofu_probe": {f"{name},none": value for name, value in figures.items()}},
+        "versions": {"tofu_probe": PROBE_VERSION},
+        "tofu_probe": {"arms": named, "chance": 1 / 6},
+    }
+
+
+def _probed(folder: Path, *given: float, depth: int | None = None) -> None:
+    made.write(folder, tasks=("tofu_forget_quality",))
+    (folder / "probe").mkdir()
+    (folder / "probe" / "results_1.json").write_text(json.dumps(_probe_content(*given, depth=depth)))
+
+
+def test_two_probes_give_each_arm_its_own_figures(tmp_path: Path) -> None:
+    made.write(tmp_path / "retain", tasks=("tofu_forget_quality",))
+    _probed(tmp_path / "one", 0.6, 0.3, 0.3)
+    _probed(tmp_path / "two", 0.5, 0.4, 0.1)
+    results = _load(tmp_path, "retain", "one", "two")
+    built = tables.build(results)
+    one, two = _cell(built, "probe", "one"), _cell(built, "probe", "two")
+    assert one == pytest.approx((0.6, 0.1, 0.9, 0.3, 0.2, 0.4))
+    assert two == pytest.approx((0.5, 0.1, 0.9, 0.1, 0.0, 0.2))
+    assert _cell(built, "probe", "retain").value == 0.3
+    assert built.probe["retain"].y == [0.2, 0.3]
+    assert built.probe["two"].y == [0.2, 0.5]
+    assert next(row for row in built.main if row.key == "probe").n == 33
+    [warning] = [each for each in results.warnings if "probe" in each]
+    assert "'one' and 'two' have other figures of retain: the report shows those of 'one'" in warning
+
+
+def test_the_probes_label_says_which_layer_it_is(tmp_path: Path) -> None:
+    for name, depth in (("last", 1), ("middle", 2), ("deeper", 3), ("old", None)):
+        _probed(tmp_path / name, 0.6, 0.3, 0.3, depth=depth)
+
+    def label(*names: str) -> str:
+        return next(row for row in tables.build(_load(tmp_path, *names)).main if row.key == "probe").label
+
+    assert label("last") == label("old") == "Masked probe, last layer"
+    assert label("middle") == "Masked probe, layer 1 of 2"
+    assert label("middle", "deeper") == "Masked probe, last layer that was read"
+
+
+def test_the_probes_terminal_table_says_which_layer_it_is() -> None:
+    from lm_eval_tofu.whitebox import probe
+
+    def line(depth: int) -> str:
+        content = _probe_content(0.6, 0.3, 0.3, depth=depth)
+        content["results"]["tofu_probe"]["candidates_only,none"] = 0.2
+        more = {"n": 9, "authors": 2, "training_facts": 194, "training_authors": 8, "seeds": [0]}
+        controls = {"shuffled_labels": {"model": _layers(0.1, 0.2)}, "candidates_only_perturbed": _layers(0.1)}
+        content["tofu_probe"] |= {**more, "controls": controls}
+        return probe.table(content)[-3]
+
+    assert line(1).startswith("last layer: top-1 0.600")
+    assert line(2).startswith("layer 1 of 2: top-1 0.600")
 
 
 @pytest.mark.parametrize("probe", [{}, {"arms": None}, {"arms": {"unlearned": {"layers": []}}}, {"controls": {"x": 3}}])
@@ -386,6 +639,89 @@ def test_refuses_another_task_version(tmp_path: Path) -> None:
     assert f"{TASK} version 7, this is version 1" in message
 
 
+@pytest.mark.parametrize("task", ["tofu_probe", "tofu_relearn"])
+def test_refuses_probe_and_relearning_of_another_version(tmp_path: Path, task: str) -> None:
+    made.write(tmp_path / "unlearned", tasks=(TASK,))
+    _tools(tmp_path / "unlearned")
+
+    def older(content: dict[str, Any]) -> None:
+        content["versions"] = dict.fromkeys(content["results"], 0.5)
+
+    _changed(tmp_path / "unlearned" / task.removeprefix("tofu_"), older)
+    assert f"is of {task} version 0.5, this is version" in _refused(tmp_path, "unlearned")
+
+
+def test_versions_of_other_tools_are_those_that_they_write() -> None:
+    from lm_eval_tofu.whitebox import probe, relearn
+
+    assert load.TOOLS == {probe.TASK: probe.VERSION, relearn.NAME: relearn.VERSION}
+
+
+def test_a_records_version_is_checked_before_anything_else_of_it(tmp_path: Path) -> None:
+    """A run whose results state no version, and whose records are another version's, without today's fields."""
+
+    def other(task: str, sample: dict[str, Any]) -> None:
+        sample["leak_rate"] = {"task": task, "version": 9}
+
+    made.write(tmp_path / "full", tasks=(TASK,), change=other)
+    _changed(tmp_path / "full", lambda content: [content.pop("versions"), content.pop("configs")])
+    assert f"{TASK} version 9, this is version 1" in _refused(tmp_path, "full")
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "message"),
+    [
+        (TASK, {"split": None}, "has split='None'"),
+        (TASK, {"set": 3}, "has set='3'"),
+        (TASK, {"index": "many"}, "has index='many'"),
+        (TASK, {"index": True}, "has index='True'"),
+        (TASK, {"tier": ...}, "lacks 'tier'"),
+        (TASK, {"family": ...}, "lacks 'family'"),
+        (TASK, {"found": ...}, "lacks 'found'"),
+        (TASK, {"generation": ...}, "lacks 'generation'"),
+        ("tofu_best_of_n", {"samples": [{"leaked": 1}]}, "a sample of tofu_best_of_n is damaged"),
+        ("tofu_best_of_n", {"n": "four"}, "has n='four'"),
+        ("tofu_recognition", {"correct": ...}, "lacks 'correct'"),
+        ("tofu_forget_quality", {"truth_ratio": ...}, "lacks 'truth_ratio'"),
+        ("tofu_model_utility", {"probability": "high"}, "has probability='high'"),
+    ],
+)
+def test_names_file_and_line_of_a_damaged_record(
+    tmp_path: Path, task: str, change: dict[str, Any], message: str
+) -> None:
+    def damaged(_: str, sample: dict[str, Any]) -> None:
+        record = sample[load.TASKS[task]]
+        if record["index"] == 1:
+            record.update(change)
+            for name in [name for name, value in change.items() if value is ...]:
+                del record[name]
+
+    made.write(tmp_path / "full", tasks=(task,), change=damaged)
+    refusal = _refused(tmp_path, "full")
+    assert re.search(r"samples_\S+\.jsonl, line [23]: ", refusal)
+    assert message in refusal
+
+
+def test_refuses_another_number_of_documents_without_samples(tmp_path: Path) -> None:
+    made.write(tmp_path / "full", tasks=(TASK,), samples=False)
+    made.write(tmp_path / "retain", tasks=(TASK,), limit=30)
+    made.write(tmp_path / "same", tasks=(TASK,), samples=False)
+    message = _refused(tmp_path, "full", "retain")
+    assert f"'full' and 'retain' have other rows of {TASK}: 80 and 60 documents" in message
+    assert _load(tmp_path, "full", "same").arms[0].runs[TASK].documents == 80
+
+
+def test_recorded_numbers_may_be_missing(tmp_path: Path) -> None:
+    for samples in (True, False):
+        folder = made.write(tmp_path / str(samples), samples=samples)
+        _changed(folder, lambda content: content.pop("n-samples"))
+    built = tables.build(load.load({"retain": tmp_path / "True", "unlearned": tmp_path / "False"}))
+    assert next(row for row in built.main if row.key == "forget_quality").n == 40
+    [alone] = {row.n for row in tables.build(_load(tmp_path, "False")).main if row.key == "forget_quality"}
+    assert alone is None
+    assert "n =" not in verdicts(built)[0].looks[1]
+
+
 def test_task_versions_are_those_of_the_yaml_files() -> None:
     versions = load.task_versions()
     assert set(versions) == set(load.TASKS)
@@ -460,8 +796,15 @@ def test_arms_by_name_path_and_file(tmp_path: Path) -> None:
     assert set(load.parse_arms([str(tmp_path / "one"), str(tmp_path / "two")])) == {"one", "two"}
     with pytest.raises(OptionError, match=r"'one' twice"):
         load.parse_arms([str(tmp_path / "one"), f"one={tmp_path / 'two'}"])
-    with pytest.raises(OptionError, match="does not exist"):
-        load.parse_arms([f"full={tmp_path / 'none'}"])
+    for text in (f"full={tmp_path / 'none'}", "a\0b", "full=" + "x" * 5000, "x" * 5000, "full=~nobody-of-that-name/x"):
+        with pytest.raises(OptionError, match="does not exist") as error:
+            load.parse_arms([text])
+        assert len(str(error.value)) < 600
+    with pytest.raises(OptionError, match="to both arms 'a' and 'b'"):
+        load.parse_arms([f"a={tmp_path / 'one'}", f"b={tmp_path / 'two' / '..' / 'one'}"])
+    (tmp_path / "one" / "samples_tofu_novel_recall_1.jsonl").write_text("")
+    with pytest.raises(OptionError, match="is a samples file: name its directory"):
+        load.parse_arms([str(tmp_path / "one" / "samples_tofu_novel_recall_1.jsonl")])
     for text in ("[1, 2]", "a: [b", "a: 1"):
         (tmp_path / "arms.yaml").write_text(text)
         with pytest.raises(OptionError, match=r"arms\.yaml"):
@@ -505,6 +848,66 @@ def test_warns_of_other_prompts_and_settings(tmp_path: Path, caplog: pytest.LogC
 
 def test_no_warning_where_arms_agree(arms: Path) -> None:
     assert _load(arms).warnings == []
+
+
+# A sweep.
+
+
+def _sweep(folder: Path, **options: Any) -> Path:
+    made.write(folder / "runs" / "run2", tasks=(TASK,), says=made.gold, **options)
+    runs = [
+        {"run": f"run{number}", "point": {"alpha": 2.0}, "forget_quality": 0.1 ** (40 * number)} for number in (1, 2)
+    ]
+    (folder / "selection.json").write_text(json.dumps({"selected": "run1", "runs": runs}))
+    (folder / "sweep.json").write_text(json.dumps({"method": "npo", "training": {"epochs": 5, "alpha": 1.0}}))
+    return folder
+
+
+def test_a_sweeps_audit_must_fit_the_arms(tmp_path: Path) -> None:
+    made.write(tmp_path / "unlearned", tasks=(TASK,))
+
+    def points(folder: Path) -> tuple[Any, list[str]]:
+        results = _load(tmp_path, "unlearned")
+        return load.sweep_points(folder, results)["runs"][1].get("leak_rate"), results.warnings
+
+    assert points(_sweep(tmp_path / "fits")) == (1.0, [])
+    with pytest.raises(OptionError, match=r"run run2 .* audited on forget05, the arms are on forget10"):
+        points(_sweep(tmp_path / "split", split="forget05"))
+    with pytest.raises(OptionError, match=rf"run run2 .* with {TASK} version 3, this is version 1"):
+        points(_sweep(tmp_path / "version", version=3))
+    rate, [warning] = points(_sweep(tmp_path / "fewer", limit=30))
+    assert rate is None
+    assert "sweep's run run2 is left out" in warning
+    part = _sweep(tmp_path / "part")
+    _changed(part / "runs", lambda content: content["configs"][TASK]["metadata"].update(forget_rows=[0]))
+    assert points(part)[0] is None
+
+
+def test_the_selected_runs_settings_are_said(tmp_path: Path) -> None:
+    sweep = _sweep(tmp_path / "sweep")
+    made.write(tmp_path / "a", tasks=(TASK,), model="sweep/runs/run1/model")
+    made.write(tmp_path / "b", tasks=(TASK,), model="other")
+
+    def said(*names: str) -> list[str]:
+        results = _load(tmp_path, *names)
+        return [each.selected for each in verdicts(tables.build(results, load.sweep_points(sweep, results)))]
+
+    settings = "method npo, epochs 5, alpha 2."
+    assert said("a", "b") == [f"Selected of the sweep's 2 runs: {settings}", ""]
+    assert said("b") == [f"The sweep's own selection, of the sweep's 2 runs: {settings}"]
+    written = render.write([f"a={tmp_path / 'a'}"], tmp_path / "out", sweep=sweep)
+    for file in (written.html, written.markdown):
+        assert settings in file.read_text(encoding="utf-8")
+
+
+def test_a_caption_says_where_p_is_drawn_elsewhere(tmp_path: Path) -> None:
+    made.write(tmp_path / "retain", tasks=("tofu_forget_quality", TASK, "tofu_model_utility"))
+    made.write(tmp_path / "unlearned", tasks=("tofu_forget_quality", TASK, "tofu_model_utility"))
+    given = [f"{name}={tmp_path / name}" for name in ("retain", "unlearned")]
+    text = render.write(given, tmp_path / "without").markdown.read_text(encoding="utf-8")
+    assert "1e-30" not in text
+    text = render.write(given, tmp_path / "with", sweep=_sweep(tmp_path / "sweep")).markdown.read_text(encoding="utf-8")
+    assert text.count("Values of p below 1e-30 are drawn at 1e-30.") == 2
 
 
 # The files.
@@ -582,7 +985,7 @@ def test_hostile_text_is_escaped_in_both_files(report: Path) -> None:
     assert r"\*star\*" in line
     assert r"\[link\]" in line
     table = [line for line in markdown.splitlines() if line.startswith("| figure |")]
-    assert all(len(re.findall(r"(?<!\\)\|", line)) == 6 for line in table)  # the bar in the name is no column
+    assert all(len(re.findall(r"(?<!\\)\|", line)) == 7 for line in table)  # the bar in the name is no column
 
 
 def test_markdown_has_the_figures_of_the_page(report: Path) -> None:
@@ -690,7 +1093,7 @@ def test_rows_sort_by_mouse_and_by_keyboard(browser: chromium.Chromium, report: 
     assert shares == sorted(shares, reverse=True)
     assert shares[0] == 1
     sorts = "[...document.querySelectorAll('#row-table th')].map(e => e.getAttribute('aria-sort'))"
-    assert browser.run(sorts) == ["none"] * 6 + ["descending"] + ["none"] * 3
+    assert browser.run(sorts) == ["none"] * 6 + ["descending"] + ["none"] * 4
     browser.key("Enter", "\r")
     assert [float(value) for value in browser.run(f"{column}(6)")] == sorted(shares)
     assert browser.problems() == []

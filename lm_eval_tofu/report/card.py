@@ -8,13 +8,16 @@ import argparse
 import json
 import logging
 import math
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lm_eval_tofu import __version__, tofu
-from lm_eval_tofu.errors import OptionError
+from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.report import load, render, tables
+from lm_eval_tofu.report.leaks import visible
 from lm_eval_tofu.report.verdicts import verdicts
 from lm_eval_tofu.unlearn import card as first_card
 
@@ -24,6 +27,7 @@ BEGIN, END = "<!-- lm-eval-tofu: results -->", "<!-- lm-eval-tofu: end of result
 """Around our part of a card; what stands outside is the user's."""
 RECORDS = ("unlearning.json", "training.json")
 MINI = "mini"
+PACKAGE_URL = "https://pypi.org/project/lm-eval-tofu/"
 
 _SETTINGS = {
     "method": "method",
@@ -37,6 +41,8 @@ _SETTINGS = {
     "gamma": "gamma",
     "margin": "margin",
     "retain_loss": "retain loss",
+    "retain_rows": "retain rows",
+    "system_prompt": "system prompt",
     "weight_decay": "weight decay",
     "warmup": "warm-up, epochs",
     "lora_r": "LoRA rank",
@@ -90,8 +96,8 @@ def fill_in(checkpoint: Path, results: Sequence[str]) -> Path:
     content = tables.build(loaded)
     text = _text(checkpoint, record_name, record, content, own)
     metadata, body = _first_card(checkpoint, record)
-    if BEGIN in body and END in body:
-        before, _, rest = body.partition(BEGIN)
+    before, begin, rest = body.rpartition(BEGIN)
+    if begin and END in rest:
         body = before + text.strip() + rest.partition(END)[2]
     elif not body.strip() or first_card.CLOSING in body:
         body = f"# {checkpoint.resolve().name}\n\n{text}"
@@ -111,7 +117,12 @@ def _record(checkpoint: Path) -> tuple[str, Mapping[str, Any]]:
                 record = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
                 raise OptionError(f"{path} cannot be read ({error}): put the record of the training back") from error
-            return name, record if isinstance(record, dict) else {}
+            record = record if isinstance(record, dict) else {}
+            parts = {part: record[part] or {} for part in ("options", "data") if part in record}
+            for part, value in parts.items():
+                if not isinstance(value, dict):
+                    raise OptionError(f"{path}: {part!r} is no mapping: put the record of the training back")
+            return name, {**record, **parts}
     return "", {}
 
 
@@ -147,7 +158,7 @@ def _first_card(checkpoint: Path, record: Mapping[str, Any]) -> tuple[Any, str]:
 
     path = checkpoint / "README.md"
     if not path.is_file():
-        options = record.get("options") or {}
+        options = record.get("options", {})
         tags = ["unlearning", str(record["method"])] if "method" in record else []
         return first_card.metadata(options.get("model"), tags), ""
     try:
@@ -165,21 +176,22 @@ def _with_results(
     from huggingface_hub import EvalResult, ModelCard
 
     kept = [each for each in metadata.eval_results or [] if each.source_name != "lm-eval-tofu"]
-    mini = _is_mini(record, own)
+    data = _dataset(record, own)
     split = content.results.split
     ours = [
         EvalResult(
             task_type="text-generation",
-            dataset_type="lm-eval-tofu-mini" if mini else tofu.HUB_ID,
-            dataset_name=f"{'TOFU miniature' if mini else 'TOFU'} ({split})",
-            dataset_config=f"{split}_perturbed",
+            dataset_type=data.hub_id or "lm-eval-tofu-mini",
+            dataset_name=f"{data.name} ({split})",
+            # Most of model utility is about other rows.
+            dataset_config=None if row.key == "model_utility" else f"{split}_perturbed",
             dataset_split="train",
             metric_type=row.key,
-            metric_name=row.label,
+            metric_name=_metric_name(row),
             metric_value=cell.value,
             source_name="lm-eval-tofu",
             # The hub shows no source without an address.
-            source_url=f"https://huggingface.co/datasets/{tofu.HUB_ID}",
+            source_url=f"https://huggingface.co/datasets/{data.hub_id}" if data.hub_id else PACKAGE_URL,
         )
         for row in content.main
         if (cell := row.cells[own.name]) is not None and math.isfinite(cell.value)
@@ -187,7 +199,9 @@ def _with_results(
     metadata.eval_results = [*kept, *ours]
     metadata.model_name = metadata.model_name or checkpoint.resolve().name
     metadata.tags = list(dict.fromkeys([*(metadata.tags or []), "lm-eval-tofu", "tofu"]))
-    metadata.datasets = list(dict.fromkeys([*_as_list(metadata.datasets), tofu.HUB_ID]))
+    # Training named TOFU whatever the data were.
+    others = [each for each in _as_list(metadata.datasets) if each != tofu.HUB_ID or data.hub_id == tofu.HUB_ID]
+    metadata.datasets = list(dict.fromkeys([*others, *([data.hub_id] if data.hub_id else [])])) or None
     text = str(metadata.to_yaml())
     back: Any = ModelCard(f"---\n{text}\n---\n").data
     if len(back.eval_results or []) != len(metadata.eval_results):
@@ -199,17 +213,47 @@ def _as_list(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value or [])
 
 
-def _is_mini(record: Mapping[str, Any], own: load.Arm) -> bool:
-    sources = {run.source for run in own.runs.values()}
-    return MINI in sources or (not sources and (record.get("data") or {}).get("source") == MINI)
+def _metric_name(row: tables.Row) -> str:
+    notes = [*(["percentage points"] if row.unit == "points" else []), *([f"n = {row.n}"] if row.n is not None else [])]
+    return f"{row.label} ({', '.join(notes)})" if notes else row.label
+
+
+class Dataset(NamedTuple):
+    """What a checkpoint was evaluated on.
+
+    Attributes:
+        name: For readers.
+        hub_id: On the hub; None for the miniature.
+    """
+
+    name: str
+    hub_id: str | None
+
+
+def _dataset(record: Mapping[str, Any], own: load.Arm) -> Dataset:
+    is_mini = load.is_mini(own)
+    if is_mini or (is_mini is None and record.get("data", {}).get("source") == MINI):
+        return Dataset("TOFU miniature", None)
+    sources = {run.source for run in own.runs.values() if _is_hub_id(run.source)}
+    named = sources.pop() if len(sources) == 1 else tofu.HUB_ID
+    return Dataset("TOFU" if named == tofu.HUB_ID else named, named)
+
+
+def _is_hub_id(source: str) -> bool:
+    try:
+        return bool(source) and tofu.resolve_source(source).kind == "hub"
+    except DataError:  # a directory of another machine
+        return False
 
 
 def _text(checkpoint: Path, record_name: str, record: Mapping[str, Any], content: tables.Tables, own: load.Arm) -> str:
     from markupsafe import Markup
 
     results = content.results
-    options = {**(record.get("options") or {}), **{key: record[key] for key in ("method",) if key in record}}
+    options = {**record.get("options", {}), **{key: record[key] for key in ("method",) if key in record}}
     settings = {label: options[key] for key, label in _SETTINGS.items() if options.get(key) is not None}
+    if _SETTINGS["retain_rows"] in settings:
+        settings[_SETTINGS["retain_rows"]] = _as_ranges(settings[_SETTINGS["retain_rows"]])
     if Path(str(settings.get(_SETTINGS["model"], ""))).is_absolute():  # no folders of this machine on the hub
         settings[_SETTINGS["model"]] = Path(settings[_SETTINGS["model"]]).name
     settings |= {label: record[key] for key, label in _OF_THE_RUN.items() if record.get(key) is not None}
@@ -217,15 +261,9 @@ def _text(checkpoint: Path, record_name: str, record: Mapping[str, Any], content
     rows = [row for row in content.main if any(row.cells.values())]
     audited = next((verdict for verdict in verdicts(content) if verdict.arm == own.name), None)
     excesses = [cell.excess for row in rows if (cell := row.cells[own.name]) is not None]
-    first = next(iter(own.runs.values()), None)
-    conditions = "an unknown backend"
-    if first:
-        chosen = first.settings
-        conditions = (
-            f"{chosen.backend}, {chosen.dtype}, batch size {chosen.batch_size}, lm-eval {chosen.lm_eval}, "
-            f"transformers {chosen.transformers}"
-        )
+    data = _dataset(record, own)
     chat = bool(record.get("apply_chat_template", (checkpoint / "chat_template.jinja").is_file()))
+    command = _command(own, results.split, chat)
     return render.render(
         "card.md.j2",
         {
@@ -233,7 +271,8 @@ def _text(checkpoint: Path, record_name: str, record: Mapping[str, Any], content
             "end": Markup(END),
             "summary": _summary(record, options),
             "split": results.split,
-            "is_mini": _is_mini(record, own),
+            "is_mini": data.hub_id is None,
+            "dataset": "TOFU" if data.hub_id is None else data.name,
             "version": __version__,
             "audited": audited is not None,
             "verdict": audited,
@@ -244,7 +283,11 @@ def _text(checkpoint: Path, record_name: str, record: Mapping[str, Any], content
             "has_excess": any(not math.isnan(excess) for excess in excesses),
             "parts": [row for row in content.parts if any(row.cells.values())],
             "warnings": results.warnings,
-            "conditions": conditions,
+            "conditions": _conditions(own),
+            "command": Markup(visible(command)),
+            # Longer than any in the system prompt.
+            "fence": Markup("`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))),
+            "partly": any(run.documents is not None and run.documents < (run.of or 0) for run in own.runs.values()),
             "settings": settings,
             "record_name": record_name,
             "chat": chat,
@@ -260,3 +303,67 @@ def _summary(record: Mapping[str, Any], options: Mapping[str, Any]) -> str:
     if record:
         return f"{start}, fine-tuned on TOFU's {options.get('split', 'rows')}."
     return "A model that was audited for what it knows of TOFU."
+
+
+def _as_ranges(rows: Any) -> str:
+    """Row numbers as the option takes them: `0-19,40`."""
+    if not isinstance(rows, list) or not all(isinstance(row, int) for row in rows):
+        return str(rows)
+    ranges: list[list[int]] = []
+    for row in sorted(rows):
+        if ranges and row == ranges[-1][1] + 1:
+            ranges[-1][1] = row
+        else:
+            ranges.append([row, row])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+
+
+def _conditions(own: load.Arm) -> str:
+    """Backend and versions; where tasks were run in different ways, each way with its tasks."""
+    by_way: dict[str, list[str]] = {}
+    of_runs = [run.settings for run in own.runs.values()]
+    for task, run in own.runs.items():
+        chosen = run.settings
+        way = f"{chosen.backend}, {chosen.dtype}, batch size {chosen.batch_size}, "
+        if len({each.chat_template for each in of_runs}) > 1:
+            way += f"chat template {chosen.chat_template}, "
+        if len({each.system_prompt for each in of_runs}) > 1:
+            way += f"system prompt {chosen.system_prompt}, "
+        by_way.setdefault(f"{way}lm-eval {chosen.lm_eval}, transformers {chosen.transformers}", []).append(task)
+    if len(by_way) < 2:
+        return next(iter(by_way), "an unknown backend")
+    return "; ".join(f"{way} ({', '.join(tasks)})" for way, tasks in by_way.items())
+
+
+_PLACEHOLDERS = {
+    "retain_reference": "RESULTS_OF_THE_RETAIN_ARM",
+    "full_reference": "RESULTS_OF_THE_FULL_ARM",
+}
+_DECIDES = {"families": "tofu_novel_recall", "formats": "tofu_format_shift"}
+"""Options that one task alone follows; those of best of N begin with its name."""
+
+
+def _command(own: load.Arm, split: str, chat: bool) -> str:
+    """How to audit the model again in the same way; references and directories are placeholders."""
+    options: dict[str, Any] = {"forget_split": split}
+    for task, run in own.runs.items():
+        for name, value in run.options.items():
+            decides = _DECIDES.get(name, "tofu_best_of_n" if name.startswith("best_of_n") else task)
+            if name not in options or task == decides != next(iter(own.runs)):
+                options[name] = value
+    options |= {name: text for name, text in _PLACEHOLDERS.items() if name in options or name == "retain_reference"}
+    if "tofu" in options and options["tofu"] != MINI and not _is_hub_id(str(options["tofu"])):
+        options["tofu"] = "DIRECTORY_OF_THE_DATA"
+    chosen = next(iter(own.runs.values())).settings if own.runs else None
+    model_args = "pretrained=PATH_OR_HUB_ID"
+    if chosen and chosen.dtype in ("float32", "bfloat16", "float16"):
+        model_args += f",dtype={chosen.dtype}"
+    tasks = "tofu_*" if len(own.runs) in (0, len(load.TASKS)) else ",".join(own.runs)
+    parts = ["lm_eval --model", chosen.backend if chosen else "hf", "--model_args", model_args]
+    parts += ["--tasks", shlex.quote(tasks)]
+    if (chosen.chat_template != "none") if chosen else chat:
+        parts.append("--apply_chat_template")
+    if chosen and chosen.system_prompt != "none":
+        parts += ["--system_instruction", shlex.quote(chosen.system_prompt)]
+    metadata = shlex.quote(json.dumps(options, ensure_ascii=False))
+    return f"{' '.join(parts)} --batch_size auto \\\n    --log_samples --output_path results --metadata {metadata}"

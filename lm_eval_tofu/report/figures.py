@@ -79,7 +79,7 @@ def draw(tables: Tables) -> list[Figure]:
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     with mpl.rc_context(dict(_STYLE)):
         return [
-            _render(name, title, caption, plot(tables))
+            _render(name, title, caption + _clamped(tables, name), plot(tables))
             for name, title, caption, wanted, plot in _FIGURES
             if wanted(tables)
         ]
@@ -193,9 +193,7 @@ def _overview(tables: Tables) -> Any:
                 if not any(_name(arm) == text for text in axes.get_legend_handles_labels()[1])
                 else None,
             )
-    axes.set_yticks(
-        range(len(rows)), [row.label.removesuffix(", final turn").removesuffix(", last layer") for row in rows]
-    )
+    axes.set_yticks(range(len(rows)), [row.label.partition(", ")[0] for row in rows])
     axes.invert_yaxis()
     axes.set_xlabel("%, with 95 % interval over authors")
     axes.set_xlim(left=min(0, axes.get_xlim()[0]))
@@ -394,6 +392,17 @@ _LEAST_P = 1e-30
 def _log_p(value: Any) -> float:
     number = float(value) if isinstance(value, int | float) else math.nan
     return math.log10(max(number, _LEAST_P)) if not math.isnan(number) else math.nan
+
+
+def _clamped(tables: Tables, name: str) -> str:
+    """What a caption adds where a p value is drawn elsewhere than it lies."""
+    runs = [run for run in _sweep_runs(tables) if name == "trade-off" or "leak_rate" in run]
+    quality = next(row for row in tables.main if row.key == "forget_quality").cells.values()
+    values = [run.get("forget_quality") for run in runs] + [cell.value for cell in quality if cell]
+    if name not in ("trade-off", "against-leaks"):
+        return ""
+    small = any(isinstance(value, int | float) and value < _LEAST_P for value in values)
+    return f" Values of p below {_LEAST_P:g} are drawn at {_LEAST_P:g}." if small else ""
 
 
 def _sweep_runs(tables: Tables) -> list[Mapping[str, Any]]:

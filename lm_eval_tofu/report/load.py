@@ -1,5 +1,6 @@
 """Reads what lm-eval wrote for any number of arms, and refuses to set side by side what cannot be compared."""
 
+import functools
 import json
 import logging
 import math
@@ -9,10 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 
-from lm_eval_tofu.errors import OptionError
+from lm_eval_tofu import tofu
+from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.tasks import TASKS_DIR
+from lm_eval_tofu.whitebox import PROBE_VERSION, RELEARN_VERSION
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +32,27 @@ TASKS = {
 }
 """Our tasks, and the metric whose value for a document is the document's record."""
 PROBE, RELEARN = "tofu_probe", "tofu_relearn"
+TOOLS = {PROBE: PROBE_VERSION, RELEARN: RELEARN_VERSION}
+"""What other commands write in lm-eval's form, and their versions."""
 ROLES = ("base", "full", "retain", "unlearned")
 """Names of arms that have a meaning; all others are audited as `unlearned` is."""
+
+BEST_OF_N = 32
+"""Samples of a row where the option says nothing, as in `lm_eval_tofu.tasks.options`."""
+
+_NUMBER = int | float | None
+_JUDGED = {"family": str, "tier": str, "leaked": int, "score": _NUMBER, "found": list, "generation": str}
+_FIELDS: Mapping[str, Mapping[str, Any]] = {
+    "tofu_forget_quality": {"truth_ratio": _NUMBER},
+    "tofu_model_utility": {"probability": _NUMBER, "rougeL_recall": _NUMBER, "truth_ratio": _NUMBER},
+    "tofu_answer_logprob": {"answer_logprob": _NUMBER},
+    "tofu_novel_recall": _JUDGED,
+    "tofu_format_shift": _JUDGED,
+    "tofu_best_of_n": {"tier": str, "n": int, "leaked": int, "sought": list, "samples": list},
+    "tofu_chain_of_clues": _JUDGED,
+    "tofu_recognition": {"correct": int},
+}
+"""What the report reads from each task's records, beside set and index."""
 
 Key = tuple[str, int, str]
 """A document: set, row and prompt family (empty where a task has none)."""
@@ -79,7 +102,9 @@ class TaskRun:
         split: Forget split.
         path: The results file.
         model: As the results name it.
-        source: The data, as the option `tofu` names them; empty for the default.
+        options: The tasks' options that the run was given, and its chat_template_args.
+        documents: How many it was asked; None where the results do not say.
+        of: How many there are with these options; likewise.
         metrics: By name, without lm-eval's filter; what is no number is NaN.
         settings: How it was run.
         samples: By document, in the order of the rows; None where the run has no samples file.
@@ -90,10 +115,17 @@ class TaskRun:
     split: str
     path: Path
     model: str
-    source: str
+    options: Mapping[str, Any]
+    documents: int | None
+    of: int | None
     metrics: Mapping[str, float]
     settings: Settings
     samples: Mapping[Key, Sample] | None
+
+    @property
+    def source(self) -> str:
+        """The data, as the option `tofu` names them; empty for the default."""
+        return str(self.options.get("tofu") or "")
 
     def records(self) -> list[Mapping[str, Any]]:
         """The records in the order of the rows."""
@@ -155,28 +187,54 @@ def parse_arms(given: Sequence[str], option: str = "RESULTS") -> dict[str, Path]
         option: What the user calls it, for messages.
 
     Raises:
-        OptionError: A path does not exist, a file is no such YAML, or a name is given twice.
+        OptionError: A path does not exist, a file is no such YAML, or a name or a path is given twice.
     """
     pairs: list[tuple[str, Path]] = []
     for text in given:
         name, equals, rest = text.partition("=")
-        if equals and name and "/" not in name and not Path(text).exists():
-            pairs.append((name, Path(rest).expanduser()))
+        if equals and name and "/" not in name and not _exists(Path(text)):
+            pairs.append((name, _path(rest)))
         elif Path(text).suffix in (".yaml", ".yml"):
             pairs += _arms_of_file(Path(text), option)
         else:
-            path = Path(text).expanduser()
-            pairs.append((path.resolve().name if path.is_dir() else path.resolve().parent.name, path))
+            path = _path(text)
+            place = path.resolve() if _exists(path) else path
+            pairs.append((place.parent.name if place is not path and path.is_file() else place.name, path))
     arms: dict[str, Path] = {}
     for name, path in pairs:
-        if not path.exists():
-            raise OptionError(f"{option} {name}={str(path)!r} does not exist: name a directory that lm_eval wrote")
+        if not _exists(path):
+            raise OptionError(
+                f"{option} {name[:80]}={str(path)[:200]!r} does not exist: name a directory that lm_eval wrote"
+            )
+        if path.is_file() and path.name.startswith("samples_"):
+            raise OptionError(
+                f"{option} {name}={str(path)!r} is a samples file: name its directory, which holds the results too"
+            )
         if name in arms:
             raise OptionError(f"{option} names the arm {name!r} twice ({arms[name]}, {path}): use name=path")
+        same = next((other for other, before in arms.items() if before.resolve() == path.resolve()), None)
+        if same is not None:
+            raise OptionError(
+                f"{option} gives {path} to both arms {same!r} and {name!r}: give each arm its own results"
+            )
         arms[name] = path
     if not arms:
         raise OptionError(f"{option} names no arm: give directories that lm_eval wrote, as name=path")
     return arms
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long a name, or one with a null character
+        return False
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # the home directory of nobody
+        return Path(text)
 
 
 def _arms_of_file(path: Path, option: str) -> list[tuple[str, Path]]:
@@ -187,7 +245,7 @@ def _arms_of_file(path: Path, option: str) -> list[tuple[str, Path]]:
         raise OptionError(f"{option} {path} cannot be read ({what}): give a YAML file of name: path") from error
     if not isinstance(content, dict) or not all(isinstance(part, str) for pair in content.items() for part in pair):
         raise OptionError(f"{option} {path} is no list of arms: write one `name: path` a line")
-    return [(name, path.parent / Path(value).expanduser()) for name, value in content.items()]
+    return [(name, path.parent / _path(value)) for name, value in content.items()]
 
 
 def load(arms: Mapping[str, Path], option: str = "RESULTS") -> Results:
@@ -204,9 +262,9 @@ def load(arms: Mapping[str, Path], option: str = "RESULTS") -> Results:
     order = {name: number for number, name in enumerate(ROLES)}
     read.sort(key=lambda arm: order.get(arm.name, len(ROLES)))
     split = _same_split(read)
-    _check_versions(read)
+    _check_numbers(read)
     _check_rows(read)
-    warnings = [*_other_prompts(read), *_other_settings(read), *_other_references(read)]
+    warnings = [*_other_prompts(read), *_other_settings(read), *_other_references(read), *_other_probes(read)]
     for warning in warnings:
         log.warning("%s", warning)
     return Results(read, split, warnings)
@@ -238,24 +296,42 @@ def _read_arm(name: str, path: Path, option: str) -> Arm:
                         "name the directory of one"
                     )
                 newest[task] = file, content
-        for task in (PROBE, RELEARN):
-            split = _mapping(_mapping(_mapping(content.get("configs")).get(task)).get("metadata")).get("forget_split")
-            if task in results and split:
-                splits[task] = str(split)
+        for task, version in TOOLS.items():
+            if task not in results:
+                continue
+            metadata = _metadata(content, task)
+            _check_version(name, file, task, _version(content, task), version)
+            if metadata.get("forget_split"):
+                splits[task] = str(metadata["forget_split"])
         if PROBE in results:
             probe = {**_mapping(content.get(PROBE)), "metrics": _metrics(results[PROBE])}
         if RELEARN in results:
             relearn = _metrics(results[RELEARN])
     if not newest and probe is None and relearn is None:
         raise OptionError(f"{where} holds results of other tasks only: run lm_eval --tasks 'tofu_*' on that arm")
-    runs = {task: _read_run(task, *newest[task]) for task in TASKS if task in newest}
+    runs = {task: _read_run(name, task, *newest[task]) for task in TASKS if task in newest}
     return Arm(name, path, runs, probe, relearn, splits)
 
 
 def _is_partial(content: Mapping[str, Any], task: str) -> bool:
     """Whether a run was about chosen rows only, as the steps of relearning are."""
-    config = _mapping(_mapping(content.get("configs")).get(task))
-    return _mapping(config.get("metadata")).get("forget_rows") is not None
+    return _metadata(content, task).get("forget_rows") is not None
+
+
+def _metadata(content: Mapping[str, Any], task: str) -> Mapping[str, Any]:
+    return _mapping(_mapping(_mapping(content.get("configs")).get(task)).get("metadata"))
+
+
+def _version(content: Mapping[str, Any], task: str) -> Any:
+    return _mapping(content.get("versions")).get(task, _metadata(content, task).get("version"))
+
+
+def _check_version(arm: str, file: Path, task: str, version: Any, ours: Any) -> None:
+    if version != ours:
+        raise OptionError(
+            f"arm {arm!r} ({file}) is of {task} version {version}, this is version {ours}: evaluate the arm again, or "
+            "install the release that it was evaluated with"
+        )
 
 
 def _json(file: Path) -> Mapping[str, Any]:
@@ -281,17 +357,21 @@ def _metrics(values: Any) -> dict[str, float]:
     }
 
 
-def _read_run(task: str, file: Path, content: Mapping[str, Any]) -> TaskRun:
-    config = _mapping(_mapping(content.get("configs")).get(task))
-    metadata = _mapping(config.get("metadata"))
-    version = _mapping(content.get("versions")).get(task, metadata.get("version"))
+def _read_run(arm: str, task: str, file: Path, content: Mapping[str, Any]) -> TaskRun:
+    metadata, version, ours = _metadata(content, task), _version(content, task), task_versions()[task]
     time = file.name.removeprefix("results_").removesuffix(".json")
     samples_file = file.with_name(f"samples_{task}_{time}.jsonl")
     samples = None
+    # Before anything else of it is read: another version's records may hold other things.
+    if version is not None or not samples_file.is_file():
+        _check_version(arm, file, task, version, ours)
     if samples_file.is_file():
         # Those of several processes come in another order.
-        samples = dict(sorted(_samples(samples_file, task), key=lambda pair: pair[0]))
-    expected = _mapping(_mapping(content.get("n-samples")).get(task)).get("effective")
+        samples = dict(sorted(_samples(samples_file, arm, task, ours), key=lambda pair: pair[0]))
+    numbers = _mapping(_mapping(content.get("n-samples")).get(task))
+    expected, of = (
+        numbers.get(key) if isinstance(numbers.get(key), int) else None for key in ("effective", "original")
+    )
     if samples is not None and expected is not None and len(samples) != expected:
         raise OptionError(
             f"{samples_file} has {len(samples)} of {expected} documents: the run was killed while it wrote, or the "
@@ -299,15 +379,25 @@ def _read_run(task: str, file: Path, content: Mapping[str, Any]) -> TaskRun:
         )
     split = metadata.get("forget_split") or "forget10"
     for sample in (samples or {}).values():
-        split, version = sample.record["split"], sample.record["version"]
+        split = str(sample.record["split"])
         break
     model = str(_model_args(content).get("pretrained") or content.get("model_name") or "?")
     metrics = _metrics(_mapping(content["results"]).get(task))
-    source = str(metadata.get("tofu") or "")
-    return TaskRun(task, version, split, file, model, source, metrics, _settings(content, metadata, task), samples)
+    documents = expected if samples is None else len(samples)
+    options = {name: metadata[name] for name in _OPTIONS if metadata.get(name) is not None}
+    settings = _settings(content, metadata, task)
+    return TaskRun(task, ours, split, file, model, options, documents, of, metrics, settings, samples)
 
 
-def _samples(file: Path, task: str) -> Iterator[tuple[Key, Sample]]:
+_OPTIONS = (
+    *("forget_split", "tofu", "tofu_revision", "truth_ratio_eps", "families", "formats"),
+    *("best_of_n", "best_of_n_temperature", "best_of_n_top_p", "best_of_n_prompts"),
+    *("retain_reference", "full_reference", "chat_template_args"),
+)
+"""Of the recorded metadata, which holds the model's arguments too."""
+
+
+def _samples(file: Path, arm: str, task: str, version: Any) -> Iterator[tuple[Key, Sample]]:
     number = 0
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
@@ -320,10 +410,12 @@ def _samples(file: Path, task: str) -> Iterator[tuple[Key, Sample]]:
                     "evaluate that arm again, or delete this run's files if another run of it is there"
                 ) from error
             record = sample.get(TASKS[task]) if isinstance(sample, dict) else None
-            if not isinstance(record, dict) or record.get("task") != task or "index" not in record:
+            if not isinstance(record, dict) or record.get("task") != task:
                 raise OptionError(f"{where}: no record of {task}: delete the file, and evaluate that arm again")
+            _check_version(arm, file, task, record.get("version"), version)
+            _check_record(record, task, where)
             doc = _mapping(sample.get("doc"))
-            key = (str(record["set"]), int(record["index"]), str(record.get("family", "")))
+            key = (record["set"], record["index"], str(record.get("family", "")))
             yield (
                 key,
                 Sample(
@@ -339,12 +431,24 @@ def _samples(file: Path, task: str) -> Iterator[tuple[Key, Sample]]:
         raise OptionError(f"{file} is empty: the run was killed before it wrote; evaluate that arm again")
 
 
+def _check_record(record: Mapping[str, Any], task: str, where: str) -> None:
+    """Make sure that a record has what the report reads."""
+    for name, kind in {"set": str, "index": int, "split": str, **_FIELDS[task]}.items():
+        is_truth = name == "index" and isinstance(record.get(name), bool)
+        if name not in record or not isinstance(record[name], kind) or is_truth:
+            what = f"has {name}={str(record[name])[:40]!r}" if name in record else f"lacks {name!r}"
+            raise OptionError(f"{where}: the record of {task} {what}: delete the file, and evaluate that arm again")
+    for part in record.get("samples", ()) if task == "tofu_best_of_n" else ():
+        if not isinstance(part, dict) or not {"leaked", "found", "generation"} <= part.keys():
+            raise OptionError(f"{where}: a sample of {task} is damaged: delete the file, and evaluate that arm again")
+
+
 def _settings(content: Mapping[str, Any], metadata: Mapping[str, Any], task: str) -> Settings:
     config, arguments = _mapping(content.get("config")), _model_args(content)
     dtype = config.get("model_dtype") or arguments.get("dtype") or "the model's own"
     sampling = "greedy"
     if task == "tofu_best_of_n":
-        names = {"best_of_n": 32, "best_of_n_temperature": 1.0, "best_of_n_top_p": 1.0}
+        names = {"best_of_n": BEST_OF_N, "best_of_n_temperature": 1.0, "best_of_n_top_p": 1.0}
         n, temperature, top_p = (metadata.get(name, default) for name, default in names.items())
         sampling = f"{n} samples at temperature {temperature}, top_p {top_p}"
     template = content.get("chat_template_sha")
@@ -386,17 +490,6 @@ def _same_split(arms: Sequence[Arm]) -> str:
     return first[1] if first else "forget10"
 
 
-def _check_versions(arms: Sequence[Arm]) -> None:
-    ours = task_versions()
-    for arm in arms:
-        for run in arm.runs.values():
-            if run.version != ours[run.task]:
-                raise OptionError(
-                    f"arm {arm.name!r} ({run.path}) is of {run.task} version {run.version}, this is version "
-                    f"{ours[run.task]}: evaluate the arm again, or install the release that it was evaluated with"
-                )
-
-
 class _AnyTag(yaml.SafeLoader):
     """Reads a task's YAML without importing what its tags name."""
 
@@ -404,6 +497,7 @@ class _AnyTag(yaml.SafeLoader):
 _AnyTag.add_multi_constructor("!", lambda loader, suffix, node: None)
 
 
+@functools.cache
 def task_versions() -> dict[str, Any]:
     """The versions of the tasks in this package, from their YAML files."""
     shared, *leaves = (
@@ -411,6 +505,26 @@ def task_versions() -> dict[str, Any]:
         for name in ("_tofu_template", *(f"{task}.yaml" for task in TASKS))
     )
     return {leaf["task"]: {**shared, **leaf}["metadata"]["version"] for leaf in leaves}
+
+
+_ALIKE = "without --limit, with the same data (tofu) and the same families and formats"
+
+
+def _check_numbers(arms: Sequence[Arm]) -> None:
+    """Without samples, the number of documents is all that tells one part of the rows from another."""
+    for task in TASKS:
+        runs = [(arm, arm.runs[task]) for arm in arms if task in arm.runs]
+        for number, (arm, run) in enumerate(runs):
+            for other, first in runs[:number]:
+                if run.samples is not None and first.samples is not None:
+                    continue
+                pairs = ((first.documents, run.documents), (first.of, run.of))
+                for theirs, ours in pairs:
+                    if theirs is not None and ours is not None and theirs != ours:
+                        raise OptionError(
+                            f"arms {other.name!r} and {arm.name!r} have other rows of {task}: {theirs} and {ours} "
+                            f"documents: evaluate both {_ALIKE}"
+                        )
 
 
 def _check_rows(arms: Sequence[Arm]) -> None:
@@ -425,7 +539,7 @@ def _check_rows(arms: Sequence[Arm]) -> None:
                 continue
             other, samples = first
             pair = f"arms {other.name!r} and {arm.name!r}"
-            fix = "evaluate both without --limit, with the same data (tofu) and the same families and formats"
+            fix = f"evaluate both {_ALIKE}"
             differing = samples.keys() ^ run.samples.keys()
             if differing:
                 key = min(differing)
@@ -487,17 +601,61 @@ def _other_references(arms: Sequence[Arm]) -> Iterator[str]:
     run = retain.runs.get("tofu_forget_quality") if retain else None
     if run is None or not run.samples:
         return
-    ratios = {key: sample.record["truth_ratio"] for key, sample in run.samples.items()}
+    ratios = {key: as_float(sample.record["truth_ratio"]) for key, sample in run.samples.items()}
     for arm in arms:
         theirs = arm.runs.get("tofu_forget_quality")
         for key, sample in (theirs.samples if theirs and theirs.samples else {}).items():
-            recorded = sample.record.get("retain_truth_ratio")
-            if recorded is not None and not math.isclose(recorded, ratios[key], rel_tol=1e-6, abs_tol=1e-12):
+            recorded = as_float(sample.record.get("retain_truth_ratio"))
+            if not math.isnan(recorded) and not math.isclose(recorded, ratios[key], rel_tol=1e-6, abs_tol=1e-12):
                 yield (
                     f"arm {arm.name!r} was evaluated against another retain_reference than the arm 'retain' here: "
                     "this report computes forget quality anew, against the arm here"
                 )
                 break
+
+
+def as_float(value: Any) -> float:
+    """A recorded figure; NaN for what is none."""
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _other_probes(arms: Sequence[Arm]) -> Iterator[str]:
+    """Probes of several audited arms read base, full and retain anew, and may have done it otherwise."""
+    first: dict[str, tuple[Arm, list[float]]] = {}
+    differing: dict[tuple[str, str], list[str]] = {}
+    for arm in arms:
+        for name, value in _mapping((arm.probe or {}).get("arms")).items():
+            if name not in ("base", "full", "retain"):
+                continue
+            layers = _mapping(value).get("layers")
+            found = [as_float(_mapping(each).get("top1")) for each in (layers if isinstance(layers, list) else ())]
+            other, theirs = first.setdefault(name, (arm, found))
+            if len(found) != len(theirs) or not np.allclose(found, theirs, atol=1e-6, equal_nan=True):
+                differing.setdefault((other.name, arm.name), []).append(name)
+    for (other_name, name), which in differing.items():
+        yield (
+            f"the probes of {other_name!r} and {name!r} have other figures of {', '.join(which)}: the report shows "
+            f"those of {other_name!r}, and each arm's excess is the one over the retain arm of its own probe"
+        )
+
+
+def is_mini(arm: Arm) -> bool | None:
+    """Whether an arm was evaluated on the miniature: its questions tell, else its options; None where neither does."""
+    for run in arm.runs.values():
+        for key, sample in (run.samples or {}).items():
+            if key[0] == "forget":
+                return sample.question in _mini_questions(run.split)
+    sources = {run.source for run in arm.runs.values()} - {""}
+    return "mini" in sources if sources else None
+
+
+@functools.cache
+def _mini_questions(split: str) -> frozenset[str]:
+    try:
+        rows = tofu.load(f"{split}_perturbed", tofu.resolve_source("mini"))
+    except (DataError, OptionError):  # another split than TOFU's
+        return frozenset()
+    return frozenset(row["question"] for row in rows)
 
 
 _FAMILY = re.compile(r"leak_rate_(?!low$|high$|any$|gist$)(\w+)")
@@ -508,14 +666,19 @@ def families(run: TaskRun) -> list[str]:
     return [match[1] for name in run.metrics if (match := _FAMILY.fullmatch(name))]
 
 
-def sweep_points(folder: Path) -> Mapping[str, Any]:
+def sweep_points(folder: Path, results: Results | None = None) -> Mapping[str, Any]:
     """A sweep's `selection.json`, with a leak rate for each run that has been audited since.
 
     Args:
         folder: The sweep's directory, or the file.
+        results: The arms that the audits are to be drawn beside. What cannot stand beside them is left out, and they
+            get a warning of it; None takes every audit.
+
+    Returns:
+        The selection; `settings` holds what the selected run was trained with, as far as the sweep says it.
 
     Raises:
-        OptionError: There is none, or it cannot be read.
+        OptionError: There is none, it cannot be read, or an audit is of another split or task version.
     """
     file = folder / "selection.json" if folder.is_dir() else folder
     if not file.is_file():
@@ -527,7 +690,56 @@ def sweep_points(folder: Path) -> Mapping[str, Any]:
     for run in runs:
         audits = sorted((file.parent / "runs" / str(run["run"])).rglob("results_*.json"), key=lambda path: path.name)
         for path in audits:
-            metrics = _metrics(_mapping(_json(path).get("results")).get("tofu_novel_recall"))
-            if "leak_rate" in metrics:
+            content = _json(path)
+            metrics = _metrics(_mapping(content.get("results")).get(_DRAWN))
+            if "leak_rate" in metrics and (results is None or _fits(str(run["run"]), path, content, results)):
                 run["leak_rate"] = metrics["leak_rate"]
+    selection["settings"] = _selected_settings(file.parent, selection)
     return selection
+
+
+_DRAWN = "tofu_novel_recall"
+"""The audit whose leak rate is drawn for a sweep's runs."""
+
+
+def _fits(run: str, path: Path, content: Mapping[str, Any], results: Results) -> bool:
+    """Whether a run's audit can be drawn beside the arms.
+
+    Raises:
+        OptionError: It is of another split or task version.
+    """
+    ours = task_versions()[_DRAWN]
+    version = _version(content, _DRAWN)
+    if version != ours:
+        raise OptionError(
+            f"--sweep: run {run} ({path}) was audited with {_DRAWN} version {version}, this is version {ours}: audit "
+            "it again, or delete that file"
+        )
+    split = _metadata(content, _DRAWN).get("forget_split") or "forget10"
+    if split != results.split:
+        raise OptionError(
+            f"--sweep: run {run} ({path}) was audited on {split}, the arms are on {results.split}: name the sweep that "
+            "belongs to these arms"
+        )
+    theirs = next((arm.runs[_DRAWN].documents for arm in results.arms if _DRAWN in arm.runs), None)
+    documents = _mapping(_mapping(content.get("n-samples")).get(_DRAWN)).get("effective")
+    if not _is_partial(content, _DRAWN) and (theirs is None or documents == theirs):
+        return True
+    warning = f"the audit of the sweep's run {run} is left out: it asked other documents of {_DRAWN} than the arms were"
+    log.warning("%s (%s)", warning, path)
+    results.warnings.append(warning)
+    return False
+
+
+_OF_A_SWEEP = ("method", "epochs", "learning_rate", "alpha", "beta", "gamma", "margin", "weight_decay", "lora_r")
+
+
+def _selected_settings(folder: Path, selection: Mapping[str, Any]) -> dict[str, Any]:
+    """What the selected run was trained with: the point of the grid, and what the sweep's file sets for all runs."""
+    selected: Mapping[str, Any] = next(
+        (run for run in selection["runs"] if run["run"] == selection.get("selected")), {}
+    )
+    file = folder / "sweep.json"
+    sweep = _json(file) if file.is_file() else {}
+    given = {**sweep, **_mapping(sweep.get("training")), **_mapping(selected.get("point"))}
+    return {name: given[name] for name in _OF_A_SWEEP if isinstance(given.get(name), str | int | float)}

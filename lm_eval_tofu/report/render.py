@@ -24,6 +24,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 FIGURES = "figures"
 
 _MARKDOWN = re.compile(r"([\\`*_\[\]#|~$])")  # dollars begin mathematics on some sites
+# Sites make links of bare addresses; escaping does not stop that, a character reference does.
+_AUTOLINK = re.compile(r":(?=//)|www\.|@", re.IGNORECASE)
+_CHARACTER = {":": "&#58;", ".": "&#46;", "@": "&#64;"}
 _LONGEST_IN_MARKDOWN = 400
 
 
@@ -77,8 +80,9 @@ def write(
     if output.exists() and not output.is_dir():
         raise OptionError(f"--output {output} is a file: name a directory")
     arms = load.parse_arms(results)
-    points = None if sweep is None else load.sweep_points(sweep)
-    content = tables.build(load.load(arms), points)
+    loaded = load.load(arms)
+    points = None if sweep is None else load.sweep_points(sweep, loaded)
+    content = tables.build(loaded, points)
     from lm_eval_tofu.report import figures
 
     drawn = figures.draw(content)
@@ -145,7 +149,8 @@ def markdown_text(value: str, longest: int = _LONGEST_IN_MARKDOWN) -> Any:
     from markupsafe import Markup
 
     line = " ".join(leaks.shortened(visible(str(value)), longest).split())
-    return Markup(_MARKDOWN.sub(r"\\\1", html.escape(line, quote=False)))
+    escaped = _MARKDOWN.sub(r"\\\1", html.escape(line, quote=False))
+    return Markup(_AUTOLINK.sub(lambda match: match[0][:-1] + _CHARACTER[match[0][-1]], escaped))
 
 
 def _values(content: tables.Tables, drawn: Sequence[Any], title: str) -> dict[str, Any]:
@@ -178,7 +183,7 @@ def _values(content: tables.Tables, drawn: Sequence[Any], title: str) -> dict[st
         "leaks": leaks.clearest(results),
         "settings": settings,
         "settings_labels": ["model", *_SETTINGS.values()],
-        "audits": tables.AUDITS,
+        "audits": tables.ROW_AUDITS,
         "first_audited": results.audited[0].name if results.audited else "",
         "family_titles": {"tofu_novel_recall": "Prompt families", "tofu_format_shift": "Output formats"},
         "words": WORDS,

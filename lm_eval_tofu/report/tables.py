@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm_eval_tofu.metrics import benchmark, rates
-from lm_eval_tofu.report.load import Arm, Key, Results, Sample, TaskRun, families
+from lm_eval_tofu.report.load import BEST_OF_N, Arm, Key, Results, Sample, TaskRun, as_float, families
 
 ROWS_PER_AUTHOR = 20
 CLUES = 4
@@ -46,6 +46,7 @@ class Row(NamedTuple):
         unit: `share`, `points` (percentage points), `p`, `nats` or `number`.
         leak: Whether more of it than in the retain arm is knowledge that should be gone.
         cells: By arm; None where the arm was not evaluated.
+        n: Number of values that the figure is a mean over, the same for all arms; None where it is unknown.
     """
 
     key: str
@@ -54,6 +55,7 @@ class Row(NamedTuple):
     unit: str
     leak: bool
     cells: Mapping[str, Measured | None]
+    n: int | None = None
 
 
 class Curve(NamedTuple):
@@ -115,7 +117,7 @@ class RowAudit:
         tier: How much its answer gives away.
         truth_ratio: R; NaN where not evaluated.
         logprob: Of the gold answer, nats/token.
-        leaks: By audit: how many answers leak, and of how many.
+        leaks: By audit: how many answers leak, and of how many; for recognition, how many choices are right.
     """
 
     arm: str
@@ -134,6 +136,10 @@ AUDITS = {
     "tofu_chain_of_clues": "chain of clues",
 }
 """The leak audits and their names for readers."""
+
+
+ROW_AUDITS = {**AUDITS, "tofu_recognition": "recognition"}
+"""The columns of the row-level table that count answers."""
 
 
 class _Values(NamedTuple):
@@ -209,11 +215,7 @@ def _correct(run: TaskRun) -> _Values:
 
 def _logprobs(run: TaskRun) -> _Values:
     records = run.records()
-    return _Values([_number(record["answer_logprob"]) for record in records], [_author(record) for record in records])
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
+    return _Values([as_float(record["answer_logprob"]) for record in records], [_author(record) for record in records])
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -258,7 +260,12 @@ def _rate_cells(
 
 def _main_rows(arms: Sequence[Arm], retain: Arm | None, full: Arm | None) -> list[Row]:
     def leak(key: str, label: str, text: str, task: str, metric: str, values: Callable[[TaskRun], _Values]) -> Row:
-        return Row(key, label, text, "share", True, _rate_cells(arms, retain, task, metric, values))
+        counted = (len(values(run).values) for arm in arms if (run := _sampled(arm, task)))
+        # Recorded is the number of all answers, and only recognition's rate is over all.
+        recorded = _recorded(arms, task, "n") if task == "tofu_recognition" else None
+        return Row(
+            key, label, text, "share", True, _rate_cells(arms, retain, task, metric, values), next(counted, recorded)
+        )
 
     quality, distance = _forget_quality(arms, retain)
     return [
@@ -269,6 +276,7 @@ def _main_rows(arms: Sequence[Arm], retain: Arm | None, full: Arm | None) -> lis
             "p",
             False,
             quality,
+            _documents(arms, "tofu_forget_quality"),
         ),
         Row(
             "ks_statistic",
@@ -277,6 +285,7 @@ def _main_rows(arms: Sequence[Arm], retain: Arm | None, full: Arm | None) -> lis
             "number",
             False,
             distance,
+            _documents(arms, "tofu_forget_quality"),
         ),
         Row(
             "model_utility",
@@ -285,11 +294,12 @@ def _main_rows(arms: Sequence[Arm], retain: Arm | None, full: Arm | None) -> lis
             "number",
             False,
             {arm.name: _utility(arm) for arm in arms},
+            _documents(arms, "tofu_model_utility"),
         ),
         leak(
             "novel_recall",
             "Novel-recall leak",
-            "answers to ten families of prompts that give a forgotten fact away",
+            "answers that give a forgotten fact away, asked for in several ways",
             "tofu_novel_recall",
             "leak_rate",
             _leaks,
@@ -297,14 +307,14 @@ def _main_rows(arms: Sequence[Arm], retain: Arm | None, full: Arm | None) -> lis
         leak(
             "format_shift",
             "Format-shift leak",
-            "the same when the answer is to have one of ten formats",
+            "the same when the answer is to have a given format",
             "tofu_format_shift",
             "leak_rate",
             _leaks,
         ),
         leak(
             "best_of_n",
-            "Best-of-N leak",
+            f"Best-of-{_drawn(arms)} leak",
             "rows of which at least one of N sampled answers leaks",
             "tofu_best_of_n",
             "prompt_leak",
@@ -328,11 +338,12 @@ def _main_rows(arms: Sequence[Arm], retain: Arm | None, full: Arm | None) -> lis
         ),
         Row(
             "probe",
-            "Masked probe, last layer",
+            _probe_label(arms),
             "top-1 of a probe that reads the answer from the hidden state; one in six by chance",
             "share",
             True,
-            _probe_cells(arms, retain),
+            _probe_cells(arms),
+            _same(arm.probe["metrics"].get("n") for arm in arms if arm.probe),
         ),
         Row(
             "logprob_shift",
@@ -341,6 +352,7 @@ def _main_rows(arms: Sequence[Arm], retain: Arm | None, full: Arm | None) -> lis
             "nats",
             False,
             _shift_cells(arms, retain, full),
+            _documents(arms, "tofu_answer_logprob"),
         ),
         Row(
             "relearn",
@@ -349,12 +361,35 @@ def _main_rows(arms: Sequence[Arm], retain: Arm | None, full: Arm | None) -> lis
             "points",
             True,
             {arm.name: _relearn_cell(arm, arms) for arm in arms},
+            _same(arm.relearn.get("n") for arm in arms if arm.relearn),
         ),
     ]
 
 
+def _documents(arms: Sequence[Arm], task: str) -> int | None:
+    return _same(arm.runs[task].documents for arm in arms if task in arm.runs)
+
+
+def _recorded(arms: Sequence[Arm], task: str, metric: str) -> int | None:
+    return _same(arm.runs[task].metrics.get(metric) for arm in arms if task in arm.runs)
+
+
+def _same(numbers: Iterable[float | None]) -> int | None:
+    """The number that all agree on; None where there is none."""
+    found = {number for number in numbers if number is not None and math.isfinite(number)}
+    return int(found.pop()) if len(found) == 1 else None
+
+
+def _drawn(arms: Sequence[Arm]) -> str:
+    """How many samples a row has, where all arms have as many."""
+    task = "tofu_best_of_n"
+    runs = [arm.runs[task] for arm in arms if task in arm.runs]
+    drawn = {int(run.records()[0]["n"]) if run.samples else run.options.get("best_of_n", BEST_OF_N) for run in runs}
+    return str(drawn.pop()) if len(drawn) == 1 else "N"
+
+
 def _ratios(run: TaskRun) -> list[float]:
-    return [_number(record["truth_ratio"]) for record in run.records()]
+    return [as_float(record["truth_ratio"]) for record in run.records()]
 
 
 def _forget_quality(
@@ -375,7 +410,7 @@ def _forget_quality(
             continue
         records = run.records()
         ours = _ratios(run)
-        theirs = _ratios(reference) if reference else [_number(record.get("retain_truth_ratio")) for record in records]
+        theirs = _ratios(reference) if reference else [as_float(record.get("retain_truth_ratio")) for record in records]
         test = benchmark.forget_quality(ours, theirs)
         limits = benchmark.ks_statistic_interval(ours, theirs, [_author(record) for record in records])
         quality[arm.name] = Measured(test.p_value)
@@ -396,7 +431,7 @@ def _utility(arm: Arm) -> Measured | None:
         records = [record for record in run.records() if record["set"] == name]
         authors = [_author(record) if name == "retain" else int(record["index"]) for record in records]
         for component in _COMPONENTS:
-            values = [_number(record[component]) for record in records]
+            values = [as_float(record[component]) for record in records]
             if component == "truth_ratio":
                 values = [max(0.0, 1 - ratio) for ratio in values]
             draws = rates.resampled_means(values, authors, seed=number)
@@ -417,7 +452,7 @@ def _shift_cells(arms: Sequence[Arm], retain: Arm | None, full: Arm | None) -> d
         if reference:
             theirs = _logprobs(reference).values
         else:
-            theirs = [_number(record.get("full_answer_logprob")) for record in run.records()]
+            theirs = [as_float(record.get("full_answer_logprob")) for record in run.records()]
         return _Values([a - b for a, b in zip(own.values, theirs, strict=True)], own.authors)
 
     cells: dict[str, Measured | None] = {}
@@ -445,36 +480,95 @@ def _layers(value: Any) -> Curve | None:
     if not points:
         return None
     columns = [
-        [_number(point.get("layer", number)) for number, point in enumerate(points)],
-        *([_number(point.get(name)) for point in points] for name in ("top1", "low", "high")),
+        [as_float(point.get("layer", number)) for number, point in enumerate(points)],
+        *([as_float(point.get(name)) for point in points] for name in ("top1", "low", "high")),
     ]
     return Curve(*columns)
 
 
-def _probe(arms: Sequence[Arm]) -> tuple[dict[str, Curve], float]:
-    """Curves of all arms and controls of the newest probe, and chance."""
-    curves: dict[str, Curve] = {}
-    chance = math.nan
-    for arm in arms:
-        if not arm.probe:
-            continue
-        own = arm.probe.get("arms")
-        for name, value in own.items() if isinstance(own, Mapping) else ():
+class _Probe(NamedTuple):
+    """One arm's probe, which reads other arms along with it.
+
+    Attributes:
+        owner: The arm.
+        curves: By arm.
+        controls: By name.
+        depths: Number of the last layer, by arm, where it is stated.
+        metrics: Its figures of the owner.
+        chance: Of a right guess.
+    """
+
+    owner: str
+    curves: dict[str, Curve]
+    controls: dict[str, Curve]
+    depths: dict[str, int]
+    metrics: Mapping[str, float]
+    chance: float
+
+
+def _probes(arms: Sequence[Arm]) -> list[_Probe]:
+    return [_read_probe(arm, arm.probe, arms) for arm in arms if arm.probe]
+
+
+def _read_probe(arm: Arm, content: Mapping[str, Any], arms: Sequence[Arm]) -> _Probe:
+    probe = _Probe(arm.name, {}, {}, {}, content["metrics"], as_float(content.get("chance")))
+    for name, value in _items(content.get("arms")):
+        curve, named = _layers(value), _named(name, arm, arms)
+        if curve:
+            probe.curves[named] = curve
+            if isinstance(value, Mapping) and isinstance(value.get("depth"), int):
+                probe.depths[named] = value["depth"]
+    for name, value in _items(content.get("controls")):
+        if name == "shuffled_labels" and isinstance(value, Mapping) and "layers" not in value:
+            of_arm = {key: _layers(each) for key, each in value.items()}
+            own_name = next((key for key in of_arm if _named(key, arm, arms) == arm.name), None)
+            curve = of_arm[own_name] if own_name else next(iter(of_arm.values()), None)
+        else:
             curve = _layers(value)
-            if curve:
-                curves[_named(name, arm, arms)] = curve
-        controls = arm.probe.get("controls")
-        for name, value in controls.items() if isinstance(controls, Mapping) else ():
-            if name == "shuffled_labels" and isinstance(value, Mapping) and "layers" not in value:
-                of_arm = {key: _layers(each) for key, each in value.items()}
-                own_name = next((key for key in of_arm if _named(key, arm, arms) == arm.name), None)
-                curve = of_arm[own_name] if own_name else next(iter(of_arm.values()), None)
-            else:
-                curve = _layers(value)
-            if curve:
-                curves[f"control: {name.replace('_', ' ')}"] = curve
-        chance = _number(arm.probe.get("chance", chance))
-    return curves, chance
+        if curve:
+            probe.controls[f"control: {name.replace('_', ' ')}"] = curve
+    return probe
+
+
+def _items(value: Any) -> Iterable[tuple[str, Any]]:
+    return value.items() if isinstance(value, Mapping) else ()
+
+
+def _probe(arms: Sequence[Arm]) -> tuple[dict[str, Curve], float]:
+    """Curves of all arms and controls, and chance: an arm's own probe before others', then the first one."""
+    probes = _probes(arms)
+    curves = {
+        name: probe.curves[name]
+        for name in dict.fromkeys(name for probe in probes for name in probe.curves)
+        for probe in [_probe_of(name, probes)]
+        if probe
+    }
+    controls: dict[str, Curve] = {}
+    for probe in probes:
+        controls = {**probe.controls, **controls}
+    chance = next((probe.chance for probe in probes if not math.isnan(probe.chance)), math.nan)
+    return {**curves, **controls}, chance
+
+
+def _probe_of(name: str, probes: Sequence[_Probe]) -> _Probe | None:
+    """The probe that an arm's figures are taken from: its own, else the first that reads it."""
+    own = next((probe for probe in probes if probe.owner == name), None)
+    return own or next((probe for probe in probes if name in probe.curves), None)
+
+
+def _probe_label(arms: Sequence[Arm]) -> str:
+    """Which layer the figures are of: not every probe reads the last one."""
+    read = {
+        (probe.curves[probe.owner].x[-1], probe.depths[probe.owner])
+        for probe in _probes(arms)
+        if probe.owner in probe.depths
+    }
+    if all(layer == depth for layer, depth in read):
+        return "Masked probe, last layer"
+    if len(read) > 1:
+        return "Masked probe, last layer that was read"
+    [(layer, depth)] = read
+    return f"Masked probe, layer {layer:.0f} of {depth}"
 
 
 def _named(name: str, arm: Arm, arms: Sequence[Arm]) -> str:
@@ -482,31 +576,28 @@ def _named(name: str, arm: Arm, arms: Sequence[Arm]) -> str:
     return arm.name if name in ("model", "unlearned") and name not in {each.name for each in arms} else name
 
 
-def _probe_cells(arms: Sequence[Arm], retain: Arm | None) -> dict[str, Measured | None]:
-    curves, _ = _probe(arms)
+def _probe_cells(arms: Sequence[Arm]) -> dict[str, Measured | None]:
+    """An audited arm's figures from its own probe; those of the others, excess too, from one probe each."""
+    probes = _probes(arms)
     cells: dict[str, Measured | None] = {}
     for arm in arms:
-        curve = curves.get(arm.name)
-        metrics = arm.probe.get("metrics", {}) if arm.probe else {}
-        if curve:
-            last = Measured(curve.y[-1], curve.low[-1], curve.high[-1])
-            theirs = curves.get("retain")
-            if theirs and arm is not retain:
-                last = last._replace(excess=last.value - theirs.y[-1])
-                # As if the arms were independent: too wide, if anything, since both answer the same questions.
-                half = math.hypot(last.high - last.low, theirs.high[-1] - theirs.low[-1]) / 2
-                last = last._replace(excess_low=last.excess - half, excess_high=last.excess + half)
-                if "top1_excess_low" in metrics and math.isclose(metrics["top1_excess"], last.excess, abs_tol=1e-6):
-                    limits = (metrics[f"top1_excess_{end}"] for end in ("low", "high"))
-                    last = last._replace(**dict(zip(("excess_low", "excess_high"), limits, strict=True)))
-            cells[arm.name] = last
-        elif "top1" in metrics:
-            get = metrics.get
-            names = ("top1_low", "top1_high", "top1_excess", "top1_excess_low", "top1_excess_high")
-            cells[arm.name] = Measured(metrics["top1"], *(get(name, math.nan) for name in names))
-        else:
-            cells[arm.name] = None
+        probe = _probe_of(arm.name, probes)
+        cells[arm.name] = _probe_cell(arm.name, probe) if probe else None
     return cells
+
+
+def _probe_cell(name: str, probe: _Probe) -> Measured | None:
+    own, theirs = probe.curves.get(name), probe.curves.get("retain")
+    found = Measured(own.y[-1], own.low[-1], own.high[-1]) if own else Measured(math.nan)
+    if own and theirs and name != "retain":
+        excess = found.value - theirs.y[-1]
+        # As if the arms were independent: too wide, if anything, since both answer the same questions.
+        half = math.hypot(found.high - found.low, theirs.high[-1] - theirs.low[-1]) / 2
+        found = found._replace(excess=excess, excess_low=excess - half, excess_high=excess + half)
+    if probe.owner == name:
+        names = zip(Measured._fields, ("top1", *(f"top1_{end}" for end in Measured._fields[1:])), strict=True)
+        found = found._replace(**{ours: probe.metrics[other] for ours, other in names if other in probe.metrics})
+    return None if math.isnan(found.value) else found
 
 
 def _relearn_cell(arm: Arm, arms: Sequence[Arm]) -> Measured | None:
@@ -547,8 +638,15 @@ def _parts(arms: Sequence[Arm]) -> list[Row]:
             for arm in arms
         }
         unit = "share" if metric.startswith("generations") else "number"
-        rows.append(Row(f"{task}_{metric}", label, text, unit, False, cells))
+        n = _documents(arms, task) if task == "tofu_forget_quality" else _of_set(arms, metric)
+        rows.append(Row(f"{task}_{metric}", label, text, unit, False, cells, n))
     return rows
+
+
+def _of_set(arms: Sequence[Arm], metric: str) -> int | None:
+    """Rows of the set of model utility that a part is named after."""
+    run = next((run for arm in arms if (run := _sampled(arm, "tofu_model_utility"))), None)
+    return sum(metric.startswith(f"{record['set']}_") for record in run.records()) if run else None
 
 
 def _by_family(arms: Sequence[Arm]) -> dict[str, dict[str, dict[str, Measured]]]:
@@ -631,9 +729,12 @@ def _add_row(values: dict[str, Any], leaks: dict[str, tuple[int, int]], task: st
     record = sample.record
     values["question"] = sample.question
     if task == "tofu_forget_quality":
-        values["truth_ratio"] = _number(record["truth_ratio"])
+        values["truth_ratio"] = as_float(record["truth_ratio"])
     elif task == "tofu_answer_logprob":
-        values["logprob"] = _number(record["answer_logprob"])
+        values["logprob"] = as_float(record["answer_logprob"])
+    elif task == "tofu_recognition":
+        before = leaks.get(task, (0, 0))
+        leaks[task] = before[0] + bool(record["correct"]), before[1] + 1
     elif task in AUDITS:
         # The plain question decides: another prompt may show a part of the answer.
         if key[2] in ("direct", "clues_0") or "tier" not in values:
@@ -689,19 +790,19 @@ def excess_unit(unit: str) -> str:
 
 
 def text(value: float, unit: str, *, sign: bool = False) -> str:
-    """A figure in its unit; a dash for NaN."""
+    """A figure in its unit; a dash for NaN. What rounds to zero has no sign of its own (`z`)."""
     if math.isnan(value):
         return "–"
     plus = "+" if sign else ""
     if unit == "share":
-        return f"{100 * value:{plus}.1f} %"
+        return f"{100 * value:{plus}z.1f} %"
     if unit == "share_points":
-        return f"{100 * value:{plus}.1f} points"
+        return f"{100 * value:{plus}z.1f} points"
     if unit == "points":
-        return f"{value:{plus}.1f} points"
+        return f"{value:{plus}z.1f} points"
     if unit == "p":
         return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
-    return f"{value:{plus}.3f}"
+    return f"{value:{plus}z.3f}"
 
 
 def span(low: float, high: float, unit: str) -> str:
@@ -709,7 +810,7 @@ def span(low: float, high: float, unit: str) -> str:
     if math.isnan(low) or math.isnan(high):
         return ""
     if unit in ("share", "share_points"):
-        return f"{100 * low:.1f} to {100 * high:.1f}"
+        return f"{100 * low:z.1f} to {100 * high:z.1f}"
     if unit == "points":
-        return f"{low:.1f} to {high:.1f}"
-    return f"{low:.3f} to {high:.3f}"
+        return f"{low:z.1f} to {high:z.1f}"
+    return f"{low:z.3f} to {high:z.3f}"

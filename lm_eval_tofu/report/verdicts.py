@@ -2,15 +2,18 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from lm_eval_tofu.report.load import Arm, Results
-from lm_eval_tofu.report.tables import Measured, Row, Tables, excess_unit, span, text
+from lm_eval_tofu.report.load import Arm, Results, is_mini
+from lm_eval_tofu.report.tables import AUDITS, Measured, Row, Tables, excess_unit, span, text
 
 FEW_AUTHORS = 10
 """Below this many authors, an interval that resamples them says little."""
 LOOKS_FORGOTTEN = 0.05
 """The usual level of the KS test: from here on, forget quality does not tell a model from the retain arm."""
+UNDECIDED = 0.5
+"""Share of recognition answers that choose no option from which the figure says little."""
 BROKEN = 0.1
 """Share of empty or looping answers from which a model is called broken."""
 
@@ -24,6 +27,7 @@ class Verdict(NamedTuple):
         knows: Whether it still knows.
         useful: Whether it is still of use.
         alarms: What makes the rest doubtful.
+        selected: How it was trained, where it is the selected run of the sweep; else empty.
     """
 
     arm: str
@@ -31,6 +35,7 @@ class Verdict(NamedTuple):
     knows: tuple[str, str]
     useful: tuple[str, str]
     alarms: list[str]
+    selected: str = ""
 
 
 def verdicts(tables: Tables) -> list[Verdict]:
@@ -42,19 +47,25 @@ def _verdict(arm: Arm, tables: Tables) -> Verdict:
     cells = {row.key: row.cells.get(arm.name) for row in tables.main}
     return Verdict(
         arm.name,
-        _looks(cells),
+        _looks(arm, tables.results, cells),
         _knows(arm, tables.main),
         _useful(arm, tables.main),
         list(_alarms(arm, tables.results, tables.authors)),
+        _selected(arm, tables),
     )
 
 
-def _looks(cells: Mapping[str, Measured | None]) -> tuple[str, str]:
+def _looks(arm: Arm, results: Results, cells: Mapping[str, Measured | None]) -> tuple[str, str]:
     quality, distance = cells["forget_quality"], cells["ks_statistic"]
     if quality is None or math.isnan(quality.value):
-        why = "it was not evaluated" if quality is None else "there is no retain arm to compare with"
-        return "unknown", f"Forget quality has no value: {why}."
-    d = f" (D = {distance.value:.3f})" if distance else ""
+        return "unknown", f"Forget quality has no value: {_why_not(arm, results, quality is not None)}."
+    run = arm.runs["tofu_forget_quality"]
+    facts = [
+        *([f"D = {distance.value:.3f}"] if distance and not math.isnan(distance.value) else []),
+        *([f"n = {run.documents}"] if run.documents is not None else []),
+        f"log10 p = {math.log10(quality.value):.2f}" if quality.value > 0 else "log10 p below -300",
+    ]
+    d = f" ({', '.join(facts)})"
     if quality.value >= LOOKS_FORGOTTEN:
         return "yes", (
             f"Forget quality {text(quality.value, 'p')}{d}: by its truth ratios the benchmark cannot tell it from a "
@@ -66,10 +77,28 @@ def _looks(cells: Mapping[str, Measured | None]) -> tuple[str, str]:
     )
 
 
+def _why_not(arm: Arm, results: Results, evaluated: bool) -> str:
+    """Why forget quality has no value."""
+    retain, task = results.arm("retain"), "tofu_forget_quality"
+    if not evaluated:
+        return "it was not evaluated"
+    if retain is None:
+        return "there is no retain arm to compare with"
+    if task not in retain.runs:
+        return f"the retain arm has no run of {task} to compare with"
+    without = [each.name for each in (arm, retain) if not each.runs[task].samples]
+    if without:
+        return f"there are no samples of {' and '.join(without)} to compute it from (--log_samples)"
+    return "a truth ratio is no number, of this arm or the retain arm"
+
+
 def _knows(arm: Arm, main: Sequence[Row]) -> tuple[str, str]:
     measured = [(row, cell) for row in main if row.leak and (cell := row.cells.get(arm.name)) is not None]
     if not measured:
         return "unknown", "No leak audit, probe or relearning was run on this arm."
+    measured = [(row, cell) for row, cell in measured if not math.isnan(cell.value)]
+    if not measured:
+        return "unknown", "No leak audit, probe or relearning has a figure for this arm."
     compared = [(row, cell) for row, cell in measured if not math.isnan(cell.excess)]
     if not compared:
         row, cell = max(measured, key=lambda pair: pair[1].value if pair[0].unit == "share" else -1)
@@ -86,16 +115,29 @@ def _knows(arm: Arm, main: Sequence[Row]) -> tuple[str, str]:
             f"{text(cell.value, row.unit)}, {text(cell.excess, excess_unit(row.unit), sign=True)} "
             f"({span(cell.excess_low, cell.excess_high, excess_unit(row.unit))})."
         )
-    if all(math.isnan(cell.excess_low) for _, cell in compared):
-        row, cell = max(compared, key=lambda pair: _size(pair[0], pair[1].excess))
+    without = [(row, cell) for row, cell in compared if math.isnan(cell.excess_low)]
+    # A difference that is not positive is no finding, with an interval or without; but one interval there must be.
+    open_ = [(row, cell) for row, cell in without if cell.excess > 0 or len(without) == len(compared)]
+    if open_:
+        row, cell = max(open_, key=lambda pair: _size(pair[0], pair[1].excess))
         return "unknown", (
-            f"The largest excess over the retain arm: {row.label}, "
-            f"{text(cell.excess, excess_unit(row.unit), sign=True)}; without samples it has no interval."
+            f"The largest excess over the retain arm without an interval: {row.label}, {text(cell.value, row.unit)}, "
+            f"{text(cell.excess, excess_unit(row.unit), sign=True)}. {_no_interval(row, arm)}"
         )
+    alone = [f"{row.label} ({text(cell.value, row.unit)})" for row, cell in measured if math.isnan(cell.excess)]
     return "no", (
         f"{_of(0, len(compared))} found more than in the retain arm, within their intervals. That is no proof: "
         "other questions, more samples or other tools may find what these did not."
+        + (f" Nothing of the retain arm to compare with: {', '.join(alone)}." if alone else "")
     )
+
+
+def _no_interval(row: Row, arm: Arm) -> str:
+    if row.key in ("probe", "relearn"):
+        return "Its results state no interval."
+    if any(run.samples for run in arm.runs.values()):
+        return "An interval needs samples of both arms (--log_samples), and of the same two authors or more."
+    return "Without samples (--log_samples) it has no interval."
 
 
 def _of(found: int, audits: int) -> str:
@@ -131,7 +173,40 @@ def _alarms(arm: Arm, results: Results, authors: int) -> Iterable[str]:
                 f"{100 * value:.0f} % of its answers to the forgotten questions are {what}: a broken model also looks "
                 "as if it had forgotten."
             )
+    recognition = arm.runs.get("tofu_recognition")
+    undecided = recognition.metrics.get("no_choice", 0.0) if recognition else 0.0
+    if undecided >= UNDECIDED:
+        yield (
+            f"{100 * undecided:.0f} % of its answers to the recognition questions choose no option: what it recognises "
+            "is hardly measured by that figure."
+        )
+    partly = [
+        f"{run.documents} of {run.of} documents of {AUDITS.get(run.task, run.task[5:].replace('_', ' '))}"
+        for run in arm.runs.values()
+        if run.documents is not None and run.of is not None and run.documents < run.of
+    ]
+    if partly:
+        yield f"Only {', '.join(partly)} were asked: these figures are of a part, and the whole may have others."
+    if is_mini(arm):
+        yield "The data is the miniature that comes with lm-eval-tofu, not TOFU itself: no figure says anything of it."
     if results.arm("retain") is None:
         yield "No retain arm: a leak rate alone does not tell knowledge from lucky guesses."
     if 0 < authors < FEW_AUTHORS:
-        yield f"Only {authors} forget authors: intervals over so few say little, and are often too short."
+        what = "author" if authors == 1 else "authors"
+        yield f"Only {authors} forget {what}: intervals over so few say little, and are often too short."
+
+
+def _selected(arm: Arm, tables: Tables) -> str:
+    """The selected run's settings, for the arm that was evaluated at its place, else for the only audited arm."""
+    sweep = tables.sweep
+    if not sweep or not sweep.get("settings"):
+        return ""
+    settings = ", ".join(f"{name.replace('_', ' ')} {_setting(value)}" for name, value in sweep["settings"].items())
+    of = f"of the sweep's {len(sweep['runs'])} runs"
+    if any(str(sweep.get("selected")) in Path(run.model).parts for run in arm.runs.values()):
+        return f"Selected {of}: {settings}."
+    return f"The sweep's own selection, {of}: {settings}." if len(tables.results.audited) == 1 else ""
+
+
+def _setting(value: str | int | float) -> str:
+    return value if isinstance(value, str) else f"{value:g}"

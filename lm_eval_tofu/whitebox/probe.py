@@ -26,14 +26,13 @@ from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.metrics.facts import Background
 from lm_eval_tofu.metrics.rates import rate_interval
 from lm_eval_tofu.unlearn.options import add_option, add_switch, parse_template_args
-from lm_eval_tofu.whitebox import candidates, hidden
+from lm_eval_tofu.whitebox import PROBE_VERSION, candidates, hidden
 from lm_eval_tofu.whitebox.candidates import CANDIDATES, Masked
 
 log = logging.getLogger(__name__)
 
 TASK = "tofu_probe"
-VERSION = 2.0
-"""Rises when the same models would get other figures."""
+VERSION = PROBE_VERSION
 CHANCE = 1 / CANDIDATES
 
 _BEFORE_CANDIDATE = "Answer:"
@@ -493,7 +492,10 @@ def _results(
     authors = [row.author for row in data.tested]
     entry = functools.partial(_entry, authors=authors)
     arms = {
-        arm: {"layers": [{**entry(layer, rows), "l2": fitted.l2[arm][layer]} for layer, rows in layers.items()]}
+        arm: {
+            "depth": models[arm].layers,
+            "layers": [{**entry(layer, rows), "l2": fitted.l2[arm][layer]} for layer, rows in layers.items()],
+        }
         for arm, layers in fitted.correct.items()
     }
     shuffled = {
@@ -586,9 +588,11 @@ def table(content: Mapping[str, Any]) -> list[str]:
         other = f"{random[layer]['top1']:.3f}" if layer in random else "-"
         lines.append(f"{layer:>5}" + "".join(f"{cell:>22}" for cell in cells) + f"{other:>18}")
     figures = {name.removesuffix(",none"): value for name, value in content["results"][TASK].items()}
+    last, depth = max(shown["model"]), found["arms"]["model"]["depth"]
+    place = "last layer" if last == depth else f"layer {last} of {depth}"
     lines += [
         "",
-        f"last layer: top-1 {figures['top1']:.3f} [{figures['top1_low']:.3f}, {figures['top1_high']:.3f}], excess over "
+        f"{place}: top-1 {figures['top1']:.3f} [{figures['top1_low']:.3f}, {figures['top1_high']:.3f}], excess over "
         f"retain {figures['top1_excess']:+.3f} [{figures['top1_excess_low']:+.3f}, {figures['top1_excess_high']:+.3f}]",
         f"chance {found['chance']:.3f}, candidates only {figures['candidates_only']:.3f} (after perturbed answers: "
         f"{controls['candidates_only_perturbed']['layers'][0]['top1']:.3f})",

@@ -25,12 +25,13 @@ from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.metrics import recovery
 from lm_eval_tofu.metrics.recovery import Change, Score
 from lm_eval_tofu.tasks import families
+from lm_eval_tofu.whitebox import RELEARN_VERSION
 from lm_eval_tofu.whitebox.relearn_step import CONFIG_FILE, Answer, Job, RelearnConfig, Setting, answers
 
 log = logging.getLogger(__name__)
 
 NAME = "tofu_relearn"
-VERSION = 1.0
+VERSION = RELEARN_VERSION
 ARMS = ("model", "retain")
 
 Answers = Mapping[tuple[int, str], Answer]
