@@ -193,7 +193,7 @@ class TestBestOfN:
         assert settings["do_sample"] is False
         assert "temperature" not in settings
 
-    @pytest.mark.parametrize("setting", ["seed", "temperature", "top_p", "top_k"])
+    @pytest.mark.parametrize("setting", ["seed", "temperature", "top_p", "top_k", "min_p"])
     def test_settings_that_would_spoil_the_samples(self, evaluate: Any, setting: str) -> None:
         with pytest.raises(OptionError, match=f"--gen_kwargs {setting}=1 .*give best_of_n_temperature"):
             evaluate(["tofu_best_of_n"], {"best_of_n": 2}, gen_kwargs={setting: 1, "max_gen_toks": 2})
