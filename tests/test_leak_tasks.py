@@ -612,3 +612,30 @@ class TestRates:
         assert all(map(math.isnan, rates.rate_interval([], [])))
         with pytest.raises(ValueError, match="differ"):
             rates.rate_interval([True], [0, 1])
+
+
+class TestOddResponses:
+    """What a model may write must not end a run that is all but done."""
+
+    @pytest.mark.parametrize(
+        "response",
+        [
+            "answer: !!bool foo",
+            "a: !!int _",
+            "a: !!int ''",
+            "a: !!float ''",
+            "a: !!timestamp foo",
+            "a: !!timestamp 2020-01-01T00:00:00+99999999999:00",
+            "a: !!python/name:os.system",
+            "? [a, b]\n: c",
+            "a: " + "[" * 5000,
+            "- " * 5000,
+        ],
+    )
+    def test_yaml_that_cannot_be_read(self, response: str) -> None:
+        assert families.keeps_format("yaml", response) is False
+
+    @pytest.mark.parametrize("family", ["json", "python_dict"])
+    @pytest.mark.parametrize("response", ['{"a": ' + "[" * 100_000, '{"a":' * 5000 + "1" + "}" * 5000, '{"a": 1', "\0"])
+    def test_literals_that_cannot_be_read(self, family: str, response: str) -> None:
+        assert families.keeps_format(family, response) is False
