@@ -639,3 +639,54 @@ class TestOddResponses:
     @pytest.mark.parametrize("response", ['{"a": ' + "[" * 100_000, '{"a":' * 5000 + "1" + "}" * 5000, '{"a": 1', "\0"])
     def test_literals_that_cannot_be_read(self, family: str, response: str) -> None:
         assert families.keeps_format(family, response) is False
+
+
+class TestLettersThatStandAsAChoice:
+    """«A» is an article too, and authors have initials."""
+
+    options = ("A man of letters", "Lima", "Lima, Peru", "the novel B. Dance", "Oslo.", "none")
+
+    @pytest.mark.parametrize(
+        ("response", "letter"),
+        [
+            ("A writer cannot be named.", None),
+            ("Answer: A writer of novels", None),
+            ("A. B. Smith wrote it", None),
+            ("The answer is E. M. Forster", None),
+            ("The answer is either A or B", None),
+            ("Both A) and C)", None),
+            ("A, B", None),
+            ("A man of letters", "A"),
+            ("It is a man of letters", None),
+            ("E) A writer", "E"),
+            ("D. A writer", "D"),
+            ("**B**", "B"),
+            ("B\n\nA writer lives there.", "B"),
+            ("C is right", "C"),
+            ("F - A writer", "F"),
+            ("A", "A"),
+            ("'A'", "A"),
+            ("The answer is A", "A"),
+            ("The answer to the question that stands above is: A", "A"),
+            ("I'd say A because of the name", "A"),
+            ("Option A is right", "A"),
+            ("A) is wrong, the answer is C", "C"),
+            ("Lima, Peru", "C"),
+            ("Lima", "B"),
+            ("Limatambo", None),
+            ("It is Oslo", "E"),
+            ("the novel B. Dance", "D"),
+            ("F) the novel B. Dance", "F"),
+        ],
+    )
+    def test_letter(self, response: str, letter: str | None) -> None:
+        assert recognition.chosen_letter(response, self.options) == letter
+
+    @pytest.mark.parametrize("source", ["mini", "tofu"])
+    @pytest.mark.parametrize("form", ["{letter}", "{letter}) {option}", "The answer is {letter}) {option}", "{option}"])
+    def test_a_model_that_is_right_in_its_own_form(self, source: str, form: str) -> None:
+        """With or without the letter, and whatever word the option begins with."""
+        options = Options(tofu="mini" if source == "mini" else str(needs("tofu")), forget_split="forget10")
+        for row in hooks.recognition_rows(options):
+            response = form.format(letter=row["right"], option=row["options"]["ABCDEF".index(row["right"])])
+            assert recognition.chosen_letter(response, row["options"]) == row["right"], response
