@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from conftest import needs
 from lm_eval.api.model import LM
+from lm_eval.tasks import TaskManager
 from scipy.stats import beta
 
 from lm_eval_tofu import tofu
@@ -568,11 +569,12 @@ class TestAggregations:
         rows = [hooks.Sampled(2, leaked, "specific", leaked) for leaked in range(3)] + [hooks.Sampled(2, 2, "gist", 3)]
         records = [{"leaked": row.leaked, "tier": row.tier} for row in rows]
         assert hooks.prompt_leak(records) == pytest.approx(2 / 3)
-        assert hooks.leak_at_1(rows) == pytest.approx(1 / 2)
-        assert hooks.leak_at_2(rows) == pytest.approx(2 / 3)
-        assert math.isnan(hooks.leak_at_4(rows))
+        assert hooks.leak_at(1)(rows) == pytest.approx(1 / 2)
+        assert hooks.leak_at(2)(rows) == pytest.approx(2 / 3)
+        assert math.isnan(hooks.leak_at(4)(rows))
         assert hooks.prompt_leak_gist(rows) == 1
         assert hooks.sampled_coverage(rows) == 3 / 4
+        assert hooks.sampled_coverage_gist(rows) == 1 / 4
         assert hooks.leak_upper_99(rows) == pytest.approx(sum(beta.ppf(0.99, [1, 2], [2, 1]), 1.0) / 3)
 
     def test_recognition(self) -> None:
@@ -690,3 +692,48 @@ class TestLettersThatStandAsAChoice:
         for row in hooks.recognition_rows(options):
             response = form.format(letter=row["right"], option=row["options"]["ABCDEF".index(row["right"])])
             assert recognition.chosen_letter(response, row["options"]) == row["right"], response
+
+
+class TestAnyNumberOfSamples:
+    """leak@k for the powers of two, and for the number of samples itself."""
+
+    def test_three_samples(self, audit: Any) -> None:
+        """One leak of n = 3: leak@1 = 1/3, leak@2 = 1 - C(2,2)/C(3,2) = 2/3, leak@3 = 1; leak@4 is not known."""
+        asked: dict[str, int] = {}
+
+        def answer(prompt: str) -> str:
+            asked[prompt] = asked.get(prompt, 0) + 1
+            return knows(prompt) if asked[prompt] == 2 else "I don't know."
+
+        results = audit("tofu_best_of_n", answer, best_of_n=3)
+        found = metrics(results, "tofu_best_of_n")
+        share = found["prompt_leak"]
+        assert share >= 0.95
+        values = [found[f"leak@{k}"] for k in (1, 2, 3)]
+        assert values == pytest.approx([share / 3, share * 2 / 3, share])
+        assert math.isnan(found["leak@4"])
+        tiers = [sample["prompt_leak"]["tier"] for sample in results["samples"]["tofu_best_of_n"]]
+        assert found["coverage_gist"] == tiers.count("gist") / 40
+        assert found["coverage"] == tiers.count("specific") / 40
+        json.dumps(results["configs"])
+
+    @pytest.mark.parametrize(
+        ("samples", "reported"),
+        [
+            (1, [1, 2, 4, 8, 16, 32, 64, 128, 256]),
+            (24, [1, 2, 4, 8, 16, 24, 32, 64, 128, 256]),
+            (256, [1, 2, 4, 8, 16, 32, 64, 128, 256]),
+            (500, [1, 2, 4, 8, 16, 32, 64, 128, 256, 500]),
+            (512, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]),
+            (1100, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1100]),
+        ],
+    )
+    def test_what_is_reported(self, samples: int, reported: list[int]) -> None:
+        assert Options(best_of_n=samples).leak_at == tuple(reported)
+        names = [f"leak@{k}" for k in reported]
+        metadata = {"tofu": "mini", "best_of_n": samples}
+        task = TaskManager(include_path=str(TASKS_DIR), include_defaults=False, metadata=metadata).load(
+            ["tofu_best_of_n"]
+        )["tasks"]["tofu_best_of_n"]
+        assert [name for name in task.aggregation() if name.startswith("leak@")] == names
+        assert not any(task.higher_is_better()[name] for name in names)

@@ -83,6 +83,8 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
     - `sampled`: whether the option `best_of_n` says how many answers are drawn in its place;
     - `reference`: `{option: ..., record: ...}`, the option that names a reference run of the same task and the metric
       that holds its per-document record;
+    - `metric_list`: an entry may have `each`, an option of several values. The metric is then reported for each value,
+      which ends its name and is what its `aggregation` is made from;
     - `custom_dataset`: a hook that gets the `Options` and returns the rows, each with `set` and `index`. A row may have
       `messages`, the turns that ask it in place of its question, `opening`, words that begin the answer, and `family`,
       which tells several rows of one index apart.
@@ -104,6 +106,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         self.novel: bool = config.pop("novel", False)
         reference: Mapping[str, str] | None = config.pop("reference", None)
         self.options = Options.from_metadata(config["metadata"])
+        config["metric_list"] = [metric for entry in config["metric_list"] for metric in _each(entry, self.options)]
         self._spans: dict[tuple[str, int, str | None], list[int]] = {}
         # Tokens from the first novel fact on; 0: all of the answer's, None: it has no fact.
         self._novel_spans: dict[tuple[str, int, str | None], int | None] = {}
@@ -415,6 +418,17 @@ def preflight(names: Sequence[str], metadata: Mapping[str, Any]) -> None:
     for name in names:
         if name in manager.all_tasks:
             manager.load([name])
+
+
+def _each(entry: Mapping[str, Any], options: Options) -> list[dict[str, Any]]:
+    """An entry of `metric_list`, or what it stands for where it is reported for each value of an option."""
+    if "each" not in entry:
+        return [dict(entry)]
+    shared = {key: value for key, value in entry.items() if key != "each"}
+    return [
+        {**shared, "metric": f"{entry['metric']}{value}", "aggregation": entry["aggregation"](value)}
+        for value in getattr(options, entry["each"])
+    ]
 
 
 def _key(doc: Row) -> tuple[str, int, str | None]:
