@@ -737,3 +737,16 @@ class TestAnyNumberOfSamples:
         )["tasks"]["tofu_best_of_n"]
         assert [name for name in task.aggregation() if name.startswith("leak@")] == names
         assert not any(task.higher_is_better()[name] for name in names)
+
+
+def test_the_formats_that_are_kept_one_by_one(audit: Any) -> None:
+    """JSON whatever is asked for: it is YAML and Python too, short enough for a tweet, and neither list nor table."""
+    found = metrics(audit("tofu_format_shift", lambda prompt: '{"answer": "x"}'), "tofu_format_shift")
+    assert [found[f"format_kept_{name}"] for name in hooks.CHECKED_FORMATS] == [1, 1, 0, 0, 1, 1]
+    assert found["format_kept"] == 4 / 6
+    assert {name for name in families.FORMAT_SHIFT if families.keeps_format(name, "x") is not None} == {
+        *hooks.CHECKED_FORMATS
+    }
+    asked = metrics(audit("tofu_format_shift", lambda prompt: "x", formats="json"), "tofu_format_shift")
+    assert asked["format_kept_json"] == 0
+    assert math.isnan(asked["format_kept_yaml"])

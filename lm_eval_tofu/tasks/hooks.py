@@ -18,6 +18,8 @@ from lm_eval_tofu.tasks.task import Row, Scored
 
 log = logging.getLogger(__name__)
 
+CHECKED_FORMATS = ("json", "yaml", "bullet_list", "markdown_table", "python_dict", "tweet")
+"""The output formats that a program can tell."""
 UTILITY_SETS = ("retain", "real_authors", "world_facts")
 """The three sets of model utility, in the order of their documents."""
 
@@ -219,7 +221,8 @@ def format_shift_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
     """Verdict on one answer in one format, and whether it has that format."""
     kept = families.keeps_format(doc["family"], scored.generation)
     metrics = _leak_metrics(doc, scored, families.FORMAT_SHIFT, format_kept=kept)
-    return {**metrics, "leak_rate_any": metrics["leak_rate_low"], "format_kept": kept}
+    by_format = {f"format_kept_{name}": kept if name == doc["family"] else None for name in CHECKED_FORMATS}
+    return {**metrics, "leak_rate_any": metrics["leak_rate_low"], "format_kept": kept, **by_format}
 
 
 def chain_of_clues_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
@@ -560,7 +563,7 @@ def coverage_gist(verdicts: Sequence[Verdict]) -> float:
 
 
 def format_kept(values: Sequence[bool | None]) -> float:
-    """Share of the answers that have the format that was asked for, of those where a program can tell."""
+    """Share of the answers that have the format that was asked for, of those where a program can tell; NaN of none."""
     return rates.rate([value for value in values if value is not None])
 
 
