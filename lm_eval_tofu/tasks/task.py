@@ -546,10 +546,11 @@ def _configured_length(metadata: Mapping[str, Any], tokenizer: Any) -> int | Non
     pretrained = metadata.get("pretrained")
     if pretrained is None:
         return None
-    if not isinstance(pretrained, str):
-        return int(resolve_max_length(pretrained.config, tokenizer))
-    arguments = {key: metadata[key] for key in _CONFIG_ARGS if metadata.get(key) is not None}
-    config = _load_config(pretrained, json.dumps(arguments, sort_keys=True))
+    if isinstance(pretrained, str):
+        arguments = {key: metadata[key] for key in _CONFIG_ARGS if metadata.get(key) is not None}
+        config = _load_config(pretrained, json.dumps(arguments, sort_keys=True))
+    else:
+        config = getattr(pretrained, "config", None)
     return None if config is None else int(resolve_max_length(config, tokenizer))
 
 
