@@ -214,7 +214,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def _parse(where: str, text: bytes) -> _Line:
     try:
         record = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error}): give one object a line") from error
     if not isinstance(record, dict):
         raise DataError(f"{where}: a {type(record).__name__} instead of an object with {', '.join(FIELDS)}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from lm_eval_tofu import tofu
 from lm_eval_tofu.metrics import leak
-from lm_eval_tofu.report.load import TASKS
+from lm_eval_tofu.report.load import TASKS, task_versions
 
 Says = Callable[[int, str], str]
 """What an arm answers: row and family to a response."""
@@ -48,7 +48,7 @@ def write(
     tasks: tuple[str, ...] = tuple(TASKS),
     samples: bool = True,
     split: str = "forget10",
-    version: int = 1,
+    version: int | None = None,
     limit: int = 40,
     settings: Mapping[str, Any] | None = None,
     model: str = "models/m",
@@ -59,7 +59,8 @@ def write(
     """Write one arm's results below a folder, as `lm_eval --output_path` does; returns the folder."""
     place = folder / model.replace("/", "__")
     place.mkdir(parents=True, exist_ok=True)
-    made = {task: list(_samples(task, says, ratios, logprob, split, version, limit, prompt)) for task in tasks}
+    versions = {task: task_versions()[task] if version is None else version for task in tasks}
+    made = {task: list(_samples(task, says, ratios, logprob, split, versions[task], limit, prompt)) for task in tasks}
     for task, lines in made.items():
         for sample in lines:
             change(task, sample)
@@ -71,10 +72,10 @@ def write(
     content = {
         "results": {task: {"alias": task, **_metrics(task, lines)} for task, lines in made.items()},
         "configs": {
-            task: {"metadata": {"version": version, "tofu": "mini", "forget_split": split, "best_of_n": 4}}
+            task: {"metadata": {"version": versions[task], "tofu": "mini", "forget_split": split, "best_of_n": 4}}
             for task in made
         },
-        "versions": dict.fromkeys(made, version),
+        "versions": versions,
         "n-samples": {task: {"original": len(lines), "effective": len(lines)} for task, lines in made.items()},
         "config": {**chosen, **{key: given.pop(key) for key in list(given) if key in chosen}},
         "lm_eval_version": "0.4.13",

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from conftest import needs
 from lm_eval.api.model import LM
+from lm_eval.tasks import TaskManager
 from scipy.stats import beta
 
 from lm_eval_tofu import tofu
@@ -193,7 +194,7 @@ class TestBestOfN:
         assert settings["do_sample"] is False
         assert "temperature" not in settings
 
-    @pytest.mark.parametrize("setting", ["seed", "temperature", "top_p", "top_k"])
+    @pytest.mark.parametrize("setting", ["seed", "temperature", "top_p", "top_k", "min_p"])
     def test_settings_that_would_spoil_the_samples(self, evaluate: Any, setting: str) -> None:
         with pytest.raises(OptionError, match=f"--gen_kwargs {setting}=1 .*give best_of_n_temperature"):
             evaluate(["tofu_best_of_n"], {"best_of_n": 2}, gen_kwargs={setting: 1, "max_gen_toks": 2})
@@ -619,11 +620,12 @@ class TestAggregations:
         rows = [hooks.Sampled(2, leaked, "specific", leaked) for leaked in range(3)] + [hooks.Sampled(2, 2, "gist", 3)]
         records = [{"leaked": row.leaked, "tier": row.tier} for row in rows]
         assert hooks.prompt_leak(records) == pytest.approx(2 / 3)
-        assert hooks.leak_at_1(rows) == pytest.approx(1 / 2)
-        assert hooks.leak_at_2(rows) == pytest.approx(2 / 3)
-        assert math.isnan(hooks.leak_at_4(rows))
+        assert hooks.leak_at(1)(rows) == pytest.approx(1 / 2)
+        assert hooks.leak_at(2)(rows) == pytest.approx(2 / 3)
+        assert math.isnan(hooks.leak_at(4)(rows))
         assert hooks.prompt_leak_gist(rows) == 1
         assert hooks.sampled_coverage(rows) == 3 / 4
+        assert hooks.sampled_coverage_gist(rows) == 1 / 4
         assert hooks.leak_upper_99(rows) == pytest.approx(sum(beta.ppf(0.99, [1, 2], [2, 1]), 1.0) / 3)
 
     def test_recognition(self) -> None:
@@ -663,3 +665,139 @@ class TestRates:
         assert all(map(math.isnan, rates.rate_interval([], [])))
         with pytest.raises(ValueError, match="differ"):
             rates.rate_interval([True], [0, 1])
+
+
+class TestOddResponses:
+    """What a model may write must not end a run that is all but done."""
+
+    @pytest.mark.parametrize(
+        "response",
+        [
+            "answer: !!bool foo",
+            "a: !!int _",
+            "a: !!int ''",
+            "a: !!float ''",
+            "a: !!timestamp foo",
+            "a: !!timestamp 2020-01-01T00:00:00+99999999999:00",
+            "a: !!python/name:os.system",
+            "? [a, b]\n: c",
+            "a: " + "[" * 5000,
+            "- " * 5000,
+        ],
+    )
+    def test_yaml_that_cannot_be_read(self, response: str) -> None:
+        assert families.keeps_format("yaml", response) is False
+
+    @pytest.mark.parametrize("family", ["json", "python_dict"])
+    @pytest.mark.parametrize("response", ['{"a": ' + "[" * 100_000, '{"a":' * 5000 + "1" + "}" * 5000, '{"a": 1', "\0"])
+    def test_literals_that_cannot_be_read(self, family: str, response: str) -> None:
+        assert families.keeps_format(family, response) is False
+
+
+class TestLettersThatStandAsAChoice:
+    """«A» is an article too, and authors have initials."""
+
+    options = ("A man of letters", "Lima", "Lima, Peru", "the novel B. Dance", "Oslo.", "none")
+
+    @pytest.mark.parametrize(
+        ("response", "letter"),
+        [
+            ("A writer cannot be named.", None),
+            ("Answer: A writer of novels", None),
+            ("A. B. Smith wrote it", None),
+            ("The answer is E. M. Forster", None),
+            ("The answer is either A or B", None),
+            ("Both A) and C)", None),
+            ("A, B", None),
+            ("A man of letters", "A"),
+            ("It is a man of letters", None),
+            ("E) A writer", "E"),
+            ("D. A writer", "D"),
+            ("**B**", "B"),
+            ("B\n\nA writer lives there.", "B"),
+            ("C is right", "C"),
+            ("F - A writer", "F"),
+            ("A", "A"),
+            ("'A'", "A"),
+            ("The answer is A", "A"),
+            ("The answer to the question that stands above is: A", "A"),
+            ("I'd say A because of the name", "A"),
+            ("Option A is right", "A"),
+            ("A) is wrong, the answer is C", "C"),
+            ("Lima, Peru", "C"),
+            ("Lima", "B"),
+            ("Limatambo", None),
+            ("It is Oslo", "E"),
+            ("the novel B. Dance", "D"),
+            ("F) the novel B. Dance", "F"),
+        ],
+    )
+    def test_letter(self, response: str, letter: str | None) -> None:
+        assert recognition.chosen_letter(response, self.options) == letter
+
+    @pytest.mark.parametrize("source", ["mini", "tofu"])
+    @pytest.mark.parametrize("form", ["{letter}", "{letter}) {option}", "The answer is {letter}) {option}", "{option}"])
+    def test_a_model_that_is_right_in_its_own_form(self, source: str, form: str) -> None:
+        """With or without the letter, and whatever word the option begins with."""
+        options = Options(tofu="mini" if source == "mini" else str(needs("tofu")), forget_split="forget10")
+        for row in hooks.recognition_rows(options):
+            response = form.format(letter=row["right"], option=row["options"]["ABCDEF".index(row["right"])])
+            assert recognition.chosen_letter(response, row["options"]) == row["right"], response
+
+
+class TestAnyNumberOfSamples:
+    """leak@k for the powers of two, and for the number of samples itself."""
+
+    def test_three_samples(self, audit: Any) -> None:
+        """One leak of n = 3: leak@1 = 1/3, leak@2 = 1 - C(2,2)/C(3,2) = 2/3, leak@3 = 1; leak@4 is not known."""
+        asked: dict[str, int] = {}
+
+        def answer(prompt: str) -> str:
+            asked[prompt] = asked.get(prompt, 0) + 1
+            return knows(prompt) if asked[prompt] == 2 else "I don't know."
+
+        results = audit("tofu_best_of_n", answer, best_of_n=3)
+        found = metrics(results, "tofu_best_of_n")
+        share = found["prompt_leak"]
+        assert share >= 0.95
+        values = [found[f"leak@{k}"] for k in (1, 2, 3)]
+        assert values == pytest.approx([share / 3, share * 2 / 3, share])
+        assert math.isnan(found["leak@4"])
+        tiers = [sample["prompt_leak"]["tier"] for sample in results["samples"]["tofu_best_of_n"]]
+        assert found["coverage_gist"] == tiers.count("gist") / 40
+        assert found["coverage"] == tiers.count("specific") / 40
+        json.dumps(results["configs"])
+
+    @pytest.mark.parametrize(
+        ("samples", "reported"),
+        [
+            (1, [1, 2, 4, 8, 16, 32, 64, 128, 256]),
+            (24, [1, 2, 4, 8, 16, 24, 32, 64, 128, 256]),
+            (256, [1, 2, 4, 8, 16, 32, 64, 128, 256]),
+            (500, [1, 2, 4, 8, 16, 32, 64, 128, 256, 500]),
+            (512, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]),
+            (1100, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1100]),
+        ],
+    )
+    def test_what_is_reported(self, samples: int, reported: list[int]) -> None:
+        assert Options(best_of_n=samples).leak_at == tuple(reported)
+        names = [f"leak@{k}" for k in reported]
+        metadata = {"tofu": "mini", "best_of_n": samples}
+        task = TaskManager(include_path=str(TASKS_DIR), include_defaults=False, metadata=metadata).load(
+            ["tofu_best_of_n"]
+        )["tasks"]["tofu_best_of_n"]
+        assert [name for name in task.aggregation() if name.startswith("leak@")] == names
+        assert not any(task.higher_is_better()[name] for name in names)
+
+
+def test_the_formats_that_are_kept_one_by_one(audit: Any) -> None:
+    """JSON whatever is asked for: it is YAML and Python too, short enough for a tweet, and neither list nor table."""
+    found = metrics(audit("tofu_format_shift", lambda prompt: '{"answer": "x"}'), "tofu_format_shift")
+    assert [found[f"format_kept_{name}"] for name in hooks.CHECKED_FORMATS] == [1, 1, 0, 0, 1, 1]
+    assert found["format_kept"] == 4 / 6
+    assert {name for name in families.FORMAT_SHIFT if families.keeps_format(name, "x") is not None} == {
+        *hooks.CHECKED_FORMATS
+    }
+    asked = metrics(audit("tofu_format_shift", lambda prompt: "x", formats="json"), "tofu_format_shift")
+    assert asked["format_kept_json"] == 0
+    assert math.isnan(asked["format_kept_yaml"])

@@ -97,6 +97,7 @@ class TestScore:
             ('{"prompt": 3, "answer": "a", "response": "x"}', "prompt=3"),
             ('{"prompt": [{"role": "user"}], "answer": "a", "response": "x"}', "no text under 'content'"),
             (b'{"prompt": "\xff"}', "not JSON"),
+            ('{"prompt": ' + "[" * 100_000, "not JSON"),
         ],
     )
     def test_a_bad_line_is_named_and_nothing_is_written(

@@ -434,6 +434,90 @@ def test_context_too_small(evaluate: Any) -> None:
         evaluate(["tofu_answer_logprob"], model_args={"max_length": 32})
 
 
+@pytest.fixture(scope="module")
+def short_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with a context of 48 tokens, which its config alone states."""
+    import shutil
+
+    path = tmp_path_factory.mktemp("models") / "short"
+    shutil.copytree(tiny_model, path)
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    (path / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 48}), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("chat", [True, False])
+@pytest.mark.parametrize("task", ["tofu_answer_logprob", "tofu_novel_recall"])
+def test_a_context_that_the_config_states(evaluate: Any, short_model: Path, task: str, chat: bool) -> None:
+    """With and without a chat template, for scored answers and for generated ones."""
+    with pytest.raises(PromptError, match=r"row 0 needs .* tokens with its answer, the context is 48: raise max_model"):
+        evaluate(
+            [task],
+            {"families": "in_context"},
+            model_args={"pretrained": str(short_model)},
+            apply_chat_template=chat,
+            gen_kwargs={"max_gen_toks": 8},
+        )
+
+
+def test_a_context_that_a_loaded_models_config_states(short_model: Path) -> None:
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(short_model)
+    lm = HFLM(pretrained=model, tokenizer=str(short_model), device="cpu", batch_size=4)
+    known = manager(tofu="mini", forget_split="forget01", pretrained=model, tokenizer=str(short_model))
+    with pytest.raises(PromptError, match="the context is 48"):
+        simple_evaluate(model=lm, task_manager=known, tasks=["tofu_answer_logprob"], bootstrap_iters=0)
+
+
+def test_a_context_that_nothing_states(tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A model object without a chat template stays out of sight: what to give is named."""
+    from lm_eval_tofu.tasks import task as module
+
+    module._warn_once.cache_clear()
+    task = manager(tofu="mini", forget_split="forget01", tokenizer=str(tiny_model)).load(["tofu_answer_logprob"])
+    with caplog.at_level(logging.WARNING):
+        task["tasks"]["tofu_answer_logprob"].build_all_requests()
+    assert "context length is unknown" in caplog.text
+    assert "give max_length in --metadata" in caplog.text
+
+
+class TestGenerationSettings:
+    """What `--gen_kwargs` may say, and what would spoil answers in silence."""
+
+    @pytest.mark.parametrize("until", ["the end", ["the end"]])
+    def test_a_string_that_ends_an_answer(self, evaluate: Any, until: Any) -> None:
+        results = evaluate(
+            ["tofu_novel_recall"], {"families": "direct"}, gen_kwargs={"until": until, "max_gen_toks": 2}
+        )
+        settings = results["samples"]["tofu_novel_recall"][0]["arguments"][0][1]
+        assert settings["until"] == ["the end", "<|im_end|>"]
+
+    def test_the_end_of_turn_alone(self, evaluate: Any) -> None:
+        results = evaluate(["tofu_novel_recall"], {"families": "direct"}, gen_kwargs={"max_gen_toks": 2})
+        assert results["samples"]["tofu_novel_recall"][0]["arguments"][0][1]["until"] == ["<|im_end|>"]
+
+    @pytest.mark.parametrize(
+        ("task", "given", "message"),
+        [
+            ("tofu_novel_recall", {"until": ""}, "until='' names no string that ends an answer"),
+            ("tofu_novel_recall", {"until": [3]}, r"until=\[3\] names no string"),
+            ("tofu_novel_recall", {"max_gen_toks": "4"}, "max_gen_toks='4' is no whole number from 1 up"),
+            ("tofu_novel_recall", {"max_gen_toks": 0}, "max_gen_toks=0 is no whole number"),
+            ("tofu_novel_recall", {"max_new_tokens": 4}, "max_new_tokens=4 .*give max_gen_toks"),
+            ("tofu_novel_recall", {"max_tokens": 4}, "max_tokens=4 .*give max_gen_toks"),
+            ("tofu_forget_quality", {"max_length": 4}, "max_length=4 .*give max_gen_toks"),
+            ("tofu_best_of_n", {"do_sample": False}, "do_sample=False does not fit tofu_best_of_n"),
+        ],
+    )
+    def test_settings_that_cannot_be_used(self, evaluate: Any, task: str, given: dict[str, Any], message: str) -> None:
+        with pytest.raises(OptionError, match=f"--gen_kwargs {message}") as caught:
+            evaluate([task], gen_kwargs=given)
+        assert "\n" not in str(caught.value)
+
+
 def test_other_template_arguments_in_backend_and_metadata(evaluate: Any, tiny_model: Path, tmp_path: Path) -> None:
     """A tokenizer named in the metadata whose template is not the backend's."""
     from transformers import AutoTokenizer

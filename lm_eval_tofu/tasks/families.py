@@ -299,10 +299,14 @@ def keeps_format(family: str, response: str) -> bool | None:
     return None
 
 
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError, RecursionError)
+"""What parsers raise for odd input besides their own errors: PyYAML looks values such as `!!bool foo` up unchecked."""
+
+
 def _is_json(text: str) -> bool:
     try:
         return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
+    except _UNREADABLE:
         return False
 
 
@@ -311,7 +315,7 @@ def _is_yaml(text: str) -> bool:
 
     try:
         return isinstance(yaml.safe_load(text), dict)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, *_UNREADABLE):
         return False
 
 
@@ -320,5 +324,5 @@ def _is_python_dict(text: str) -> bool:
 
     try:
         return isinstance(ast.literal_eval(text), dict)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+    except (SyntaxError, *_UNREADABLE):
         return False

@@ -54,6 +54,12 @@ class Options:
         """The data source that the options name."""
         return resolve_source(self.tofu, self.tofu_revision)
 
+    @property
+    def leak_at(self) -> tuple[int, ...]:
+        """The k of leak@k that are reported: powers of two to 256 or to the samples, and the number of these."""
+        powers = (2**power for power in range(max(9, self.best_of_n.bit_length())))
+        return tuple(sorted({*powers, self.best_of_n}))
+
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "Options":
         """Pick our options out of lm-eval's metadata and check them.

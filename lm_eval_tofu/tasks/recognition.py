@@ -15,8 +15,28 @@ CHOICES = 6
 LETTERS = "ABCDEF"
 
 _WORD = re.compile(r"[^\W\d_][\w'’ʻʼ.-]*")
-_LETTER = re.compile(r"(?<![\w'])\(?([A-F])(?:[).:,]|(?![\w']))")
 _LONGEST_NAME = 6
+
+# «A» is an article too, and letters are initials: one is a choice only where it stands as one, and no other beside it.
+_ALONE = r"(?![).]*\s*(?:[,/&]|or\b|and\b)\s*\(?[A-F](?!\w)|\.\s*[A-Z]\.)"
+_SAID = re.compile(
+    rf"""
+    \b(?i:option|choice|letter|answer)\s\(?([A-F])(?![\w']){_ALONE}
+    | \b(?i:option|choice|letter|answer|choose|pick|select|say)(?:\s(?i:is|would\sbe))?:?\s*
+      \(?([A-F])(?=[).:,;!]|\s*$|\s*\n|\s(?:because|since|as)\b){_ALONE}
+    | \b(?:is|be):?\s\(?([A-F])(?=[).!]*\s*(?:$|\n))
+    """,
+    re.VERBOSE,
+)
+_MARKED = re.compile(
+    rf"""
+    (?:^|\n)\W*([A-F])(?=[.,]|\s+[-–—]\s|\sis\b|\W*(?:$|\n)){_ALONE}
+    | (?<![\w'])([A-F])(?=[):])
+    """,
+    re.VERBOSE,
+)
+_START = 40
+"""Characters at a response's beginning in which a marked letter counts; what comes later explains the choice."""
 
 
 class Choice(NamedTuple):
@@ -111,9 +131,30 @@ def _capitalised(text: str) -> set[tuple[str, ...]]:
 
 
 def chosen_letter(response: str, options: Sequence[str]) -> str | None:
-    """The letter that a response names, or whose option it repeats; None where it is neither or several."""
-    letters = set(_LETTER.findall(response[:40]))
-    if len(letters) == 1:
-        return str(letters.pop())
-    repeated = [letter for letter, option in zip(LETTERS, options, strict=True) if option in response]
-    return repeated[0] if len(repeated) == 1 else None
+    """The letter that a response names, or whose option it repeats.
+
+    A letter counts that the response says to be its choice («the answer is A»), else one at its beginning that stands
+    alone or before a bracket, a full stop or a colon. What is inside a repeated option is none.
+
+    Returns:
+        None where the response does neither, or for several options.
+    """
+    repeated, rest = _repeated(response.replace("*", ""), options)
+    said = {found.group(found.lastindex or 0) for found in _SAID.finditer(rest)}
+    marked = {found.group(found.lastindex or 0) for found in _MARKED.finditer(rest) if found.start() < _START}
+    for letters in (said, marked, repeated):
+        if letters:
+            return letters.pop() if len(letters) == 1 else None
+    return None
+
+
+def _repeated(response: str, options: Sequence[str]) -> tuple[set[str], str]:
+    """The letters of the options that a response repeats in whole, and the response without these."""
+    found, rest = set(), response
+    # The longest first: «Lima» is not repeated where «Lima, Peru» is.
+    for letter, option in sorted(zip(LETTERS, options, strict=True), key=lambda pair: -len(pair[1])):
+        whole = re.compile(rf"(?<!\w){re.escape(option.removesuffix('.'))}(?!\w)")
+        if whole.search(rest):
+            found.add(letter)
+            rest = whole.sub("_", rest)
+    return found, rest

@@ -16,6 +16,7 @@ import datasets
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.api_models import TemplateAPI
+from lm_eval.models.utils import resolve_max_length
 from lm_eval.utils import hash_string
 
 from lm_eval_tofu import chat
@@ -32,6 +33,12 @@ log = logging.getLogger(__name__)
 Row = dict[str, Any]
 
 _TOKENIZER_ARGS = ("revision", "trust_remote_code", "subfolder", "gguf_file", "add_bos_token")
+_CONFIG_ARGS = ("revision", "trust_remote_code", "subfolder", "gguf_file")
+
+_OTHER_LIMITS = ("max_new_tokens", "max_tokens", "max_completion_tokens", "max_length")
+"""Other names of a limit on new tokens, and transformers' limit on all of them."""
+_SAMPLING = ("seed", "temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+"""What would change how samples are drawn without the options' knowledge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,8 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
     - `sampled`: whether the option `best_of_n` says how many answers are drawn in its place;
     - `reference`: `{option: ..., record: ...}`, the option that names a reference run of the same task and the metric
       that holds its per-document record;
+    - `metric_list`: an entry may have `each`, an option of several values. The metric is then reported for each value,
+      which ends its name and is what its `aggregation` is made from;
     - `custom_dataset`: a hook that gets the `Options` and returns the rows, each with `set` and `index`. A row may have
       `messages`, the turns that ask it in place of its question, `opening`, words that begin the answer, and `family`,
       which tells several rows of one index apart.
@@ -97,6 +106,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         self.novel: bool = config.pop("novel", False)
         reference: Mapping[str, str] | None = config.pop("reference", None)
         self.options = Options.from_metadata(config["metadata"])
+        config["metric_list"] = [metric for entry in config["metric_list"] for metric in _each(entry, self.options)]
         self._spans: dict[tuple[str, int, str | None], list[int]] = {}
         # Tokens from the first novel fact on; 0: all of the answer's, None: it has no fact.
         self._novel_spans: dict[tuple[str, int, str | None], int | None] = {}
@@ -150,6 +160,13 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
             template_args=_template_args(metadata, getattr(render, "__self__", None)),
         )
         self._context_length = _context_length(metadata, getattr(render, "__self__", None))
+        if self._context_length is None and not self._is_server:
+            self._context_length = _configured_length(metadata, self._tokenizer)
+        if self._context_length is None and not self._is_server:
+            _warn_once(
+                "the model's context length is unknown, so prompts that do not fit are not found, and lm-eval cuts "
+                "them: give max_length in --metadata (metadata= where the model is an object)"
+            )
         if not self._takes_messages:
             self._warn_about_prompts()
         self._end_of_turn = [] if self._takes_messages else self._find_end_of_turn()
@@ -279,10 +296,11 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
 
     def _generation_kwargs(self) -> dict[str, Any]:
         given = self.config.generation_kwargs
-        kwargs = {**given, "until": [*given.get("until", []), *self._end_of_turn]}
+        _check_limit(given)
+        kwargs = {**given, "until": [*_stops(given.get("until", [])), *self._end_of_turn]}
         if not self.sampled:
             return kwargs
-        for name in ("seed", "temperature", "top_p", "top_k"):
+        for name in _SAMPLING:
             if name in given:
                 why = "would make all samples the same" if name == "seed" else "is not how samples are drawn here"
                 raise OptionError(
@@ -292,6 +310,11 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         temperature = self.options.best_of_n_temperature
         if temperature == 0:
             return {**kwargs, "do_sample": False}
+        if given["do_sample"] is not True:
+            raise OptionError(
+                f"--gen_kwargs do_sample={given['do_sample']} does not fit {self.config.task}, which draws samples: "
+                "leave it out, or give best_of_n=1 and best_of_n_temperature=0 in --metadata for one greedy answer"
+            )
         # transformers would draw from the 50 likeliest tokens only; 0 takes the limit off, in vLLM too.
         sampling = {"do_sample": True, "temperature": temperature, "top_p": self.options.best_of_n_top_p}
         if not self._is_server or "base_url" in self.config.metadata:  # OpenAI's own servers do not know it
@@ -397,6 +420,17 @@ def preflight(names: Sequence[str], metadata: Mapping[str, Any]) -> None:
             manager.load([name])
 
 
+def _each(entry: Mapping[str, Any], options: Options) -> list[dict[str, Any]]:
+    """An entry of `metric_list`, or what it stands for where it is reported for each value of an option."""
+    if "each" not in entry:
+        return [dict(entry)]
+    shared = {key: value for key, value in entry.items() if key != "each"}
+    return [
+        {**shared, "metric": f"{entry['metric']}{value}", "aggregation": entry["aggregation"](value)}
+        for value in getattr(options, entry["each"])
+    ]
+
+
 def _key(doc: Row) -> tuple[str, int, str | None]:
     return doc["set"], doc["index"], doc.get("family")
 
@@ -409,6 +443,37 @@ def _messages(doc: Row) -> list[dict[str, str]]:
 
 def _texts(value: Any) -> list[str]:
     return value if isinstance(value, list) else [value]
+
+
+def _check_limit(given: Mapping[str, Any]) -> None:
+    """Make sure that one limit on new tokens is given, and that lm-eval reads it.
+
+    Raises:
+        OptionError: It has another name, beside which lm-eval would take the task's own; or it is no number.
+    """
+    for name in _OTHER_LIMITS:
+        if name in given:
+            raise OptionError(
+                f"--gen_kwargs {name}={given[name]} is not how an answer's length is limited here: "
+                "give max_gen_toks, the number of new tokens"
+            )
+    limit = given["max_gen_toks"]
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise OptionError(
+            f"--gen_kwargs max_gen_toks={limit!r} is no whole number from 1 up: leave it out, or give one"
+        )
+
+
+def _stops(until: Any) -> list[str]:
+    """The strings that end an answer besides the end of turn; lm-eval takes one alone as well as a list.
+
+    Raises:
+        OptionError: One is empty or no string.
+    """
+    stops = list(until) if isinstance(until, list | tuple) else [until]
+    if not all(isinstance(stop, str) and stop for stop in stops):
+        raise OptionError(f"--gen_kwargs until={until!r} names no string that ends an answer: give one, or a list")
+    return stops
 
 
 def _is_server(metadata: Mapping[str, Any], render: Any) -> bool:
@@ -474,6 +539,29 @@ def _context_length(metadata: Mapping[str, Any], model: Any) -> int | None:
     """The model's context in tokens, as far as the arguments or the model object tell."""
     length = metadata.get("max_model_len") or metadata.get("max_length") or getattr(model, "max_length", None)
     return int(length) if length else None
+
+
+def _configured_length(metadata: Mapping[str, Any], tokenizer: Any) -> int | None:
+    """What lm-eval reads from the model's config; it hands the model object itself over with a chat template only."""
+    pretrained = metadata.get("pretrained")
+    if pretrained is None:
+        return None
+    if isinstance(pretrained, str):
+        arguments = {key: metadata[key] for key in _CONFIG_ARGS if metadata.get(key) is not None}
+        config = _load_config(pretrained, json.dumps(arguments, sort_keys=True))
+    else:
+        config = getattr(pretrained, "config", None)
+    return None if config is None else int(resolve_max_length(config, tokenizer))
+
+
+@functools.lru_cache(maxsize=4)
+def _load_config(name: str, arguments: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(name, **json.loads(arguments))
+    except (OSError, ValueError):  # a format that only its backend reads
+        return None
 
 
 @functools.cache
