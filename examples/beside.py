@@ -30,7 +30,8 @@ def figures(arms: dict[str, Path], sweep: Path | None, minutes: float) -> dict[s
     """
     from lm_eval_tofu.report import load, tables, verdicts
 
-    content = tables.build(load.load(arms), None if sweep is None else load.sweep_points(sweep))
+    results = load.load(arms)
+    content = tables.build(results, None if sweep is None else load.sweep_points(sweep, results))
     found = {
         "date and machine": today_here(),
         "minutes": minutes,

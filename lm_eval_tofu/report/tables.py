@@ -1,6 +1,7 @@
 """From checked results to the report's figures: every rate with its interval and its excess over the retain arm."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -205,7 +206,16 @@ def _leaks(run: TaskRun, family: str | None = None) -> _Values:
 
 
 def _final_turn(run: TaskRun) -> _Values:
-    return _leaks(run, f"clues_{CLUES}")
+    return _behind(run, f"clues_{CLUES}")
+
+
+def _behind(run: TaskRun, family: str) -> _Values:
+    """Verdicts behind one number of clues, on the rows that are specific behind every number, as the task has it."""
+    records = run.records()
+    asked = {record["family"] for record in records}
+    times = Counter(record["index"] for record in records if record["tier"] == "specific")
+    common = [record for record in records if record["family"] == family and times[record["index"]] == len(asked)]
+    return _Values([float(record["leaked"] > 0) for record in common], [_author(record) for record in common])
 
 
 def _correct(run: TaskRun) -> _Values:
@@ -699,13 +709,13 @@ def _turns(arms: Sequence[Arm]) -> tuple[dict[str, Curve], dict[str, Measured]]:
             continue
         curve = Curve([], [], [], [])
         for clues in range(CLUES + 1):
-            values = _leaks(run, f"clues_{clues}")
+            values = _behind(run, f"clues_{clues}")
             if values.values:
                 for column, value in zip(curve, (float(clues), *_measure(values)[:3]), strict=True):
                     column.append(value)
         if curve.x:
             turns[arm.name] = curve
-        control = _leaks(run, "shuffled")
+        control = _behind(run, "shuffled")
         if control.values:
             shuffled[arm.name] = _measure(control)
     return turns, shuffled
