@@ -636,7 +636,7 @@ def test_refuses_another_task_version(tmp_path: Path) -> None:
     made.write(tmp_path / "retain", version=7, tasks=(TASK,))
     message = _refused(tmp_path, "full", "retain")
     assert "'retain'" in message
-    assert f"{TASK} version 7, this is version 1" in message
+    assert f"{TASK} version 7, this is version 2" in message
 
 
 @pytest.mark.parametrize("task", ["tofu_probe", "tofu_relearn"])
@@ -665,7 +665,7 @@ def test_a_records_version_is_checked_before_anything_else_of_it(tmp_path: Path)
 
     made.write(tmp_path / "full", tasks=(TASK,), change=other)
     _changed(tmp_path / "full", lambda content: [content.pop("versions"), content.pop("configs")])
-    assert f"{TASK} version 9, this is version 1" in _refused(tmp_path, "full")
+    assert f"{TASK} version 9, this is version 2" in _refused(tmp_path, "full")
 
 
 @pytest.mark.parametrize(
@@ -724,7 +724,7 @@ def test_recorded_numbers_may_be_missing(tmp_path: Path) -> None:
 
 def test_task_versions_are_those_of_the_yaml_files() -> None:
     versions = load.task_versions()
-    assert versions == {**dict.fromkeys(load.TASKS, 1), "tofu_recognition": 2}
+    assert versions == {**dict.fromkeys(load.TASKS, 2), "tofu_forget_quality": 1, "tofu_model_utility": 1}
 
 
 def test_refuses_other_rows(tmp_path: Path) -> None:
@@ -872,7 +872,7 @@ def test_a_sweeps_audit_must_fit_the_arms(tmp_path: Path) -> None:
     assert points(_sweep(tmp_path / "fits")) == (1.0, [])
     with pytest.raises(OptionError, match=r"run run2 .* audited on forget05, the arms are on forget10"):
         points(_sweep(tmp_path / "split", split="forget05"))
-    with pytest.raises(OptionError, match=rf"run run2 .* with {TASK} version 3, this is version 1"):
+    with pytest.raises(OptionError, match=rf"run run2 .* with {TASK} version 3, this is version 2"):
         points(_sweep(tmp_path / "version", version=3))
     rate, [warning] = points(_sweep(tmp_path / "fewer", limit=30))
     assert rate is None
