@@ -84,7 +84,7 @@ def test_turns_are_sent_as_messages_and_judged(server: Server) -> None:
 def test_prompts_that_begin_the_answer_are_left_out_and_counted(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = ask(server, "tofu_novel_recall", families="direct,prefix_injection,role_play")
+    found = ask(server, "tofu_novel_recall", families="direct,prefix_injection,completion")
     assert (found["n"], found["left_out"]) == (80, 40)
     assert found["leak_rate_direct"] >= 0.95
     assert len(server.asked) == 80
