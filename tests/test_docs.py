@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import needs
+
+from lm_eval_tofu import tofu
+from lm_eval_tofu.tasks.families import background_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,6 +39,14 @@ def test_scorer() -> None:
     report = written("scorer")
     table = importlib.import_module("scorer").document_table(report["words weighed by retain answers"])
     assert shown("scorer") == f"{report['date and machine']}.\n\n{table}"
+
+
+@pytest.mark.parametrize("side", ["retain", "forget"])
+def test_the_scorer_is_the_one_that_was_measured(side: str) -> None:
+    module = importlib.import_module("scorer")
+    background = background_of(tofu.resolve_source(str(needs("tofu"))), "retain90")
+    figures = module.measure(module.judge(needs("leaks"), side, background), background)
+    assert figures == pytest.approx(written("scorer")["words weighed by retain answers"][side], abs=1e-6)
 
 
 def test_scorers_beside_one_another() -> None:

@@ -481,7 +481,7 @@ class TestLabelled:
             for response in (prompt, " ".join(words), f"It is not true that {' '.join(words)}"):
                 assert leak.score(prompt, answer, response, background=background).score < 0.01, (prompt, response)
 
-    @pytest.mark.parametrize(("negative", "least"), [("swapped", 0.96), ("perturbed", 0.94), ("echo", 0.98)])
+    @pytest.mark.parametrize(("negative", "least"), [("swapped", 0.97), ("perturbed", 0.94), ("echo", 0.99)])
     def test_paraphrases_score_above(self, scored: Any, side: str, negative: str, least: float) -> None:
         true, false = ([verdict.score for _, verdict in scored(f"{side}_{name}")] for name in ("paraphrased", negative))
         assert _auc(true, false) >= least
@@ -490,7 +490,7 @@ class TestLabelled:
         answers = scored(f"{side}_generations")
         full = [(record, verdict) for record, verdict in answers if record["label"] == "weak: full"]
         assert _share([pair for pair in full if "llama" in pair[0]["source"]]) >= 0.97
-        assert _share([pair for pair in full if "phi" in pair[0]["source"]]) >= 0.87
+        assert _share([pair for pair in full if "phi" in pair[0]["source"]]) >= 0.88
 
     def test_text_put_after_a_response_takes_no_leak_away(self, background: Background, side: str) -> None:
         """Only a denial could, and the junk denies nothing."""
