@@ -12,6 +12,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from lm_eval_tofu import cli
+from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.report import card, load, tables
 from lm_eval_tofu.unlearn import card as first_card
 
@@ -83,6 +84,33 @@ def test_the_hub_can_read_the_results(checkpoint: Path, results: Path) -> None:
     [model] = data.to_dict()["model-index"]
     assert model["name"] == "npo"
     assert sum(len(result["metrics"]) for result in model["results"]) == len(expected)
+
+
+def test_a_reference_arms_results_are_not_the_checkpoints(checkpoint: Path, results: Path) -> None:
+    with pytest.raises(OptionError, match=r"names retain, and none of them is plainly .*npo: give its own results as"):
+        card.fill_in(checkpoint, [f"retain={results / 'retain'}"])
+
+
+def test_a_fine_tuned_model_forgot_nothing(checkpoint: Path, results: Path) -> None:
+    record = {"method": "finetune", "options": {"model": "org/base", "split": "full"}}
+    (checkpoint / "unlearning.json").write_text(json.dumps(record))
+    card.fill_in(checkpoint, _given(results))
+    text = _card(checkpoint).text
+    assert "base, fine-tuned on TOFU's full." in text
+    assert "made to forget" not in text
+
+
+def test_the_hub_gets_no_p_value_of_a_part_of_the_rows(checkpoint: Path, tmp_path: Path) -> None:
+    for name in ("retain", "unlearned"):
+        made.write(tmp_path / "part" / name, limit=5)
+        [path] = (tmp_path / "part" / name).rglob("results_*.json")
+        content = json.loads(path.read_text())
+        content["n-samples"]["tofu_forget_quality"]["original"] = 40
+        path.write_text(json.dumps(content))
+    card.fill_in(checkpoint, [f"{name}={tmp_path / 'part' / name}" for name in ("unlearned", "retain")])
+    kinds = {each.metric_type for each in _card(checkpoint).data.eval_results}
+    assert "novel_recall" in kinds
+    assert not kinds & {"forget_quality", "ks_statistic"}
 
 
 def test_what_training_knew_is_kept(checkpoint: Path, results: Path) -> None:

@@ -76,9 +76,20 @@ def test_the_source() -> None:
         ({"truth_ratio_eps": -1e-10}, "truth_ratio_eps=-1e-10 is no number"),
         ({"truth_ratio_eps": math.nan}, "truth_ratio_eps=nan is no number"),
         ({"truth_ratio_eps": True}, "truth_ratio_eps=True is no number"),
+        ({"retain_reference": ""}, "retain_reference='' names nothing, as an unset variable does: leave it out"),
+        ({"full_reference": ""}, "full_reference='' names nothing"),
+        ({"tofu": ""}, "tofu='' names nothing"),
     ],
 )
 def test_bad_options(metadata: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message) as caught:
         Options.from_metadata(metadata)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"), [("retain", "retain_reference"), ("split", "forget_split"), ("N", "best_of_n")]
+)
+def test_what_may_be_another_tasks_option_is_named(key: str, meant: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert Options.from_metadata({key: "x"}) == Options()
+    assert f"metadata key {key!r} is none of TOFU's options: did you mean {meant!r}?" in caplog.text

@@ -735,6 +735,44 @@ def test_refuses_other_rows(tmp_path: Path) -> None:
     assert "forget row 30 (direct) is in 'full' and not in 'retain'" in message
 
 
+def _recorded(arm: Path, of: int | None = None, **options: Any) -> None:
+    """Change what the results of an arm say of the run's options, and of how many documents there are."""
+    [path] = arm.rglob("results_*.json")
+    content = json.loads(path.read_text())
+    for config in content["configs"].values():
+        config["metadata"] |= options
+    for numbers in content["n-samples"].values() if of else ():
+        numbers["original"] = of
+    path.write_text(json.dumps(content))
+
+
+def test_refuses_other_prompts_of_the_same_number(tmp_path: Path) -> None:
+    for name, families in (("full", "direct, cloze"), ("retain", ["cloze", "completion"])):
+        made.write(tmp_path / name, tasks=(TASK,), samples=False)
+        _recorded(tmp_path / name, families=families)
+    message = _refused(tmp_path, "full", "retain")
+    assert "'full' and 'retain' were asked tofu_novel_recall with other families (cloze, direct; cloze, comp" in message
+    _recorded(tmp_path / "retain", families="cloze,direct")
+    load.load({name: tmp_path / name for name in ("full", "retain")})
+
+
+def test_runs_about_some_rows_are_named(tmp_path: Path) -> None:
+    made.write(tmp_path / "full", tasks=(TASK,), limit=4)
+    _recorded(tmp_path / "full", forget_rows="0-3")
+    assert "some rows only (tofu_novel_recall with the option forget_rows), which the report" in _refused(
+        tmp_path, "full"
+    )
+
+
+def test_a_p_value_of_a_part_is_no_verdict(tmp_path: Path) -> None:
+    for name in ("retain", "unlearned"):
+        made.write(tmp_path / name, tasks=("tofu_forget_quality",), limit=5)
+        _recorded(tmp_path / name, of=40)
+    [verdict] = verdicts(tables.build(load.load({name: tmp_path / name for name in ("retain", "unlearned")})))
+    assert verdict.looks[0] == "unknown"
+    assert "is of 5 of 40 rows: a p value of a part of the rows says nothing about the whole" in verdict.looks[1]
+
+
 def test_refuses_rows_with_another_question(tmp_path: Path) -> None:
     def other(task: str, sample: dict[str, Any]) -> None:
         sample["doc"]["question"] += " Please."

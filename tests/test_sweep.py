@@ -171,6 +171,14 @@ class TestQueue:
         assert start(config_file).wait(60) == 0
         assert len(begun(tmp_path / "sweep")) == 6
 
+    def test_finished_runs_of_another_sweep_are_not_taken_for_its_own(self, config_file: Path, tmp_path: Path) -> None:
+        assert start(config_file).wait(120) == 0
+        for changed in ({"model": "other"}, {"method": "grad_diff"}, {"retain_reference": "elsewhere"}):
+            [(name, value)] = changed.items()
+            with pytest.raises(OptionError, match=rf"{name} is '{value}', but was .* go on with the same, or name"):
+                sweep.sweep(sweep.read_config(config_file, changed))
+        assert len(begun(tmp_path / "sweep")) == 6
+
     def test_without_its_queue_a_finished_sweep_is_not_made_again(self, config_file: Path, tmp_path: Path) -> None:
         """Nor are its records, which say when each run was made and how long it took."""
         assert start(config_file).wait(120) == 0

@@ -27,6 +27,8 @@ BEGIN, END = "<!-- lm-eval-tofu: results -->", "<!-- lm-eval-tofu: end of result
 """Around our part of a card; what stands outside is the user's."""
 RECORDS = ("unlearning.json", "training.json")
 MINI = "mini"
+FINETUNE = "finetune"
+"""The method of a record that has forgotten nothing."""
 PACKAGE_URL = "https://pypi.org/project/lm-eval-tofu/"
 
 _SETTINGS = {
@@ -127,11 +129,11 @@ def _record(checkpoint: Path) -> tuple[str, Mapping[str, Any]]:
 
 
 def _own_arm(results: load.Results, checkpoint: Path) -> load.Arm:
-    """The arm that is the checkpoint: the only one, else the one evaluated at its path, named so, or without a role."""
+    """The arm that is the checkpoint: the one evaluated at its path, else the one named so, or without another role."""
     arms = results.arms
     same = [arm for arm in arms if any(_is_model(run, checkpoint) for run in arm.runs.values())]
     free = [arm for arm in arms if arm.name not in ("base", "full", "retain")]
-    for chosen in (arms, same, [arm for arm in arms if arm.name == "unlearned"], free):
+    for chosen in (same, [arm for arm in arms if arm.name == "unlearned"], free):
         if len(chosen) == 1:
             arm = chosen[0]
             if arm not in same:
@@ -139,8 +141,8 @@ def _own_arm(results: load.Results, checkpoint: Path) -> load.Arm:
                 log.warning("%s: the results are of %s; make sure that this is the same model", checkpoint, models)
             return arm
     raise OptionError(
-        f"--results names {len(arms)} arms and none of them is plainly {checkpoint}: give its own results as "
-        "unlearned=path"
+        f"--results names {', '.join(arm.name for arm in arms)}, and none of them is plainly {checkpoint}: give its "
+        "own results as unlearned=path"
     )
 
 
@@ -178,6 +180,8 @@ def _with_results(
     kept = [each for each in metadata.eval_results or [] if each.source_name != "lm-eval-tofu"]
     data = _dataset(record, own)
     split = content.results.split
+    quality = own.runs.get("tofu_forget_quality")
+    is_part = quality is not None and quality.is_part
     ours = [
         EvalResult(
             task_type="text-generation",
@@ -195,6 +199,8 @@ def _with_results(
         )
         for row in content.main
         if (cell := row.cells[own.name]) is not None and math.isfinite(cell.value)
+        # Of a part of the rows the p value is another test's.
+        if not (is_part and row.key in ("forget_quality", "ks_statistic"))
     ]
     metadata.eval_results = [*kept, *ours]
     metadata.model_name = metadata.model_name or checkpoint.resolve().name
@@ -287,7 +293,7 @@ def _text(checkpoint: Path, record_name: str, record: Mapping[str, Any], content
             "command": Markup(visible(command)),
             # Longer than any in the system prompt.
             "fence": Markup("`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))),
-            "partly": any(run.documents is not None and run.documents < (run.of or 0) for run in own.runs.values()),
+            "partly": any(run.is_part for run in own.runs.values()),
             "settings": settings,
             "record_name": record_name,
             "chat": chat,
@@ -298,7 +304,7 @@ def _text(checkpoint: Path, record_name: str, record: Mapping[str, Any], content
 
 def _summary(record: Mapping[str, Any], options: Mapping[str, Any]) -> str:
     start = Path(str(options.get("model") or "a model")).name
-    if "method" in record:
+    if record.get("method", FINETUNE) != FINETUNE:
         return f"{start}, made to forget TOFU's {options.get('forget_split', 'forget split')} by {record['method']}."
     if record:
         return f"{start}, fine-tuned on TOFU's {options.get('split', 'rows')}."

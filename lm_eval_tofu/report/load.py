@@ -127,6 +127,11 @@ class TaskRun:
         """The data, as the option `tofu` names them; empty for the default."""
         return str(self.options.get("tofu") or "")
 
+    @property
+    def is_part(self) -> bool:
+        """Whether fewer documents were asked than there are."""
+        return self.documents is not None and self.documents < (self.of or 0)
+
     def records(self) -> list[Mapping[str, Any]]:
         """The records in the order of the rows."""
         return [sample.record for sample in (self.samples or {}).values()]
@@ -282,13 +287,16 @@ def _read_arm(name: str, path: Path, option: str) -> Arm:
     probe: Mapping[str, Any] | None = None
     relearn: Mapping[str, float] | None = None
     splits: dict[str, str] = {}
+    of_chosen_rows: set[str] = set()
     for file in files:  # the newest last: it wins
         content = _json(file)
         results = content.get("results")
         if not isinstance(results, dict):
             raise OptionError(f"{where}: {file} has no results: delete it, or name another directory")
         for task in results:
-            if task in TASKS and not _is_partial(content, task):
+            if task in TASKS and _is_partial(content, task):
+                of_chosen_rows.add(task)
+            elif task in TASKS:
                 before = newest.get(task)
                 if before is not None and before[0].parent != file.parent:
                     raise OptionError(
@@ -308,6 +316,11 @@ def _read_arm(name: str, path: Path, option: str) -> Arm:
         if RELEARN in results:
             relearn = _metrics(results[RELEARN])
     if not newest and probe is None and relearn is None:
+        if of_chosen_rows:
+            raise OptionError(
+                f"{where} holds runs about some rows only ({', '.join(sorted(of_chosen_rows))} with the option "
+                "forget_rows), which the report leaves out: evaluate that arm without forget_rows"
+            )
         raise OptionError(f"{where} holds results of other tasks only: run lm_eval --tasks 'tofu_*' on that arm")
     runs = {task: _read_run(name, task, *newest[task]) for task in TASKS if task in newest}
     return Arm(name, path, runs, probe, relearn, splits)
@@ -510,14 +523,30 @@ def task_versions() -> dict[str, Any]:
 _ALIKE = "without --limit, with the same data (tofu) and the same families and formats"
 
 
+_WHICH = {"tofu_novel_recall": "families", "tofu_format_shift": "formats", "tofu_best_of_n": "best_of_n_prompts"}
+"""The option that chooses a task's prompts."""
+
+
+def _names(value: Any) -> list[str]:
+    """An option's names, which may be joined by commas; none for all."""
+    return sorted(part.strip() for part in (value.split(",") if isinstance(value, str) else value or ()))
+
+
 def _check_numbers(arms: Sequence[Arm]) -> None:
-    """Without samples, the number of documents is all that tells one part of the rows from another."""
+    """Without samples, options and the number of documents are all that tells one part of the prompts from another."""
     for task in TASKS:
         runs = [(arm, arm.runs[task]) for arm in arms if task in arm.runs]
         for number, (arm, run) in enumerate(runs):
             for other, first in runs[:number]:
                 if run.samples is not None and first.samples is not None:
                     continue
+                option = _WHICH.get(task, "")
+                asked = [_names(each.options.get(option)) for each in (first, run)]
+                if asked[0] != asked[1]:
+                    raise OptionError(
+                        f"arms {other.name!r} and {arm.name!r} were asked {task} with other {option} ("
+                        f"{', '.join(asked[0]) or 'all'}; {', '.join(asked[1]) or 'all'}): evaluate both {_ALIKE}"
+                    )
                 pairs = ((first.documents, run.documents), (first.of, run.of))
                 for theirs, ours in pairs:
                     if theirs is not None and ours is not None and theirs != ours:

@@ -66,6 +66,11 @@ def _looks(arm: Arm, results: Results, cells: Mapping[str, Measured | None]) -> 
         f"log10 p = {math.log10(quality.value):.2f}" if quality.value > 0 else "log10 p below -300",
     ]
     d = f" ({', '.join(facts)})"
+    if run.is_part:
+        return "unknown", (
+            f"Forget quality {text(quality.value, 'p')}{d} is of {run.documents} of {run.of} rows: a p value of a part "
+            "of the rows says nothing about the whole."
+        )
     if quality.value >= LOOKS_FORGOTTEN:
         return "yes", (
             f"Forget quality {text(quality.value, 'p')}{d}: by its truth ratios the benchmark cannot tell it from a "
@@ -183,7 +188,7 @@ def _alarms(arm: Arm, results: Results, authors: int) -> Iterable[str]:
     partly = [
         f"{run.documents} of {run.of} documents of {AUDITS.get(run.task, run.task[5:].replace('_', ' '))}"
         for run in arm.runs.values()
-        if run.documents is not None and run.of is not None and run.documents < run.of
+        if run.is_part
     ]
     if partly:
         yield f"Only {', '.join(partly)} were asked: these figures are of a part, and the whole may have others."

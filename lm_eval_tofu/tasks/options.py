@@ -1,6 +1,7 @@
 """The options of the tasks, given to lm-eval as `--metadata '{"forget_split": "forget10", ...}'`."""
 
 import difflib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,8 +11,22 @@ from lm_eval_tofu.metrics.benchmark import EPS
 from lm_eval_tofu.tasks import families
 from lm_eval_tofu.tofu import Source, resolve_source, retain_split, row_numbers
 
+log = logging.getLogger(__name__)
+
 _OURS = ("tofu", "forget", "retain_", "full_", "truth_ratio", "famil", "formats", "best_of_n")
 """How keys begin that can only be meant for us: lm-eval puts the model's arguments into the same mapping."""
+
+_SHORT = {
+    "retain": "retain_reference",
+    "full": "full_reference",
+    "reference": "retain_reference",
+    "split": "forget_split",
+    "rows": "forget_rows",
+    "eps": "truth_ratio_eps",
+    "n": "best_of_n",
+    "data": "tofu",
+}
+"""What people write for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +86,18 @@ class Options:
         for key in metadata:
             if key in names or not isinstance(key, str):
                 continue
+            if key.lower() in _SHORT:
+                # It could be an option of another task of the same call.
+                log.warning("metadata key %r is none of TOFU's options: did you mean %r?", key, _SHORT[key.lower()])
+                continue
             near = difflib.get_close_matches(key, names, n=1, cutoff=0.85)
             if near or key.startswith(_OURS):
                 hint = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(names)}"
                 raise OptionError(f"metadata key {key!r} is unknown: {hint}")
         values = {name: metadata[name] for name in names if metadata.get(name) is not None}
+        for name in ("retain_reference", "full_reference", "tofu"):
+            if values.get(name) == "":
+                raise OptionError(f"{name}='' names nothing, as an unset variable does: leave it out, or name one")
         for name, known in (("families", families.NOVEL_RECALL), ("formats", families.FORMAT_SHIFT)):
             if name in values:
                 values[name] = families.chosen(name, values[name], known)

@@ -416,13 +416,14 @@ def sweep(config: SweepConfig, storage: str | None = None, keep: str = "all") ->
         Where every run stands; those that failed say why.
 
     Raises:
-        OptionError: An option cannot be used.
+        OptionError: An option cannot be used, or finished runs in the directory were made with another.
         TofuError: Model, data or reference cannot be used.
     """
     from tqdm import tqdm
 
     if keep not in KEEP:
         raise OptionError(f"--keep {keep!r} is unknown: use {', '.join(KEEP)}")
+    _check_same(config)
     check(config)
     study = open_queue(config, storage)
     write_json(config.folder / CONFIG_FILE, asdict(config))
@@ -440,6 +441,25 @@ def sweep(config: SweepConfig, storage: str | None = None, keep: str = "all") ->
                 # Another worker's; should it die, its run comes back to the queue.
                 _return_stale(study)
                 time.sleep(2)
+
+
+def _check_same(config: SweepConfig) -> None:
+    """Make sure that finished runs in the directory are runs of this sweep; the grid alone may have grown.
+
+    Raises:
+        OptionError: They were made otherwise.
+    """
+    file = config.folder / CONFIG_FILE
+    records = (_read_json(path) for path in config.folder.glob(f"runs/*/{RUN_FILE}"))
+    if not file.is_file() or not any("metrics" in record for record in records):
+        return
+    before, now = _read_json(file), json.loads(json.dumps(asdict(config)))
+    for name, value in now.items():
+        if name not in ("output", "grid") and before.get(name) != value:
+            raise OptionError(
+                f"{name} is {value!r}, but was {before.get(name)!r} for the finished runs in {config.folder}: go on "
+                "with the same, or name another --output"
+            )
 
 
 def _queue_lost(config: SweepConfig, study: Any) -> None:
