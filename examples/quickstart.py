@@ -54,6 +54,8 @@ def main() -> int:
     parser.add_argument("--retain-reference", metavar="DIR", help="with --model: results of the retain arm")
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="default: %(default)s")
     args = parser.parse_args()
+    if args.retain_reference and not Path(args.retain_reference).exists():
+        parser.error(f"--retain-reference {args.retain_reference} does not exist: name the retain arm's results")
     if args.retain_reference and not args.model:
         parser.error("--retain-reference belongs to --model: the nano models' own retain arm is the reference here")
     if args.model:
@@ -85,7 +87,10 @@ def audit_one(model: str, tofu: str, reference: str | None, out: Path) -> int:
     """Audit one model, with its chat template if its tokenizer has one."""
     from transformers import AutoConfig, AutoTokenizer
 
-    chat = bool(AutoTokenizer.from_pretrained(model).chat_template)
+    try:
+        chat = bool(AutoTokenizer.from_pretrained(model).chat_template)
+    except (OSError, ValueError) as error:
+        sys.exit(f"--model {model} cannot be read ({' '.join(str(error).split())[:200]}): name a directory or a hub id")
     # Long contexts reserve memory that TOFU's rows, of a few hundred tokens, have no use for.
     max_length = min(2048, getattr(AutoConfig.from_pretrained(model), "max_position_embeddings", 2048))
     name = Path(model).name
@@ -125,7 +130,9 @@ def train(arms: list[str], models: Path, tofu: str) -> None:
 
 def audit(model: str, folder: Path, tofu: str, reference: str | None, *, max_length: int, chat: bool) -> None:
     """Run all tasks on one model, in a process of its own: two vLLM engines in one process run out of memory."""
-    if list(folder.rglob("results_*.json")):
+    # The default, 32 samples a row, is for models that someone wants to publish.
+    metadata = {"tofu": tofu, "best_of_n": SAMPLES} | ({"retain_reference": reference} if reference else {})
+    if stands(folder, {"pretrained": model, "retain_reference": None, **metadata}):
         print(f"\n== audit of {model}: {folder} is there already")
         return
     model_args = {"pretrained": model, "max_model_len": max_length, "enable_prefix_caching": False}
@@ -135,8 +142,6 @@ def audit(model: str, folder: Path, tofu: str, reference: str | None, *, max_len
         model_args |= {"dtype": "float32", "enforce_eager": True}
         # GiB for the attention cache; by default vLLM takes most of the machine's memory.
         environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
-    # The default, 32 samples a row, is for models that someone wants to publish.
-    metadata = {"tofu": tofu, "best_of_n": SAMPLES} | ({"retain_reference": reference} if reference else {})
     # Without a batch size lm_eval hands vLLM one request at a time.
     command = [sys.executable, "-m", "lm_eval", "run", "--model", "vllm", "--batch_size", "auto", "--tasks", TASKS]
     command += ["--model_args", ",".join(f"{key}={value}" for key, value in model_args.items())]
@@ -144,6 +149,15 @@ def audit(model: str, folder: Path, tofu: str, reference: str | None, *, max_len
     command += ["--apply_chat_template"] if chat else []
     print(f"\n== audit of {model}\n{shlex.join(command)}", flush=True)
     subprocess.run(command, env=environment, check=True)
+
+
+def stands(folder: Path, asked: dict[str, Any]) -> bool:
+    """Whether the newest results below a folder are of this model, data and reference."""
+    if not list(folder.rglob("results_*.json")):
+        return False
+    # lm-eval puts the model's arguments there too.
+    told = newest_results(folder)["configs"]["tofu_forget_quality"]["metadata"]
+    return all(told.get(name) == value for name, value in asked.items())
 
 
 def has_gpu() -> bool:

@@ -32,6 +32,20 @@ def writes(path: Path) -> Any:
     return job(path, f"import pathlib; path = pathlib.Path({str(path)!r}); path.write_text(path.name)")
 
 
+def test_the_quick_start_takes_no_other_run_for_its_own(tmp_path: Path) -> None:
+    quickstart = importlib.import_module("quickstart")
+    made.write(tmp_path, tasks=("tofu_forget_quality",))
+    [path] = tmp_path.rglob("results_*.json")
+    content = json.loads(path.read_text())
+    content["configs"]["tofu_forget_quality"]["metadata"] = {"pretrained": "models/m", "tofu": "mini", "best_of_n": 8}
+    path.write_text(json.dumps(content))
+    asked = {"pretrained": "models/m", "tofu": "mini", "best_of_n": 8, "retain_reference": None}
+    assert quickstart.stands(tmp_path, asked)
+    for change in ({"pretrained": "other/m"}, {"tofu": "data"}, {"retain_reference": "results/retain"}):
+        assert not quickstart.stands(tmp_path, {**asked, **change})
+    assert not quickstart.stands(tmp_path / "nothing", asked)
+
+
 def test_a_failed_job_stops_the_experiment_but_not_the_jobs_beside_it(tmp_path: Path) -> None:
     experiment = importlib.import_module("experiment")
     steps = [

@@ -576,6 +576,14 @@ class TestAggregations:
         assert hooks.leak_rate_any(self.verdicts) == 2 / 5
         assert math.isnan(hooks.leak_rate_of_family([None, None]))
 
+    def test_a_model_that_is_its_own_reference_is_named(self, caplog: pytest.LogCaptureFixture) -> None:
+        rows = [{"truth_ratio": ratio, "retain_truth_ratio": ratio} for ratio in (0.5, 0.7)]
+        assert hooks.forget_quality(rows) == 1
+        assert "equal the retain_reference's in all 2 rows: it seems to be a run of this very model" in caplog.text
+        caplog.clear()
+        hooks.forget_quality([*rows, {"truth_ratio": 0.1, "retain_truth_ratio": 0.2}])
+        assert not caplog.text
+
     def test_dialogues_are_compared_on_the_same_rows(self) -> None:
         """Of six rows four are specific with all clues; row 4 lacks a dialogue, row 5 becomes gist behind a clue."""
         names = ("clues_0", "clues_4", "shuffled")

@@ -430,6 +430,12 @@ def forget_quality(records: Sequence[Mapping[str, Any]]) -> float:
             "--log_samples --output_path DIR on a model that was fine-tuned on the retain split only, then pass "
             '--metadata \'{"retain_reference": "DIR"}\''
         )
+    elif len(pairs) > 1 and all(ours == theirs for ours, theirs in pairs):
+        log.warning(
+            "the truth ratios equal the retain_reference's in all %d rows: it seems to be a run of this very model, so "
+            "that forget_quality compares it with itself; name the retain arm's results",
+            len(pairs),
+        )
     return _compare(pairs).p_value
 
 
