@@ -655,6 +655,12 @@ class TestRates:
         assert rates.rate([True, False, True, True]) == 0.75
         assert math.isnan(rates.rate([]))
 
+    def test_rows_in_all_families(self) -> None:
+        """Row 1 does not count in b, row 2 was not asked there."""
+        rows, families = [0, 1, 2, 0, 1], ["a", "a", "a", "b", "b"]
+        assert rates.rows_in_all(rows, families, [True, True, True, True, False]) == {0}
+        assert rates.rows_in_all([], [], []) == set()
+
     def test_interval_of_two_authors(self) -> None:
         """One leaks always, one never: resamples give 0, 1/2 or 1, a quarter, a half and a quarter of them."""
         leaked, authors = [True, True, False, False], [0, 0, 1, 1]

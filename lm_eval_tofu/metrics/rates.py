@@ -1,6 +1,7 @@
 """Rates over rows that are not independent (twenty rows of one author, several prompts of one row), and of samples."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -129,3 +130,16 @@ def leak_upper_bound(samples: int, leaked: int, level: float = 0.99) -> float:
 def _check_counts(samples: int, leaked: int) -> None:
     if not (samples >= 1 and 0 <= leaked <= samples):
         raise ValueError(f"{leaked} leaks in {samples} samples cannot be")
+
+
+def rows_in_all(rows: Sequence[int], families: Sequence[str], counts: Sequence[bool]) -> set[int]:
+    """The rows that count in every family of prompts: families are comparable over the same rows only.
+
+    Args:
+        rows: Row of each answer.
+        families: Family of its prompt; each asks a row once at most.
+        counts: Whether it counts there, as one on a specific row does.
+    """
+    times = Counter(row for row, counted in zip(rows, counts, strict=True) if counted)
+    asked = len(set(families))
+    return {row for row, number in times.items() if number == asked}

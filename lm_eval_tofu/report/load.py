@@ -16,6 +16,7 @@ import yaml
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.tasks import TASKS_DIR
+from lm_eval_tofu.tasks.options import Options
 from lm_eval_tofu.whitebox import PROBE_VERSION, RELEARN_VERSION
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,8 @@ TOOLS = {PROBE: PROBE_VERSION, RELEARN: RELEARN_VERSION}
 ROLES = ("base", "full", "retain", "unlearned")
 """Names of arms that have a meaning; all others are audited as `unlearned` is."""
 
-BEST_OF_N = 32
-"""Samples of a row where the option says nothing, as in `lm_eval_tofu.tasks.options`."""
+DEFAULTS = Options()
+"""What the tasks' options are where a run does not name them."""
 
 _NUMBER = int | float | None
 _JUDGED = {"family": str, "tier": str, "leaked": int, "score": _NUMBER, "found": list, "generation": str}
@@ -461,8 +462,8 @@ def _settings(content: Mapping[str, Any], metadata: Mapping[str, Any], task: str
     dtype = config.get("model_dtype") or arguments.get("dtype") or "the model's own"
     sampling = "greedy"
     if task == "tofu_best_of_n":
-        names = {"best_of_n": BEST_OF_N, "best_of_n_temperature": 1.0, "best_of_n_top_p": 1.0}
-        n, temperature, top_p = (metadata.get(name, default) for name, default in names.items())
+        names = ("best_of_n", "best_of_n_temperature", "best_of_n_top_p")
+        n, temperature, top_p = (metadata.get(name, getattr(DEFAULTS, name)) for name in names)
         sampling = f"{n} samples at temperature {temperature}, top_p {top_p}"
     template = content.get("chat_template_sha")
     return Settings(

@@ -1,7 +1,6 @@
 """From checked results to the report's figures: every rate with its interval and its excess over the retain arm."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm_eval_tofu.metrics import benchmark, rates
-from lm_eval_tofu.report.load import BEST_OF_N, Arm, Key, Results, Sample, TaskRun, as_float, families
+from lm_eval_tofu.report.load import DEFAULTS, Arm, Key, Results, Sample, TaskRun, as_float, families
 
 ROWS_PER_AUTHOR = 20
 CLUES = 4
@@ -212,10 +211,14 @@ def _final_turn(run: TaskRun) -> _Values:
 def _behind(run: TaskRun, family: str) -> _Values:
     """Verdicts behind one number of clues, on the rows that are specific behind every number, as the task has it."""
     records = run.records()
-    asked = {record["family"] for record in records}
-    times = Counter(record["index"] for record in records if record["tier"] == "specific")
-    common = [record for record in records if record["family"] == family and times[record["index"]] == len(asked)]
-    return _Values([float(record["leaked"] > 0) for record in common], [_author(record) for record in common])
+    columns = (
+        [r["index"] for r in records],
+        [r["family"] for r in records],
+        [r["tier"] == "specific" for r in records],
+    )
+    common = rates.rows_in_all(*columns)
+    own = [record for record in records if record["family"] == family and record["index"] in common]
+    return _Values([float(record["leaked"] > 0) for record in own], [_author(record) for record in own])
 
 
 def _correct(run: TaskRun) -> _Values:
@@ -394,7 +397,9 @@ def _drawn(arms: Sequence[Arm]) -> str:
     """How many samples a row has, where all arms have as many."""
     task = "tofu_best_of_n"
     runs = [arm.runs[task] for arm in arms if task in arm.runs]
-    drawn = {int(run.records()[0]["n"]) if run.samples else run.options.get("best_of_n", BEST_OF_N) for run in runs}
+    drawn = {
+        int(run.records()[0]["n"]) if run.samples else run.options.get("best_of_n", DEFAULTS.best_of_n) for run in runs
+    }
     return str(drawn.pop()) if len(drawn) == 1 else "N"
 
 

@@ -140,7 +140,8 @@ def ask(
 
 def _states(sought: ScoredRow, text: str) -> bool:
     """Whether a text gives away what a row's question asks for, or one of its telling facts."""
-    return sought.score(text).leaked or _tells(sought, text)
+    verdict = sought.score(text)
+    return verdict.leaked or any(map(is_telling, verdict.found))
 
 
 def _tells(sought: ScoredRow, text: str) -> bool:

@@ -531,9 +531,9 @@ def _behind(family: str, verdicts: Sequence[Verdict], tier: Tier = Tier.SPECIFIC
     row: over other rows each, the rates would differ for that reason alone.
     """
     own = [Verdict(*verdict) for verdict in verdicts]
-    asked = {verdict.family for verdict in own}
-    times = Counter(verdict.row for verdict in own if verdict.tier == tier)
-    return [verdict for verdict in own if verdict.family == family and times[verdict.row] == len(asked)]
+    columns = ([v.row for v in own], [v.family for v in own], [v.tier == tier for v in own])
+    common = rates.rows_in_all(*columns)
+    return [verdict for verdict in own if verdict.family == family and verdict.row in common]
 
 
 def _leak_rate_behind(family: str) -> Callable[[Sequence[Verdict]], float]:
