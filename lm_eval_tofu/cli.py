@@ -4,7 +4,6 @@ import argparse
 import hashlib
 import importlib.util
 import logging
-import os
 import sys
 import tempfile
 import time
@@ -12,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lm_eval_tofu import __version__
+from lm_eval_tofu import __version__, files
 from lm_eval_tofu.errors import OptionError, TofuError
 
 PRESETS_DIR = Path(__file__).parent / "presets"
@@ -246,16 +245,10 @@ def _rename(model_args: dict[str, Any], old: str, new: str, *, drop: Sequence[st
 
 
 def _write(path: Path, text: str) -> None:
-    """Write aside and rename, so that nobody reads half a file."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        files.write_text(path, text)
     except OSError as error:
         raise OptionError(f"--output {path} cannot be written ({error}): name another file") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def data(args: argparse.Namespace) -> int:

@@ -1,16 +1,14 @@
 """Scoring responses in files: what `lm-eval-tofu score` and `lm-eval-tofu explain` do."""
 
 import argparse
-import contextlib
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lm_eval_tofu import tofu
+from lm_eval_tofu import files, tofu
 from lm_eval_tofu.errors import DataError, OptionError, TofuError
 from lm_eval_tofu.metrics import leak
 from lm_eval_tofu.metrics.facts import Background, Fact, Kind
@@ -84,22 +82,16 @@ def score_file(args: argparse.Namespace) -> int:
     background = _background(args)
     if _is_same(args.input, args.output):
         raise OptionError(f"--output {args.output} is the input: name another file")
-    partial = args.output.with_name(f".{args.output.name}.{os.getpid()}")
     tally: Counter[str] = Counter()
     try:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
+        with files.replacing(args.output) as partial, partial.open("w", encoding="utf-8") as file:
             for number, text in _lines(args.input):
                 line = _parse(f"{args.input}, line {number}", text)
                 verdict = _score(line, background, args.threshold)
                 tally.update(["lines", f"tier {verdict.tier}"] + ["leaked"] * verdict.leaked)
                 file.write(_json(line.record | as_record(verdict)) + "\n")
-        partial.replace(args.output)
     except OSError as error:
         raise OptionError(f"--output {args.output} cannot be written ({error}): name another file") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
     log.info("%s: %s", args.output, ", ".join(f"{count} {what}" for what, count in tally.items()) or "no lines")
     return 0
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from lm_eval_tofu import cli
+from lm_eval_tofu import cli, files
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics.benchmark import ks_statistic_interval
 from lm_eval_tofu.unlearn import sweep
@@ -26,7 +26,7 @@ def finished(tmp_path: Path) -> Path:
     folder = tmp_path / "sweep"
     config = sweep.SweepConfig("m", str(folder), {"beta": list(RUNS)}, "r")
     folder.mkdir()
-    sweep.write_json(folder / sweep.CONFIG_FILE, sweep.asdict(config))
+    files.write_json(folder / sweep.CONFIG_FILE, sweep.asdict(config))
     for point in config.points:
         quality, distance, utility = RUNS[point["beta"]]
         write_results(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lm_eval_tofu import cli
+from lm_eval_tofu import cli, files
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.unlearn import sweep, trial
 
@@ -68,13 +68,13 @@ class TestConfig:
 
     def test_the_kept_configuration_is_the_same(self, config_file: Path, tmp_path: Path) -> None:
         config = sweep.read_config(config_file)
-        sweep.write_json(tmp_path / "kept.json", json.loads(json.dumps(sweep.asdict(config))))
+        files.write_json(tmp_path / "kept.json", json.loads(json.dumps(sweep.asdict(config))))
         assert sweep.load_config(tmp_path / "kept.json") == config
 
     def test_a_sweep_by_its_directory(self, config_file: Path, tmp_path: Path) -> None:
         config = sweep.read_config(config_file)
         config.folder.mkdir()
-        sweep.write_json(config.folder / "sweep.json", sweep.asdict(config))
+        files.write_json(config.folder / "sweep.json", sweep.asdict(config))
         assert sweep.read_config(config.folder) == config
         moved = config.folder.rename(tmp_path / "moved")
         again = sweep.read_config(moved)

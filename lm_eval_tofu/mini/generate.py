@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lm_eval_tofu import files
 from lm_eval_tofu.mini import decoys, general, phrases
 from lm_eval_tofu.mini.phrases import Topic
 from lm_eval_tofu.mini.profiles import AUTHORS, facts
@@ -119,9 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, text in contents().items():
         path: Path = arguments.output / name
         if not arguments.check:
-            aside = path.with_name(f"{name}.tmp")
-            aside.write_text(text, encoding="utf-8")
-            aside.replace(path)
+            files.write_text(path, text)
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:
             log.error("%s is not what this script writes: run it without --check", path)
             status = 1

@@ -107,7 +107,7 @@ def fill_in(checkpoint: Path, results: Sequence[str]) -> Path:
         body = f"{body.rstrip()}\n\n{text}"
     path = checkpoint / "README.md"
     whole = f"---\n{_with_results(metadata, checkpoint, record, content, own)}\n---\n\n{body.strip()}\n"
-    render.write_aside(path, whole.encode("utf-8", "replace"), option="CHECKPOINT")
+    render.write_output(path, whole.encode("utf-8", "replace"), option="CHECKPOINT")
     return path
 
 

@@ -6,13 +6,12 @@ import contextlib
 import hashlib
 import html
 import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lm_eval_tofu import __version__
+from lm_eval_tofu import __version__, files
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.report import leaks, load, tables
 from lm_eval_tofu.report.leaks import visible
@@ -94,27 +93,21 @@ def write(
                 with contextlib.suppress(OSError):  # of an older report that had more
                     (folder / f"{name}{suffix}").unlink()
     for figure in drawn:
-        write_aside(folder / f"{figure.name}.svg", figure.svg.encode())
-        write_aside(folder / f"{figure.name}.png", figure.png)
+        write_output(folder / f"{figure.name}.svg", figure.svg.encode())
+        write_output(folder / f"{figure.name}.png", figure.png)
     page, markdown = output / "report.html", output / "report.md"
-    write_aside(markdown, _encoded(render("report.md.j2", values)))
-    write_aside(page, _encoded(render("report.html.j2", values)))
+    write_output(markdown, _encoded(render("report.md.j2", values)))
+    write_output(page, _encoded(render("report.html.j2", values)))
     log.info("%s: %d arms, %d figures", page, len(content.results.arms), len(drawn))
     return Written(page, markdown, content.results.warnings)
 
 
-def write_aside(path: Path, content: bytes, option: str = "--output") -> None:
-    """Write a file aside and rename it, so that nobody reads half of one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+def write_output(path: Path, content: bytes, option: str = "--output") -> None:
+    """Write a file whole or not at all, with an error that names the option."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(path)
+        files.write_bytes(path, content)
     except OSError as error:
         raise OptionError(f"{option} {path} cannot be written ({error}): name another place") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _encoded(text: str) -> bytes:

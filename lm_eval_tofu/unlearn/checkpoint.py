@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lm_eval_tofu import files
 from lm_eval_tofu.errors import OptionError
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ def begin(output: Path, options: Mapping[str, Any]) -> Path | None:
     wanted = json.loads(json.dumps(options))
     if not partial.exists():
         partial.mkdir(parents=True)
-        write_json(record, wanted)
+        files.write_json(record, wanted)
         return None
     recorded = _read_options(partial)
     resumed = _last_whole(partial)
@@ -75,7 +76,7 @@ def begin(output: Path, options: Mapping[str, Any]) -> Path | None:
         _check_same(wanted, recorded, partial)
     elif recorded != wanted:
         # The earlier run did not finish its first epoch: there is nothing to resume, so its options do not matter.
-        write_json(record, wanted)
+        files.write_json(record, wanted)
     return resumed
 
 
@@ -123,7 +124,7 @@ def finish(
             "--warmup (the learning rate of the first step of a warm-up is 0)"
         )
     known = {"weights": fingerprint(after), "weights_before": fingerprint(before)}
-    write_json(finished / name, {**record, **known, "versions": _versions(), "git_revision": _git_revision()})
+    files.write_json(finished / name, {**record, **known, "versions": _versions(), "git_revision": _git_revision()})
     _keep_logs(partial, finished)
     _replace(finished, output)
     shutil.rmtree(partial)
@@ -263,10 +264,3 @@ def _git_revision() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() if found.returncode == 0 and tracked.returncode == 0 else None
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write aside and rename, so that nobody reads half a file."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lm_eval_tofu import files
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.evaluation import BENCHMARK, newest_results
 from lm_eval_tofu.metrics.benchmark import ks_statistic_interval
@@ -136,7 +137,7 @@ def select(folder: Path, *, not_blind: bool = False, allow_missing: bool = False
         missing=missing,
         runs=runs,
     )
-    sweep.write_json(folder / SELECTION_FILE, asdict(selection))
+    files.write_json(folder / SELECTION_FILE, asdict(selection))
     return selection
 
 

@@ -9,7 +9,6 @@ import itertools
 import json
 import logging
 import math
-import os
 import platform
 import shutil
 import sys
@@ -22,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lm_eval_tofu import tofu
+from lm_eval_tofu import files, tofu
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.unlearn import child
 
@@ -426,7 +425,7 @@ def sweep(config: SweepConfig, storage: str | None = None, keep: str = "all") ->
     _check_same(config)
     check(config)
     study = open_queue(config, storage)
-    write_json(config.folder / CONFIG_FILE, asdict(config))
+    files.write_json(config.folder / CONFIG_FILE, asdict(config))
     _queue_lost(config, study)
     with tqdm(total=len(config.points), unit="run", desc="sweep") as bar:
         while True:
@@ -537,13 +536,13 @@ def _run_locked(config: SweepConfig, point: Point, folder: Path) -> dict[str, fl
     if results.is_dir() and record.is_file() and "metrics" in json.loads(record.read_text(encoding="utf-8")):
         return read_metrics(results)  # another queue made it, and its record says when and how long
     started = datetime.now(UTC)
-    write_json(record, {"point": point, "started": started.isoformat(), "host": platform.node()})
+    files.write_json(record, {"point": point, "started": started.isoformat(), "host": platform.node()})
     if not results.is_dir():
         command = [sys.executable, *_TRIAL, str(config.folder / CONFIG_FILE), str(folder)]
         child.run(command, folder / LOG_FILE, f"run {folder.name}")
     metrics = read_metrics(results)
     seconds = (datetime.now(UTC) - started).total_seconds()
-    write_json(record, {**json.loads(record.read_text(encoding="utf-8")), "seconds": seconds, "metrics": metrics})
+    files.write_json(record, {**json.loads(record.read_text(encoding="utf-8")), "seconds": seconds, "metrics": metrics})
     return metrics
 
 
@@ -585,10 +584,3 @@ def table(states: Sequence[RunState]) -> Iterator[str]:
         yield f"{line}  {state.error}" if state.error else line
     counts = Counter(state.state for state in states)
     yield ", ".join(f"{counts[name]} {name}" for name in ("complete", "running", "waiting", "failed"))
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    aside.replace(path)

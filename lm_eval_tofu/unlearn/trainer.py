@@ -20,6 +20,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from lm_eval_tofu import files
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.unlearn import checkpoint, loss
 from lm_eval_tofu.unlearn.data import AnswerCollator, Example
@@ -461,5 +462,4 @@ def _read(path: Path, count: int) -> list[float] | None:
 
 
 def _write(path: Path, values: Sequence[float]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_json(path, {"logprobs": values})
+    files.write_json(path, {"logprobs": values})

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from lm_eval_tofu import files
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.unlearn.checkpoint import fingerprint, saved_digests
 
@@ -201,9 +202,8 @@ class Store:
         states = torch.cat(rows, dim=1)
         kept = states if self._dtype == "float32" else states.bfloat16()
         tensors = {str(layer): kept[place].contiguous() for place, layer in enumerate(self._layers)}
-        partial = self._path(number).with_suffix(".partial")
-        save_file(tensors, partial)
-        partial.replace(self._path(number))
+        with files.replacing(self._path(number)) as temporary:
+            save_file(tensors, temporary)
 
 
 def pooled_states(backbone: Any, batch: Sequence[Tokens], layers: Sequence[int], device: str) -> Any:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lm_eval_tofu import chat, tofu
+from lm_eval_tofu import chat, files, tofu
 from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.metrics.facts import Background
@@ -564,13 +564,10 @@ def _entry(layer: int, correct: Floats, authors: Sequence[int]) -> dict[str, Any
 
 
 def _write(output: Path, content: Mapping[str, Any]) -> Path:
-    """Write the results under lm_eval's own kind of name, aside first."""
-    from lm_eval_tofu.unlearn.checkpoint import write_json
-
-    output.mkdir(parents=True, exist_ok=True)
+    """Write the results under lm_eval's own kind of name."""
     moment = datetime.fromtimestamp(content["date"]).isoformat().replace(":", "-")
     path = output / f"results_{moment}.json"
-    write_json(path, content)
+    files.write_json(path, content)
     log.info("%s is written", path)
     return path
 

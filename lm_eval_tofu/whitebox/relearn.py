@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lm_eval_tofu import tofu
+from lm_eval_tofu import files, tofu
 from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.metrics import recovery
 from lm_eval_tofu.metrics.recovery import Change, Score
@@ -252,8 +252,6 @@ def _configurations(config: RelearnConfig) -> tuple[str, ...]:
 
 def _begin(config: RelearnConfig, recorded: Mapping[str, Any]) -> None:
     """Write down what is to be done, or compare it with what was begun here."""
-    from lm_eval_tofu.unlearn.sweep import write_json
-
     file = config.output / CONFIG_FILE
     if file.is_file():
         try:
@@ -271,10 +269,10 @@ def _begin(config: RelearnConfig, recorded: Mapping[str, Any]) -> None:
             raise OptionError(
                 f"--output {config.output} was begun with other weights or data: restore them, or name another --output"
             )
-    elif any(each.name != ".lock" for each in config.output.iterdir()):
+    elif any(not each.name.startswith(".") for each in config.output.iterdir()):
         raise OptionError(f"--output {config.output} holds something else: name another directory")
     options = json.loads(json.dumps(asdict(config), default=str))
-    write_json(file, {"options": options, "recorded": recorded})
+    files.write_json(file, {"options": options, "recorded": recorded})
 
 
 def _before(config: RelearnConfig, arm: str, rows: int, bar: Any) -> dict[tuple[int, str], Answer]:
@@ -340,8 +338,6 @@ def summary(results: Sequence[FoldResult]) -> dict[str, float]:
 
 
 def _write(config: RelearnConfig, results: Sequence[FoldResult], recorded: Mapping[str, Any]) -> Path:
-    from lm_eval_tofu.unlearn.sweep import write_json
-
     figures = summary(results)
     count = len({(change.row, change.family) for result in results for change in result.changes})
     content = {
@@ -359,7 +355,7 @@ def _write(config: RelearnConfig, results: Sequence[FoldResult], recorded: Mappi
     }
     earlier = list(config.output.glob("results_*.json"))
     file = config.output / f"results_{datetime.now().isoformat().replace(':', '-')}.json"
-    write_json(file, content)
+    files.write_json(file, content)
     # Of the same steps, so they say the same.
     for old in earlier:
         old.unlink()

@@ -16,12 +16,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lm_eval_tofu import evaluation, tofu
+from lm_eval_tofu import evaluation, files, tofu
 from lm_eval_tofu.errors import OptionError, TofuError
 from lm_eval_tofu.tasks import families
 from lm_eval_tofu.unlearn import child
 from lm_eval_tofu.unlearn.finetune import FinetuneConfig, finetune
-from lm_eval_tofu.unlearn.sweep import write_json
 
 log = logging.getLogger(__name__)
 
@@ -235,7 +234,7 @@ def answers(config: RelearnConfig, job: Job) -> list[Answer]:
             _carry_out("score", config, job)
         found = _read_samples(_results(job))
         _check_rows(found, job)
-        write_json(file, {"answers": [answer._asdict() for answer in found]})
+        files.write_json(file, {"answers": [answer._asdict() for answer in found]})
     # Left over where an earlier run was killed in between.
     shutil.rmtree(_results(job), ignore_errors=True)
     if not config.keep_checkpoints:

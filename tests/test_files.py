@@ -1,0 +1,63 @@
+"""Files are written whole or not at all, also by several processes at the same time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lm_eval_tofu import files
+
+WRITER = """
+import sys
+from pathlib import Path
+from lm_eval_tofu import files
+path, name = Path(sys.argv[1]), sys.argv[2]
+for number in range(100):
+    files.write_json(path, {"writer": name, "values": [number] * 2000})
+"""
+
+
+def test_processes_that_write_the_same_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """Every write succeeds, and a reader never sees a part: with one temporary name for all, both fail."""
+    path = tmp_path / "shared.json"
+    files.write_json(path, {"writer": "none", "values": []})
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(name)], stderr=subprocess.PIPE, text=True)
+        for name in range(3)
+    ]
+    while any(writer.poll() is None for writer in writers):
+        content = json.loads(path.read_text())
+        assert len(set(content["values"])) <= 1
+    assert [writer.communicate()[1] for writer in writers] == [""] * 3
+    assert len(json.loads(path.read_text())["values"]) == 2000
+    assert [each.name for each in tmp_path.iterdir()] == ["shared.json"]
+
+
+def test_an_error_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    files.write_text(path, "old")
+
+    def interrupted() -> None:
+        with files.replacing(path) as temporary:
+            temporary.write_text("half of the ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    """Other users of a shared cache must be able to read it."""
+    files.write_text(tmp_path / "sub" / "ours", "x")
+    (tmp_path / "theirs").write_text("x")
+    assert (tmp_path / "sub" / "ours").stat().st_mode == (tmp_path / "theirs").stat().st_mode
+
+
+def test_a_name_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 255)
+    files.write_bytes(path, b"whole")
+    assert path.read_bytes() == b"whole"
