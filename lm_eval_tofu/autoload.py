@@ -1,8 +1,9 @@
 """Lets a plain `lm_eval` see our tasks; imported at every Python start through `lm_eval_tofu.pth`.
 
 lm-eval 0.4.13 has no entry point for tasks. A finder waits for `lm_eval.tasks.manager`, lets the ordinary finders find
-it, and patches `TaskManager` once it has run. A version that reads entry points itself is left as it is, and
-`LM_EVAL_TOFU_AUTOLOAD=0` switches all of this off. Only `sys` and `os` are imported at start: both are there already.
+it, and patches `TaskManager` once it has run. A `TaskManager` that finds our tasks itself, by the entry point of this
+package, gets no path from us. `LM_EVAL_TOFU_AUTOLOAD=0` switches all of this off. Only `sys` and `os` are imported at
+start: both are there already.
 """
 
 import os
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 SWITCH = "LM_EVAL_TOFU_AUTOLOAD"
 TARGET = "lm_eval.tasks.manager"
+TASK = "tofu_forget_quality"
+"""The task whose presence tells that all of ours are there."""
 _MARK = "_lm_eval_tofu"
 
 
@@ -55,11 +58,10 @@ def register() -> None:
 
 
 def patch(module: "ModuleType") -> None:
-    """Patch the module's `TaskManager`, unless it finds installed tasks itself; a failure is a warning."""
+    """Patch the module's `TaskManager`; a failure is a warning."""
     try:
-        if not _reads_entry_points(module):
-            _patch_init(module.TaskManager)
-            _patch_match_tasks(module.TaskManager)
+        _patch_init(module.TaskManager)
+        _patch_match_tasks(module.TaskManager)
     except Exception:  # noqa: BLE001  (lm_eval must work without us)
         _warn()
 
@@ -75,19 +77,11 @@ def _patch_after_execution(loader: "Any") -> None:
     loader.exec_module = exec_module
 
 
-def _reads_entry_points(module: "ModuleType") -> bool:
-    """Whether `lm_eval.tasks`, or a module right below it that is loaded, mentions entry points."""
-    import inspect
-
-    package = module.__name__.rpartition(".")[0]
-    siblings = [other for name, other in sys.modules.items() if package in (name, name.rpartition(".")[0])]
-    for candidate in [module, *siblings]:
-        try:
-            if "entry_points" in inspect.getsource(candidate):
-                return True
-        except (OSError, TypeError):  # no source, or no module
-            continue
-    return False
+def _finds_ours(manager: "Any", initialise: "Callable[..., None]") -> bool:
+    """Whether a manager without any path finds our tasks, as one does that reads entry points."""
+    probe = manager.__new__(manager)
+    initialise(probe, include_path=None, include_defaults=False)
+    return TASK in getattr(probe, "all_tasks", ())
 
 
 def _patch_init(manager: "Any") -> None:
@@ -102,6 +96,10 @@ def _patch_init(manager: "Any") -> None:
     if missing:
         raise TypeError(f"TaskManager has no parameter {', '.join(sorted(missing))}")
 
+    @functools.cache
+    def finds_ours() -> bool:
+        return _finds_ours(manager, original)
+
     @functools.wraps(original)
     def __init__(self: "Any", *args: "Any", **kwargs: "Any") -> None:  # noqa: N807
         try:
@@ -111,7 +109,7 @@ def _patch_init(manager: "Any") -> None:
             return
         bound.apply_defaults()
         given = bound.arguments["include_path"]
-        if bound.arguments["include_defaults"]:
+        if bound.arguments["include_defaults"] and not finds_ours():
             bound.arguments["include_path"] = _with_ours(given)
         original(*bound.args, **bound.kwargs)
         self.include_path = given
@@ -155,19 +153,12 @@ def _check_early(manager: "Any", matched: "list[str]") -> None:
     Raises:
         TofuError: Something cannot be used; the message says what to do.
     """
-    from lm_eval_tofu.errors import TofuError
+    metadata = getattr(manager, "metadata", None)
+    names = [name for name in matched if not _is_the_users(manager, name)]
+    if metadata and any(name.startswith("tofu") for name in names):
+        from lm_eval_tofu.tasks.task import preflight
 
-    try:
-        metadata = getattr(manager, "metadata", None)
-        names = [name for name in matched if not _is_the_users(manager, name)]
-        if metadata and any(name.startswith("tofu") for name in names):
-            from lm_eval_tofu.tasks.task import preflight
-
-            preflight(names, metadata)
-    except TofuError:
-        raise
-    except Exception:  # noqa: BLE001  (what is really wrong shows again when the tasks are loaded)
-        _warn()
+        preflight(names, metadata)
 
 
 def _is_the_users(manager: "Any", name: str) -> bool:

@@ -6,7 +6,7 @@
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def evaluate(
         The results' JSON file.
 
     Raises:
-        OptionError: The output holds something already.
+        OptionError: The output holds something already, or lm-eval could not write there.
         TofuError: A task's option, data or reference cannot be used; before the model is loaded.
     """
     if output.exists():
@@ -90,8 +90,24 @@ def evaluate(
     tracker.save_results_aggregated(results=results, samples=samples)
     for task in results["configs"]:
         tracker.save_results_samples(task_name=task, samples=samples[task])
+    _check_saved(partial, results["configs"])
     partial.rename(output)
     return newest_results(output)
+
+
+def _check_saved(folder: Path, tasks: Iterable[str]) -> None:
+    """Make sure that all files were written: lm-eval logs a failure (a full disk) and goes on.
+
+    Raises:
+        OptionError: One is missing.
+    """
+    wanted = ["results_*.json", *(f"samples_{task}_*.jsonl" for task in tasks)]
+    missing = [name for name in wanted if not any(folder.rglob(name))]
+    if missing:
+        raise OptionError(
+            f"lm_eval could not write {', '.join(missing)} below {folder} (the log says why): make room, or name "
+            "another directory"
+        )
 
 
 def check(tasks: Sequence[str], metadata: Mapping[str, Any]) -> None:

@@ -166,18 +166,31 @@ def test_the_switch(fake: Fake) -> None:
     assert fake.run(code, LM_EVAL_TOFU_AUTOLOAD="1") == [1, ["defaults", str(TASKS_DIR)]]
 
 
-@pytest.mark.parametrize("name", ["manager.py", "__init__.py", "_plugins.py"])
-def test_a_version_that_reads_entry_points_is_left_alone(fake: Fake, name: str) -> None:
-    fake.write("lm_eval/tasks/_plugins.py", "")
-    fake.write("lm_eval/tasks/__init__.py", "from lm_eval.tasks import _plugins, manager")
-    path = fake.directory / "lm_eval" / "tasks" / name
-    path.write_text(f"{path.read_text()}\nfrom importlib.metadata import entry_points\n")
+PLUGINS = """
+        from importlib.metadata import entry_points
+        self.all_tasks = ["tofu_forget_quality"]
+"""
+
+
+def test_a_manager_that_finds_our_tasks_gets_no_path(fake: Fake) -> None:
+    head, tail = MANAGER.split("    def match_tasks")
+    fake.write("lm_eval/tasks/manager.py", f"{head}{PLUGINS}\n    def match_tasks{tail}")
     code = """
         import lm_eval_tofu.autoload
         from lm_eval.tasks.manager import TaskManager
-        show([TaskManager().paths, hasattr(TaskManager.match_tasks, "__wrapped__")])
+        show([TaskManager().paths, TaskManager(include_path="mine").paths])
     """
-    assert fake.run(code) == [["defaults"], False]
+    assert fake.run(code) == [["defaults"], ["defaults", "mine"]]
+
+
+def test_a_mention_of_entry_points_does_not_hide_our_tasks(fake: Fake) -> None:
+    fake.write("lm_eval/tasks/manager.py", f"{MANAGER}\n# Backends may come from entry_points, tasks do not.\n")
+    code = """
+        import lm_eval_tofu.autoload
+        from lm_eval.tasks.manager import TaskManager
+        show(TaskManager().paths)
+    """
+    assert fake.run(code) == ["defaults", str(TASKS_DIR)]
 
 
 def test_names_signatures_and_errors_are_the_originals(fake: Fake) -> None:
@@ -296,15 +309,18 @@ except OptionError as error:
     assert fake.run(_match(["tofu"], {"pretrained": "m"}, tail)) == "wrong"
 
 
-def test_other_errors_are_a_warning(fake: Fake) -> None:
+def test_other_errors_pass_as_what_they_are(fake: Fake) -> None:
     tail = """
 def preflight(names, metadata):
     raise RuntimeError("a fault of ours")
 task.preflight = preflight
-show(MATCH)
+try:
+    MATCH
+except RuntimeError as error:
+    show(str(error))
 """
-    assert fake.run(_match(["tofu"], {"pretrained": "m"}, tail)) == ["tofu"]
-    assert "a fault of ours" in fake.stderr
+    assert fake.run(_match(["tofu"], {"pretrained": "m"}, tail)) == "a fault of ours"
+    assert "does not fit this lm_eval" not in fake.stderr
 
 
 def test_a_users_task_of_our_name_is_not_checked(fake: Fake) -> None:

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,12 +55,14 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread.join()
 
 
-def ask(server: Server, task: str, system: str | None = None, **options: Any) -> dict[str, float]:
+def ask(
+    server: Server, task: str, system: str | None = None, model_args: dict[str, Any] | None = None, **options: Any
+) -> dict[str, float]:
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
     url = f"http://127.0.0.1:{server.server_port}/v1/chat/completions"
-    arguments = {"model": "served", "base_url": url, "num_concurrent": 2}
+    arguments = {"model": "served", "base_url": url, "num_concurrent": 2, **(model_args or {})}
     metadata = {**arguments, "tofu": "mini", **options}
     results = simple_evaluate(
         model="local-chat-completions",
@@ -105,3 +108,37 @@ def test_what_a_server_cannot_do_is_refused(server: Server) -> None:
     with pytest.raises(OptionError, match="all prompts that were chosen begin the assistant's turn"):
         ask(server, "tofu_novel_recall", families="prefix_injection")
     assert not server.asked
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("chat_template_args", {"enable_thinking": False}), ("enable_thinking", False)]
+)
+def test_template_arguments_that_the_backend_drops_are_refused(server: Server, name: str, value: Any) -> None:
+    with pytest.raises(OptionError, match=f"{name} have no effect with this backend.*where the server is started"):
+        ask(server, "tofu_novel_recall", model_args={name: value})
+    assert not server.asked
+
+
+def test_template_arguments_with_a_server_of_completions(tiny_model: Path) -> None:
+    """lm-eval renders there, without the arguments: the template itself is where they can be set."""
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    arguments = {
+        "model": "served",
+        "base_url": "http://127.0.0.1:1/v1/completions",
+        "tokenizer": str(tiny_model),
+        "tokenizer_backend": "huggingface",
+        "chat_template_args": {"enable_thinking": False},
+    }
+    with pytest.raises(OptionError, match=r"chat_template_args have no effect .*\{%- set enable_thinking = false %\}"):
+        simple_evaluate(
+            model="local-completions",
+            model_args=arguments,
+            tasks=["tofu_answer_logprob"],
+            task_manager=TaskManager(
+                include_path=str(TASKS_DIR), include_defaults=False, metadata={**arguments, "tofu": "mini"}
+            ),
+            apply_chat_template=True,
+            bootstrap_iters=0,
+        )

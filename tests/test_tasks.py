@@ -260,12 +260,77 @@ def test_few_shot_is_refused() -> None:
             r"retain_reference='/nowhere' does not exist: run lm_eval",
         ),
         ({"full_reference": "/nowhere"}, ReferenceRunError, r"full_reference='/nowhere' does not exist: run lm_eval"),
+        ({"pretrained": "long/" * 50}, OptionError, r"has 300 bytes \(long.*names may have 255 bytes.*symbolic link"),
+        ({"pretrained": "short", "peft": "\u00e9" * 200}, OptionError, r"has 400 bytes"),
     ],
 )
 def test_bad_options_are_found_before_a_model_is_loaded(metadata: Any, error: type[TofuError], message: str) -> None:
     with pytest.raises(error, match=message) as caught:
         preflight([*ALL, "mmlu"], {"tofu": "mini", **metadata})
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_of_results_that_just_fits() -> None:
+    """lm-eval writes two characters for a slash, so that 153 are 255 of a name."""
+    preflight(["tofu_answer_logprob"], {"tofu": "mini", "pretrained": "a/" * 51 + "b" * 102})
+    with pytest.raises(OptionError, match="has 256 bytes"):
+        preflight(["tofu_answer_logprob"], {"tofu": "mini", "pretrained": "a/" * 51 + "b" * 103})
+
+
+def test_options_that_leave_no_prompt() -> None:
+    preflight(["tofu_novel_recall"], {"tofu": "mini", "families": "cloze", "forget_rows": "4-6"})
+    with pytest.raises(OptionError, match=r"tofu_novel_recall has nothing to ask: .*families.*forget_rows"):
+        preflight(["tofu_novel_recall"], {"tofu": "mini", "families": "cloze", "forget_rows": 5})
+
+
+def test_the_early_check_and_the_evaluation_share_the_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lm_eval_tofu.tasks import hooks
+
+    built = []
+    build = hooks._asked_rows
+    monkeypatch.setattr(hooks, "_asked_rows", lambda *given: built.append(given[0]) or build(*given))
+    metadata = {"tofu": "mini", "forget_rows": "0-1", "families": "direct,cloze"}
+    preflight(["tofu_novel_recall"], metadata)
+    task = manager(**metadata).load(["tofu_novel_recall"])["tasks"]["tofu_novel_recall"]
+    assert built == ["novel_recall"]
+    assert {row["index"] for row in task.rows} == {0, 1}
+    preflight(["tofu_novel_recall"], {**metadata, "families": "direct"})
+    assert built == ["novel_recall"] * 2
+
+
+def test_the_data_that_a_variable_names_are_not_taken_for_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import shutil
+
+    shutil.copytree(Path(tofu.__file__).parent / "mini", tmp_path / "TOFU")
+    monkeypatch.setenv("LM_EVAL_TOFU_DATA", "mini")
+    preflight(["tofu_answer_logprob"], {"pretrained": "m"})
+    monkeypatch.setenv("LM_EVAL_TOFU_DATA", str(tmp_path / "TOFU"))
+    with pytest.raises(DataError, match="has 40 rows instead of 400"):
+        preflight(["tofu_answer_logprob"], {"pretrained": "m"})
+
+
+def test_the_log_names_data_and_options(evaluate: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """--metadata replaces a config file's as a whole: which split was asked must be seen."""
+    with caplog.at_level(logging.INFO, logger="lm_eval"):
+        evaluate(["tofu_answer_logprob"], {"best_of_n": 2}, limit=1)
+        evaluate(["tofu_answer_logprob"], {"forget_split": None}, limit=1)
+    assert "tofu_answer_logprob: TOFU source mini, split forget01, best_of_n=2" in caplog.messages
+    assert "tofu_answer_logprob: TOFU source mini, split forget10 (default), no other option" in caplog.messages
+
+
+@pytest.mark.parametrize("given", [{"limit": 2}, {"samples": {"tofu_forget_quality": [1, 3]}}])
+def test_forget_quality_of_a_part_is_named(
+    evaluate: Any, run: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, given: dict[str, Any]
+) -> None:
+    folder = write_samples(run, tmp_path, "tofu_forget_quality")
+    options = {"retain_reference": str(folder)}
+    evaluate(["tofu_forget_quality"], options, gen_kwargs={"max_gen_toks": 12}, **given)
+    assert "forget_quality is of 2 of 4 rows (--limit, --samples)" in caplog.text
+    caplog.clear()
+    evaluate(["tofu_answer_logprob"], limit=2)
+    assert "of 4 rows" not in caplog.text
 
 
 def test_preflight_passes_over_other_tasks() -> None:
@@ -633,3 +698,19 @@ def test_documents_of_a_task_can_be_chosen(tiny_model, tmp_path):
         ("real_authors", 1),
         ("world_facts", 0),
     ]
+
+
+def test_results_that_could_not_be_written_are_an_error(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """lm-eval's tracker logs a failure and goes on."""
+    from lm_eval.loggers import EvaluationTracker
+
+    from lm_eval_tofu import evaluation
+
+    monkeypatch.setattr(EvaluationTracker, "save_results_samples", lambda *_, **__: None)
+    given = {"model_args": {"dtype": "float32"}, "batch_size": 4, "device": "cpu"}
+    metadata = {"tofu": "mini", "forget_split": "forget01"}
+    with pytest.raises(OptionError, match=r"could not write samples_tofu_answer_logprob_\*\.jsonl"):
+        evaluation.evaluate(tiny_model, tmp_path / "out", tasks=["tofu_answer_logprob"], metadata=metadata, **given)
+    assert not (tmp_path / "out").exists()

@@ -23,10 +23,10 @@ from lm_eval_tofu import chat
 from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import OptionError, PromptError
 from lm_eval_tofu.metrics.cut import first_fact
-from lm_eval_tofu.tasks import TASKS_DIR, families
+from lm_eval_tofu.tasks import TASKS_DIR, checks, families
 from lm_eval_tofu.tasks.options import Options
 from lm_eval_tofu.tasks.reference import Reference, ReferenceRow, load_reference
-from lm_eval_tofu.tofu import retain_split
+from lm_eval_tofu.tofu import Source, retain_split
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +106,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         self.novel: bool = config.pop("novel", False)
         reference: Mapping[str, str] | None = config.pop("reference", None)
         self.options = Options.from_metadata(config["metadata"])
+        checks.check_results_name(config["metadata"])
         config["metric_list"] = [metric for entry in config["metric_list"] for metric in _each(entry, self.options)]
         self._spans: dict[tuple[str, int, str | None], list[int]] = {}
         # Tokens from the first novel fact on; 0: all of the answer's, None: it has no fact.
@@ -116,8 +117,17 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         self.reference = self._load_reference(reference) if reference else None
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Load the rows through the YAML's `custom_dataset` hook."""
-        self.rows: list[Row] = self.config.custom_dataset(self.options)
+        """Load the rows through the YAML's `custom_dataset` hook.
+
+        Raises:
+            OptionError: The options leave none.
+        """
+        self.rows: list[Row] = list(_rows(self.config.custom_dataset, self.options, self.options.source))
+        if not self.rows:
+            raise OptionError(
+                f"{self.config.task} has nothing to ask: the prompts that were chosen (families, formats, "
+                "best_of_n_prompts) say nothing of the rows that were chosen (forget_rows); choose others"
+            )
         self.dataset = {self.config.test_split: datasets.Dataset.from_list(self.rows)}
 
     def _load_reference(self, reference: Mapping[str, str]) -> Reference | None:
@@ -150,6 +160,11 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         self._is_server = _is_server(metadata, render)
         with_template = bool(kwargs.get("apply_chat_template"))
         self._takes_messages = self._is_server and with_template and _takes_messages(render)
+        if self._is_server:
+            checks.check_server_arguments(self.config.task, metadata, self._takes_messages)
+        if not kwargs.get("rank"):
+            checks.log_options(self.config.task, self.options, metadata)
+            self._warn_about_a_part(kwargs.get("limit"), kwargs.get("samples"))
         if self._takes_messages:
             self._leave_to_the_server()
         self._tokenizer = None if self._takes_messages and not _names_tokenizer(metadata) else _tokenizer(metadata)
@@ -174,6 +189,16 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         if self.reference is not None:
             first = {request.doc["index"]: str(request.args[0]) for request in reversed(self._instances)}
             self.reference.check_prompts({index: hash_string(prompt) for index, prompt in first.items()})
+
+    def _warn_about_a_part(self, limit: int | None, samples: Sequence[int] | None) -> None:
+        asked = limit if samples is None else len(samples)
+        if "forget_quality" in self._metric_fn_list and asked is not None and asked < len(self.rows):
+            log.warning(
+                "forget_quality is of %d of %d rows (--limit, --samples): a p value depends on the number of rows, and "
+                "fewer of them make any model look forgotten; compare it with no run on all rows",
+                asked,
+                len(self.rows),
+            )
 
     def _leave_to_the_server(self) -> None:
         """Leave out what a backend cannot do that sends messages, not text: its server renders and ends the turns.
@@ -418,6 +443,18 @@ def preflight(names: Sequence[str], metadata: Mapping[str, Any]) -> None:
     for name in names:
         if name in manager.all_tasks:
             manager.load([name])
+
+
+@functools.lru_cache(maxsize=16)
+def _rows(build: Callable[[Options], list[Row]], options: Options, source: Source) -> tuple[Row, ...]:
+    """A task's rows, which nothing changes: the early check and the evaluation share them.
+
+    Args:
+        build: The YAML's `custom_dataset` hook.
+        options: What it is given.
+        source: Where its data comes from: an environment variable can say so, besides the options.
+    """
+    return tuple(build(options))
 
 
 def _each(entry: Mapping[str, Any], options: Options) -> list[dict[str, Any]]:
