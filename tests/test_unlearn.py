@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from lm_eval_tofu import cli, tofu
 from lm_eval_tofu.errors import OptionError, TofuError
 from lm_eval_tofu.unlearn import checkpoint, options, unlearning
+from lm_eval_tofu.unlearn.finetune import FinetuneConfig, finetune
 from lm_eval_tofu.unlearn.trainer import NPOTrainer
 from lm_eval_tofu.unlearn.unlearning import UnlearnConfig, unlearn
 
@@ -165,6 +166,72 @@ def test_lora_is_merged_by_default(config):
     assert not (output / "adapter_config.json").exists()
 
 
+def test_merging_rounds_once_and_says_what_rounding_lost(config, caplog):
+    """In bfloat16, updates as small as these are rounded away: the record has how much, and the adapters are kept."""
+    from peft import PeftModel
+
+    output = unlearn(replace(config, lora_r=4, dtype="bfloat16", learning_rate=2e-4, warmup=0))
+    base = AutoModelForCausalLM.from_pretrained(config.model, dtype=torch.bfloat16).float()
+    saved = weights(output)
+    lost = size = 0.0
+    for name, module in PeftModel.from_pretrained(base, str(output / "adapters")).named_modules():
+        if hasattr(module, "get_delta_weight"):
+            update = module.get_delta_weight("default").detach()
+            exact = module.get_base_layer().weight.detach() + update
+            found = saved[f"{name.removeprefix('base_model.model.')}.weight"]
+            assert torch.equal(found, exact.bfloat16())
+            lost += (found.float() - exact).square().sum().item()
+            size += update.square().sum().item()
+    merge = record(output)["merge"]
+    assert merge["dtype"] == "bfloat16"
+    assert merge["update_error"] == pytest.approx((lost / size) ** 0.5, rel=1e-4)
+    assert merge["update_error"] > 0.3
+    assert merge["loss_adapters"] != merge["loss_before"]
+    [warning] = [each.getMessage() for each in caplog.records if "merging the adapters" in each.message]
+    assert f"relative error of the update {merge['update_error']:.2f}" in warning
+    assert "Give --dtype float32" in warning
+    assert "--no-lora-merge" in warning
+
+
+def test_nothing_is_lost_by_merging_in_float32(config, caplog):
+    output = unlearn(replace(config, lora_r=4))
+    merge = record(output)["merge"]
+    assert merge["update_error"] < 1e-4
+    assert merge["loss_merged"] == pytest.approx(merge["loss_adapters"], abs=1e-4)
+    assert abs(merge["loss_adapters"] - merge["loss_before"]) > 0.01
+    assert "merging the adapters" not in caplog.text
+    assert not (output / "adapters").exists()
+
+
+@pytest.mark.parametrize("target", ["q_proj,lm_head", "embed_tokens", "model.embed_tokens"])
+def test_adapters_on_tied_embeddings_are_refused(config, target):
+    """Input and output embeddings of the tiny model are one: merged into one, the adapters would act on both."""
+    with pytest.raises(OptionError, match=r"--lora-target '.*(lm_head|embed_tokens)': .* shares the weights .*leave"):
+        unlearn(replace(config, lora_r=4, lora_target=target))
+    assert not config.output.exists()
+
+
+def test_adapters_on_an_output_embedding_of_its_own(config, tmp_path):
+    """The merged model gives the logits of the trained one."""
+    from peft import PeftModel
+
+    base = shutil.copytree(config.model, tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    embedding = tensors["model.embed_tokens.weight"]
+    tensors["lm_head.weight"] = torch.randn(embedding.shape, generator=generator) / 5
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    settings = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**settings, "tie_word_embeddings": False}))
+    config = replace(config, model=str(base), lora_r=4, lora_target="q_proj,lm_head", training={})
+    merged = AutoModelForCausalLM.from_pretrained(unlearn(config))
+    alone = unlearn(replace(config, lora_merge=False, output=tmp_path / "alone"))
+    trained = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(alone))
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        assert torch.allclose(merged(ids).logits, trained(ids).logits, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_lora_adapters_alone(config):
     from peft import PeftModel
@@ -175,6 +242,43 @@ def test_lora_adapters_alone(config):
     base = AutoModelForCausalLM.from_pretrained(config.model)
     again = PeftModel.from_pretrained(base, str(output)).merge_and_unload().state_dict()
     assert all(torch.equal(again[name], tensor) for name, tensor in weights(merged).items())
+
+
+# Models with a vision part
+
+
+def test_a_model_with_a_vision_part(config, tmp_path):
+    """Gemma 3 from 4B on: the text model's settings are one level down, and weights have other names on disk."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    tokenizer = AutoTokenizer.from_pretrained(config.model)
+    common = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {"num_key_value_heads": 1, "head_dim": 16, "vocab_size": len(tokenizer) + 3, "max_position_embeddings": 512}
+    names = ("boi_token_index", "eoi_token_index", "image_token_index")
+    images = dict(zip(names, range(len(tokenizer), len(tokenizer) + 3), strict=True))
+    settings = Gemma3Config(
+        text_config={**common, **text}, vision_config={**common, "image_size": 28, "patch_size": 14}, **images
+    )
+    base = tmp_path / "gemma"
+    Gemma3ForConditionalGeneration(settings).save_pretrained(base)
+    tokenizer.save_pretrained(base)
+
+    full = finetune(
+        FinetuneConfig(model=str(base), split="forget01", tofu="mini", output=tmp_path / "full", epochs=2, warmup=0)
+    )
+    trained = json.loads((full / "training.json").read_text())
+    output = unlearn(replace(config, model=str(full)))
+    made = record(output)
+    assert made["weights_before"] == trained["weights"] != made["weights"]
+    assert made["final"]["loss"] != made["losses"][0]["loss"]
+    before, after = weights(full), weights(output)
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert not any("vision" in name for name in changed)
+    assert json.loads((output / "config.json").read_text()) == json.loads((full / "config.json").read_text())
+    lora = unlearn(replace(config, model=str(full), lora_r=2, output=tmp_path / "lora"))
+    assert record(lora)["merge"]["update_error"] < 1e-3
 
 
 # Resuming

@@ -83,7 +83,7 @@ def begin(output: Path, options: Mapping[str, Any]) -> Path | None:
 def finish(
     output: Path,
     *,
-    save: Callable[[Path], object],
+    save: Callable[[Path], Mapping[str, Any] | None],
     record: Mapping[str, Any],
     before: Digests,
     name: str = RECORD,
@@ -94,7 +94,8 @@ def finish(
 
     Args:
         output: Where the finished checkpoint will stand; what stands there already is replaced.
-        save: Writes weights, tokenizer and generation config to a directory; called in every process.
+        save: Writes weights, tokenizer and generation config to a directory, and may return what is to be added to the
+            record; called in every process.
         record: How the checkpoint was made; the weights' fingerprint, the libraries' versions and this package's git
             revision are added.
         before: `parameter_digests` of the model before training.
@@ -111,7 +112,7 @@ def finish(
     if main_process:
         shutil.rmtree(finished, ignore_errors=True)
     wait()
-    save(finished)
+    said = save(finished)
     wait()
     if not main_process:
         return
@@ -123,7 +124,7 @@ def finish(
             f"--output {output} is not written, because training changed no weight: raise --learning-rate, or lower "
             "--warmup (the learning rate of the first step of a warm-up is 0)"
         )
-    known = {"weights": fingerprint(after), "weights_before": fingerprint(before)}
+    known = {"weights": fingerprint(after), "weights_before": fingerprint(before), **(said or {})}
     files.write_json(finished / name, {**record, **known, "versions": _versions(), "git_revision": _git_revision()})
     _keep_logs(partial, finished)
     _replace(finished, output)
@@ -136,8 +137,16 @@ def discard(output: Path) -> None:
 
 
 def parameter_digests(model: Any) -> Digests:
-    """Digest every parameter of a torch model; shared ones once."""
-    return {name: _digest(parameter) for name, parameter in model.named_parameters()}
+    """Digest every parameter of a torch model, by the name that a checkpoint has it under; shared ones once."""
+    from transformers import PreTrainedModel
+
+    parameters = dict(model.named_parameters())
+    if isinstance(model, PreTrainedModel):
+        # Some architectures have other names in memory than on disk (Gemma 3 with its vision part).
+        from transformers.core_model_loading import revert_weight_conversion
+
+        parameters = revert_weight_conversion(model, parameters)
+    return {name: _digest(parameter) for name, parameter in parameters.items()}
 
 
 def saved_digests(folder: Path) -> Digests:

@@ -10,7 +10,7 @@ from typing import Any
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.unlearn import card, checkpoint, options
-from lm_eval_tofu.unlearn.models import check_model, load_model, load_tokenizer, pad_token_id
+from lm_eval_tofu.unlearn.models import check_model, load_model, load_tokenizer, pad_token_id, use_cache
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[Any] = ()) -> Path:
         config=config,
         arguments=arguments,
         tokenizer=tokenizer,
-        use_cache=model.config.use_cache,
+        use_cache=use_cache(model),
         before=checkpoint.parameter_digests(model),
         resumed=resumed,
     )

@@ -52,7 +52,7 @@ def load_tokenizer(model: str, apply_chat_template: bool, option: str = "--model
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
-        context = getattr(AutoConfig.from_pretrained(model), "max_position_embeddings", None)
+        context = getattr(AutoConfig.from_pretrained(model).get_text_config(), "max_position_embeddings", None)
     except (OSError, ValueError) as error:
         raise OptionError(f"{option} {model} cannot be read ({first_line(error)}): check the name") from error
     if apply_chat_template and not tokenizer.chat_template:
@@ -79,6 +79,24 @@ def load_model(model: str, dtype: str) -> Any:
     # torch raises RuntimeError for tensors of other shapes than the configuration's.
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise OptionError(f"--model {model} cannot be loaded ({first_line(error)}): check its files") from error
+
+
+def use_cache(model: Any) -> bool | None:
+    """The key-value cache's switch in a model's configuration; None where it has none, as with a vision part."""
+    return getattr(model.config, "use_cache", None)
+
+
+def restore_use_cache(model: Any, value: bool | None) -> None:
+    """Undo the trainer's change of that switch, which would be written into the checkpoint.
+
+    Args:
+        model: After training.
+        value: Of `use_cache` before training.
+    """
+    if value is not None:
+        model.config.use_cache = value
+    elif hasattr(model.config, "use_cache"):
+        del model.config.use_cache
 
 
 def pad_token_id(tokenizer: Any) -> int:

@@ -15,6 +15,7 @@ from transformers import ProgressCallback
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.unlearn import checkpoint
 from lm_eval_tofu.unlearn.data import IGNORED, Example
+from lm_eval_tofu.unlearn.models import restore_use_cache
 from lm_eval_tofu.unlearn.options import TrainingConfig
 from lm_eval_tofu.unlearn.training import QuietProgress, all_steps, effective_batch, first_line, translated_refusals
 
@@ -31,7 +32,7 @@ class Run:
         config: The options.
         arguments: transformers' `TrainingArguments` made of them.
         tokenizer: Goes into the checkpoint.
-        use_cache: The key-value cache's switch in the model's configuration, which the trainer changes.
+        use_cache: `lm_eval_tofu.unlearn.models.use_cache` of the model before training, which the trainer changes.
         before: Digests of the weights before training.
         resumed: The trainer's checkpoint to go on from; None: from the beginning.
     """
@@ -39,7 +40,7 @@ class Run:
     config: TrainingConfig
     arguments: Any
     tokenizer: Any
-    use_cache: bool
+    use_cache: bool | None
     before: checkpoint.Digests
     resumed: Path | None
 
@@ -98,7 +99,7 @@ class Run:
         *,
         record: Mapping[str, Any],
         name: str = checkpoint.RECORD,
-        save: Callable[[Path], object] | None = None,
+        save: Callable[[Path], Mapping[str, Any] | None] | None = None,
         describe: Callable[[Path], object],
     ) -> None:
         """Write the checkpoint and put it in its place.
@@ -107,7 +108,8 @@ class Run:
             trainer: After training.
             record: What the record says beside what all records say.
             name: The record's file name.
-            save: Writes the weights to a directory, called in every process; None: as the trainer does.
+            save: Writes the weights to a directory, called in every process; what it returns is added to the record.
+                None: as the trainer does.
             describe: Writes the model card to a directory.
 
         Raises:
@@ -115,17 +117,19 @@ class Run:
         """
         main, model = trainer.is_world_process_zero(), trainer.model
 
-        def write(folder: Path) -> None:
-            model.config.use_cache = self.use_cache
+        def write(folder: Path) -> Mapping[str, Any] | None:
+            said = None
+            restore_use_cache(model, self.use_cache)
             if save is None:
                 trainer.save_model(str(folder))
             else:
-                save(folder)
+                said = save(folder)
             if main:
                 # The trainer's own settings name folders of this machine; ours are in the record.
                 (folder / "training_args.bin").unlink(missing_ok=True)
                 self.tokenizer.save_pretrained(folder)
                 describe(folder)
+            return said
 
         with self.writing():
             checkpoint.finish(

@@ -203,5 +203,5 @@ def memory_plan(model: Any, answer_tokens: float, reference_copy: bool = False) 
     """
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    logits = int(answer_tokens * model.config.vocab_size * 4 * 3)
+    logits = int(answer_tokens * model.config.get_text_config().vocab_size * 4 * 3)
     return MemoryPlan(weights, weights if reference_copy else 0, trained, 2 * trained, logits)

@@ -11,7 +11,7 @@ from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.unlearn import card, checkpoint, lora, options
 from lm_eval_tofu.unlearn.methods import FORGET_ONLY, METHODS, check_weights
-from lm_eval_tofu.unlearn.models import check_model, load_model, load_tokenizer, pad_token_id
+from lm_eval_tofu.unlearn.models import check_model, load_model, load_tokenizer, pad_token_id, use_cache
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +222,7 @@ def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
         resumed = checkpoint.begin(config.output, {**recorded, "tofu": data})
 
     model = load_model(config.model, config.dtype)
-    before, use_cache = checkpoint.parameter_digests(model), model.config.use_cache
+    before, cached = checkpoint.parameter_digests(model), use_cache(model)
     reference = checkpoint.fingerprint(before)
     # Seeds the adapters' initial weights; the trainer seeds itself.
     set_seed(config.seed)
@@ -230,9 +230,7 @@ def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
         model = lora.attach(model, config.lora_r, config.lora_alpha, config.lora_target)
         if not config.lora_merge:
             before = lora.adapter_digests(model)
-    run = Run(
-        config=config, arguments=arguments, tokenizer=tokenizer, use_cache=use_cache, before=before, resumed=resumed
-    )
+    run = Run(config=config, arguments=arguments, tokenizer=tokenizer, use_cache=cached, before=before, resumed=resumed)
     with training.translated_refusals(config, ValueError, ImportError, RuntimeError):
         trainer = NPOTrainer(
             model, arguments, forget, retain, pad_token_id(tokenizer), weights=reference, callbacks=list(callbacks)
@@ -263,7 +261,11 @@ def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
             "losses": losses,
             "final": {name: final[name] for name in SHOWN if name in final},
         },
-        save=(lambda folder: lora.save_merged(trainer, config.model, config.dtype, folder))
+        save=(
+            lambda folder: lora.save_merged(
+                trainer, config.model, config.dtype, folder, forget, pad_token_id(tokenizer)
+            )
+        )
         if config.lora_r is not None and config.lora_merge
         else None,
         describe=lambda folder: _describe(folder, config, final),
