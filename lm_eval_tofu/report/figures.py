@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm_eval_tofu.report.leaks import visible
+from lm_eval_tofu.report.load import as_float
 from lm_eval_tofu.report.tables import Curve, Row, Tables
 
 # Okabe and Ito's palette, safe for the colour-blind; the arms of a role always have the same one.
@@ -78,11 +79,17 @@ def draw(tables: Tables) -> list[Figure]:
 
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     with mpl.rc_context(dict(_STYLE)):
+        plotted = plots(tables)
         return [
-            _render(name, title, caption + _clamped(tables, name), plot(tables))
-            for name, title, caption, wanted, plot in _FIGURES
-            if wanted(tables)
+            _render(name, title, caption + _clamped(tables, name), plotted[name])
+            for name, title, caption, _, _ in _FIGURES
+            if name in plotted
         ]
+
+
+def plots(tables: Tables) -> dict[str, Any]:
+    """The matplotlib figures by name, in the report's order, before they are rendered."""
+    return {name: plot(tables) for name, _, _, wanted, plot in _FIGURES if wanted(tables)}
 
 
 def _render(name: str, title: str, caption: str, figure: Any) -> Figure:
@@ -174,6 +181,7 @@ def _overview(tables: Tables) -> Any:
     looks = _looks(tables)
     figure, axes = _axes(0.9 + 0.52 * len(rows))
     step = 0.6 / max(len(looks), 2)
+    labelled: set[str] = set()
     for number, row in enumerate(rows):
         for place, (arm, look) in enumerate(looks.items()):
             cell = row.cells.get(arm)
@@ -189,10 +197,9 @@ def _overview(tables: Tables) -> Any:
                 markersize=6,
                 elinewidth=1.6,
                 capsize=2.5,
-                label=_name(arm)
-                if not any(_name(arm) == text for text in axes.get_legend_handles_labels()[1])
-                else None,
+                label=None if arm in labelled else _name(arm),
             )
+            labelled.add(arm)
     axes.set_yticks(range(len(rows)), [row.label.partition(", ")[0] for row in rows])
     axes.invert_yaxis()
     axes.set_xlabel("%, with 95 % interval over authors")
@@ -289,6 +296,8 @@ def _band(axes: Any, curve: Curve, look: _Look, label: str | None, scale: float 
     axes.plot(curve.x, y, color=look.color, marker=look.marker, markersize=4.5, label=label, **options)
     if len(curve.x) > 1 and not (np.isnan(low).all() or np.isnan(high).all()):
         axes.fill_between(curve.x, low, high, color=look.color, alpha=0.18, linewidth=0)
+    elif len(curve.x) == 1 and (errors := _errors(y[0], low[0], high[0])):  # a band needs two points
+        axes.errorbar(curve.x, y, yerr=errors, fmt="none", ecolor=look.color, capsize=2.5)
 
 
 def _label(axes: Any, ticks: list[float], names: list[str], x: str, y: str) -> None:
@@ -349,7 +358,7 @@ def _probe(tables: Tables) -> Any:
             axes.axhline(100 * curve.y[0], color=look.color, linestyle="--", linewidth=1.4, label=label)
     if not math.isnan(tables.chance):
         axes.axhline(100 * tables.chance, color=_GREY, linestyle=":", linewidth=1.4, label="chance")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("layer")
     axes.set_ylabel("top-1, %")
@@ -390,7 +399,7 @@ _LEAST_P = 1e-30
 
 
 def _log_p(value: Any) -> float:
-    number = float(value) if isinstance(value, int | float) else math.nan
+    number = as_float(value)
     return math.log10(max(number, _LEAST_P)) if not math.isnan(number) else math.nan
 
 
@@ -415,25 +424,20 @@ def _trade_off(tables: Tables) -> Any:
     figure, axes = _axes(3.7)
     runs = _sweep_runs(tables)
     if runs:
-        axes.scatter(
-            [_log_p(run.get("forget_quality")) for run in runs],
-            [run.get("model_utility", math.nan) for run in runs],
-            s=26,
-            color=_SKY,
-            alpha=0.75,
-            linewidth=0,
-            label=f"{len(runs)} runs of the sweep",
-        )
+        x = [_log_p(run.get("forget_quality")) for run in runs]
+        y = [as_float(run.get("model_utility")) for run in runs]
+        shown = int(np.isfinite([x, y]).all(axis=0).sum())
+        axes.scatter(x, y, s=26, color=_SKY, alpha=0.75, linewidth=0, label=f"{shown} runs of the sweep")
         selected = next((run for run in runs if run.get("run") == (tables.sweep or {}).get("selected")), None)
         if selected:
-            point = _log_p(selected.get("forget_quality")), selected.get("model_utility", math.nan)
+            point = _log_p(selected.get("forget_quality")), as_float(selected.get("model_utility"))
             axes.scatter(*point, s=130, facecolor="none", edgecolor=_VERMILLION, linewidth=2, label="selected")
     quality = next(row for row in tables.main if row.key == "forget_quality").cells
     utility = next(row for row in tables.main if row.key == "model_utility").cells
     for arm, look in looks.items():
         worth = utility.get(arm)
         p = 1.0 if arm == "retain" else (cell.value if (cell := quality.get(arm)) else math.nan)
-        if worth and not math.isnan(p):
+        if worth and not math.isnan(worth.value) and not math.isnan(p):
             axes.scatter(_log_p(p), worth.value, marker=look.marker, s=48, color=look.color, label=_name(arm), zorder=3)
     axes.axvline(math.log10(0.05), color=_GREY, linestyle=":", linewidth=1.2)
     axes.set_xlabel("log10 of forget quality; dotted: p = 0.05")
@@ -479,7 +483,7 @@ def _quality_and_leak(tables: Tables) -> Iterator[tuple[str, float, Any]]:
     leaks = next(row for row in tables.main if row.key == "novel_recall").cells
     for arm, cell in leaks.items():
         p = 1.0 if arm == "retain" else (own.value if (own := quality.get(arm)) else math.nan)
-        if cell and not math.isnan(p):
+        if cell and not math.isnan(cell.value) and not math.isnan(p):
             yield arm, p, cell
 
 
