@@ -75,6 +75,23 @@ class TestTheFit:
         outcome = bilinear.probe(*toy(knows=False, tested=120))
         assert abs(outcome.correct.mean() - 1 / 6) < 3 * math.sqrt(5 / 36 / 120)
 
+    @pytest.mark.parametrize("grid", [bilinear.L2_GRID, (1e-1, 1e-4), (1e-4,)])
+    def test_l2_is_chosen_on_authors_that_were_not_fitted(self, grid: tuple[float, ...]) -> None:
+        """Where the states tell all, the weakest fits others best; where they are noise, the strongest harms least.
+
+        On the rows that were fitted, the weakest would win both times.
+        """
+        assert bilinear.probe(*toy(knows=True), grid=grid).l2 == grid[-1]
+        assert bilinear.probe(*toy(knows=False), grid=grid).l2 == grid[0]
+
+    def test_l2_between_the_ends(self) -> None:
+        """More noise than signal: the choice follows the losses, not the order of the grid."""
+        training, testing = toy(knows=True)
+        noise = np.random.default_rng(1).normal(size=training.hidden.shape)
+        mixed = training._replace(hidden=training.hidden + 3 * noise)
+        assert bilinear.probe(mixed, testing, grid=(1.0, 1e-3, 1e-7)).l2 == 1e-3
+        assert bilinear.probe(mixed, testing, grid=(1e-7, 1.0, 1e-3)).l2 == 1e-3
+
     def test_states_that_are_all_equal_are_chance(self) -> None:
         training, testing = toy(knows=True)
         flat = bilinear.probe(

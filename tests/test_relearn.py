@@ -159,6 +159,18 @@ def test_comparisons_with_a_reference_take_no_part_of_a_split() -> None:
         hooks.forget_rows(Options(tofu="mini", forget_rows=(0,)))
 
 
+@pytest.mark.parametrize(
+    ("warmup", "epochs", "expected"),
+    [(1.0, 1, 0.5), (1.0, 2, 1.0), (1.0, 5, 1.0), (4.0, 5, 2.5), (0.25, 1, 0.25), (0, 3, 0)],
+)
+def test_the_warm_up_is_at_most_half_of_a_run(warmup: float, epochs: int, expected: float) -> None:
+    config = RelearnConfig(model="m", retain="r", output=Path("out"), warmup=warmup)
+    job = Job(model="m", folder=Path("step"), scored=[0], train=[1, 2], lr=3e-5, epochs=epochs)
+    finetuning = config.finetuning(job)
+    assert finetuning.warmup == expected
+    assert (finetuning.epochs, finetuning.learning_rate, finetuning.rows) == (epochs, 3e-5, (1, 2))
+
+
 # The run, with a model and a training of paper
 
 

@@ -648,7 +648,7 @@ def test_answer_logprob_shift_is_ours_less_the_full_arms(logprob_task: Any) -> N
 
 
 def test_generations_that_ran_into_the_limit_are_counted(evaluate: Any) -> None:
-    """A model of random weights does not end its turn within 12 tokens; a limit of which it used half is not met."""
+    """A model of random weights does not end its turn within 12 tokens; an answer of nine tenths of the limit ended."""
     results = evaluate(["tofu_forget_quality"], gen_kwargs={"max_gen_toks": 12})
     assert results["results"]["tofu_forget_quality"]["generations_cut,none"] == 1
     task = manager(tofu="mini", forget_split="forget01").load(["tofu_forget_quality"])["tasks"]["tofu_forget_quality"]
@@ -656,7 +656,7 @@ def test_generations_that_ran_into_the_limit_are_counted(evaluate: Any) -> None:
     limit = task.config.generation_kwargs["max_gen_toks"]
     assert task._is_cut("word " * limit)
     assert task._is_cut("word " * (limit - 1))
-    assert not task._is_cut("word " * (limit // 2))
+    assert not task._is_cut("word " * (limit * 9 // 10))
 
 
 def test_request_cache_is_not_used(evaluate: Any, caplog: pytest.LogCaptureFixture) -> None:
