@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 CPU := $(PIP) --constraint tools/constraints-cpu.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart sweep-mini reproduce-nano reproduce-smollm2 test test-transformers lint clean
+.PHONY: help env quickstart sweep-mini reproduce-nano reproduce-smollm2 test parity test-transformers lint clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -37,6 +37,14 @@ WORKERS := 2
 test: env  ## run the tests, offline (WORKERS=2 at a time)
 	HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=2 $(BIN)/python -m pytest --numprocesses $(WORKERS) \
 		--dist loadfile --no-loadscope-reorder
+
+# More of it: make parity PARITY='--backends hf vllm --tasks tofu_forget_quality tofu_model_utility' (an hour a backend).
+PARITY := --backends hf --tasks tofu_forget_quality
+parity: export LM_EVAL_TOFU_DATA ?= $(wildcard ../shared/tofu)
+parity: export HF_HUB_OFFLINE ?= 0
+parity: env  ## hold metrics, losses and a model's scores against open-unlearning's figures (minutes; TOFU from the hub)
+	$(BIN)/python -m pytest -p no:randomly -q -m parity
+	$(BIN)/python benchmarks/parity.py $(PARITY)
 
 # The oldest and the newest release that pyproject.toml allows and that was tried, each laid over .venv.
 TRANSFORMERS := 5.16.0 5.24.0

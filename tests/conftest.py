@@ -2,6 +2,7 @@
 
 import os
 import runpy
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
 # The models are too small for several threads, and a second process of tests has the other cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.pop("LM_EVAL_TOFU_DATA", None)
+# Kept for `tofu_data` alone: what a test does without naming data must not depend on the user's environment. Under a
+# name of its own, so that the processes that run tests side by side find it too.
+os.environ.setdefault("TESTS_TOFU_DATA", os.environ.pop("LM_EVAL_TOFU_DATA", ""))
 # On the CPU also where there is a GPU, whose sums are not the same bit for bit. vLLM made for a GPU needs it, so its
 # processes see it; the name is kept for the processes that run tests side by side, which find it hidden already.
 os.environ.setdefault("TESTS_GPUS", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +37,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
+AGREEMENTS = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def agree(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Checks our values against reference figures and notes how closely they agree, for the summary of the run."""
+
+    def check(what: str, ours: Any, theirs: Any, rel: float = 1e-6) -> None:
+        """Shapes must be equal; `rel` is the largest relative difference allowed."""
+        found, expected = np.atleast_1d(np.asarray(ours, float)), np.atleast_1d(np.asarray(theirs, float))
+        assert found.shape == expected.shape, what
+        differences = np.abs(found - expected) / np.where(expected == 0, 1, np.abs(expected))
+        worst = float(differences.max())
+        noted = request.config.stash.setdefault(AGREEMENTS, [])
+        noted.append(f"{what}: {found.size} values, worst relative difference {worst:.1e} (allowed: {rel:.0e})")
+        assert worst <= rel, noted[-1]  # false for NaN
+
+    return check
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """What was held against reference figures and how closely, where these tests were asked for."""
+    if config.getoption("markexpr") == "parity":
+        terminalreporter.section("compared with open-unlearning's figures")
+        for line in config.stash.get(AGREEMENTS, ["nothing"]):
+            terminalreporter.write_line(line)
+
+
 def with_gpus() -> dict[str, str]:
     """The environment for a process that uses a GPU where there is one."""
     environment = dict(os.environ)
@@ -41,11 +73,27 @@ def with_gpus() -> dict[str, str]:
     return environment if visible == "all" else {**environment, "CUDA_VISIBLE_DEVICES": visible}
 
 
+def tofu_data() -> str:
+    """The real TOFU as the option `tofu` takes it, or skip the test saying how to provide it.
+
+    The directory that LM_EVAL_TOFU_DATA names, else the one beside the checkout, else the hub where HF_HUB_OFFLINE=0
+    allows the network.
+    """
+    named = os.environ["TESTS_TOFU_DATA"]
+    if named and named != "mini":
+        return str(Path(named).resolve()) if Path(named).is_dir() else named
+    if (SHARED / "tofu").is_dir():
+        return str(SHARED / "tofu")
+    if os.environ["HF_HUB_OFFLINE"] in ("0", ""):
+        return "locuslab/TOFU"
+    pytest.skip("TOFU is not here: name a copy of locuslab/TOFU in LM_EVAL_TOFU_DATA, or set HF_HUB_OFFLINE=0")
+
+
 def needs(folder: str) -> Path:
-    """The folder of optional reference data, or skip the test saying which one is missing."""
+    """A folder of texts that are not part of the repository, or skip the test saying which one is missing."""
     path = SHARED / folder
     if not path.is_dir():
-        pytest.skip(f"the reference data {folder!r} are not here (expected beside the checkout, in shared/{folder})")
+        pytest.skip(f"the texts of {folder!r} are not part of the repository (expected in ../shared/{folder})")
     return path
 
 

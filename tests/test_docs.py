@@ -1,13 +1,16 @@
-"""The figures in the documents are those that the scripts wrote."""
+"""The figures in the documents: those that the scripts wrote, and held against what does not come from the scripts."""
 
+import copy
 import importlib
 import json
+import math
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import needs
+from conftest import needs, tofu_data
 
 from lm_eval_tofu import tofu
 from lm_eval_tofu.tasks.families import background_of
@@ -41,11 +44,13 @@ def test_scorer() -> None:
     assert shown("scorer") == f"{report['date and machine']}.\n\n{table}"
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("side", ["retain", "forget"])
 def test_the_scorer_is_the_one_that_was_measured(side: str) -> None:
     module = importlib.import_module("scorer")
-    background = background_of(tofu.resolve_source(str(needs("tofu"))), "retain90")
-    figures = module.measure(module.judge(needs("leaks"), side, background), background)
+    labels = needs("leaks")
+    background = background_of(tofu.resolve_source(tofu_data()), "retain90")
+    figures = module.measure(module.judge(labels, side, background), background)
     assert figures == pytest.approx(written("scorer")["words weighed by retain answers"][side], abs=1e-6)
 
 
@@ -150,11 +155,96 @@ def test_parity(backend: str) -> None:
     report = written("parity")
     result = report["results"][backend]
     assert report["date and machine"] in shown("parity")
+    figures = json.loads((ROOT / "tests" / "reference" / "open_unlearning.json").read_text(encoding="utf-8"))
+    cells = {line.split(" | ")[0].strip("| "): line.strip("|").split("|") for line in shown("parity").splitlines()}
+    column = 2 + list(report["results"]).index(backend)
+    module = importlib.import_module("parity")
+    assert set(result["aggregates"]) == set(module.AGGREGATES.values())
     for name, row in result["aggregates"].items():
-        line = next(line for line in shown("parity").splitlines() if line.startswith(f"| {name} |"))
-        assert f" {row['ours']:.6f} |" in line
-        assert f" {row['log']:.6f} |" in line
-    assert f" {result['worst loss difference']:.1e} " in shown("parity")
+        theirs = [f"{figures[log][name]['agg_value']:.6f}" for log in ("fixed", "as_published")]
+        assert [cells[name][place].strip() for place in (1, -1)] == theirs
+        assert cells[name][column].strip() == f"{row['ours']:.6f}"
+        # Held against the reference itself, whatever the script made of it: 0.1 %, or 0.01 for ROUGE.
+        tolerance = {"abs": 0.01} if name.endswith("ROUGE") else {"rel": 1e-3}
+        assert row["ours"] == pytest.approx(figures["fixed"][name]["agg_value"], **tolerance)
+    utility = [row["ours"] for name, row in result["aggregates"].items() if not name.startswith(("forget", "model"))]
+    assert len(utility) == 9
+    assert statistics.harmonic_mean(utility) == pytest.approx(result["aggregates"]["model_utility"]["ours"])
+    columns = [figures["fixed"][metric]["avg_loss"] for metric in module.LOSSES.values()]
+    losses = sum(len(row) if isinstance(row, list) else 1 for column in columns for row in column)
+    assert result["losses"] == losses
+    assert 0 < result["worst loss difference"] < 1e-3
+    (worst,) = (line for line in shown("parity").splitlines() if line.startswith(f"| worst of {losses} losses |"))
+    assert f" {result['worst loss difference']:.1e} " in worst
+
+
+class TestParity:
+    """The comparison itself, on results made from the reference figures."""
+
+    @pytest.fixture
+    def module(self) -> Any:
+        return importlib.import_module("parity")
+
+    @pytest.fixture
+    def log(self, module: Any) -> dict[str, Any]:
+        log: dict[str, Any] = json.loads(module.FIGURES.read_text(encoding="utf-8"))["fixed"]
+        return log
+
+    @pytest.fixture
+    def rows(self, module: Any, log: dict[str, Any]) -> Any:
+        """Results that agree with the log to the last digit."""
+        records: dict[tuple[str, int], dict[str, Any]] = {}
+        for (name, column), metric in module.LOSSES.items():
+            for index, value in enumerate(log[metric]["avg_loss"]):
+                recall = log[module.ROUGE[name]]["rougeL_recall"][index]
+                record = records.setdefault(
+                    (name, index), {"losses": {}, "rougeL_recall": recall, "generation": "said"}
+                )
+                record["losses"][column] = copy.copy(value)
+        metrics: dict[str, dict[str, float]] = {}
+        for (task, metric), theirs in module.AGGREGATES.items():
+            metrics.setdefault(task, {})[metric] = log[theirs]["agg_value"]
+        return module.Rows(records, metrics)
+
+    def test_equal(self, module: Any, rows: Any, log: dict[str, Any]) -> None:
+        result = module.compare(rows, log)
+        assert result["worst loss difference"] == 0
+        assert result["generations with another ROUGE-L recall"] == []
+        assert module.failures(result) == []
+        assert "3948 losses: the worst differs by 0.0e+00" in module.said(result)
+
+    @pytest.mark.parametrize(("added", "shown"), [(2e-3, "2.00e-03"), (math.nan, "nan")])
+    def test_a_loss(self, module: Any, rows: Any, log: dict[str, Any], added: float, shown: str) -> None:
+        rows.records["world_facts", 7]["losses"]["perturbed_answer"][1] += added
+        assert module.failures(module.compare(rows, log)) == [f"loss of world_facts row 7, perturbed_answer: {shown}"]
+
+    def test_a_generation(self, module: Any, rows: Any, log: dict[str, Any]) -> None:
+        rows.records["retain", 3]["rougeL_recall"] += 1e-6
+        (found,) = module.compare(rows, log)["generations with another ROUGE-L recall"]
+        assert (found["row"], found["our generation"]) == ("retain row 3", "said")
+
+    @pytest.mark.parametrize(
+        ("task", "metric", "factor", "found"),
+        [
+            ("tofu_forget_quality", "truth_ratio", 1.002, ["forget_truth_ratio: "]),
+            ("tofu_forget_quality", "rougeL_recall", 1.03, ["forget_Q_A_ROUGE: "]),
+            ("tofu_forget_quality", "rougeL_recall", 1.01, []),
+            # A component that is too small also makes the utility too small.
+            (
+                "tofu_model_utility",
+                "retain_truth_ratio",
+                0.99,
+                ["retain_Truth_Ratio: ", "model_utility with the log's "],
+            ),
+        ],
+    )
+    def test_an_aggregate(
+        self, module: Any, rows: Any, log: dict[str, Any], task: str, metric: str, factor: float, found: list[str]
+    ) -> None:
+        rows.metrics[task][metric] *= factor
+        problems = module.failures(module.compare(rows, log))
+        assert len(problems) == len(found)
+        assert all(problem.startswith(start) for problem, start in zip(problems, found, strict=True))
 
 
 def test_a_table_replaces_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,7 @@
 """The novel facts of a row: what counts as one, of which kind, and what the prompt has said already."""
 
-import json
-
 import pytest
-from conftest import needs
+from conftest import tofu_data
 
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError
@@ -378,10 +376,10 @@ class TestData:
         tiers = [find_facts(row["question"], row["answer"]).tier for row in rows]
         assert tiers.count(Tier.SPECIFIC) > len(rows) / 2
 
+    @pytest.mark.parity
     def test_retain_rows(self) -> None:
         """The tiers of 400 retain rows: most specific, some gist, few nothing; and no fact that the prompt shows."""
-        path = needs("leaks") / "retain_gold.jsonl"
-        rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+        rows = tofu.load("retain_perturbed", tofu.resolve_source(tofu_data()))
         tiers = []
         for row in rows:
             found, tier, *_ = find_facts(row["question"], row["answer"])

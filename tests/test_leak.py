@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import needs
+from conftest import needs, tofu_data
 
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError
@@ -421,14 +421,33 @@ class TestMiniature:
         assert leaks(lambda row: "I have no information about that.") == 0
 
 
+OF_TOFU = {"gold": "answer", "paraphrased": "paraphrased_answer", "perturbed": "perturbed_answer"}
+
+
 def _load(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (needs("leaks") / f"{name}.jsonl").read_bytes().splitlines()]
+    """Labelled responses: TOFU's own answers, the others from texts that are not part of the repository.
+
+    Forget rows are those of the first eight authors: the other twelve are kept for judging the scorer once.
+    """
+    side, kind = name.split("_")
+    if kind not in OF_TOFU:
+        return [json.loads(line) for line in (needs("leaks") / f"{name}.jsonl").read_bytes().splitlines()]
+    rows = tofu.load({"retain": "retain_perturbed", "forget": "forget10_perturbed"}[side], _real())
+    found = []
+    for row in rows if side == "retain" else rows[:160]:
+        said = row[OF_TOFU[kind]]
+        for response in said if isinstance(said, list) else [said]:
+            found.append({"question": row["question"], "answer": row["answer"], "response": response})
+    return found
+
+
+def _real() -> tofu.Source:
+    return tofu.resolve_source(tofu_data())
 
 
 @pytest.fixture(scope="module")
 def background() -> Background:
-    path = needs("tofu") / "retain90.json"
-    return Background.from_answers(json.loads(line)["answer"] for line in path.read_bytes().splitlines())
+    return Background.from_answers(row["answer"] for row in tofu.load("retain90", _real()))
 
 
 @pytest.fixture(scope="module")
@@ -457,6 +476,7 @@ def _auc(positive: list[float], negative: list[float]) -> float:
     return float(np.mean(below)) / 2 / len(ordered)
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("side", ["retain", "forget"])
 class TestLabelled:
     """The targets that the scorer reaches; `benchmarks/scorer.py` prints all of them."""
@@ -505,6 +525,7 @@ class TestLabelled:
                 assert after.leaked >= before.leaked
 
 
+@pytest.mark.parity
 class TestLabelledForget:
     def test_retain_models(self, scored: Any) -> None:
         answers = scored("forget_generations")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import needs
+from conftest import tofu_data
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 from scipy.stats import beta
@@ -23,6 +23,14 @@ from lm_eval_tofu.tasks.options import Options
 from lm_eval_tofu.tasks.task import preflight
 
 TASKS = {"tofu_novel_recall": families.NOVEL_RECALL, "tofu_format_shift": families.FORMAT_SHIFT}
+
+
+SOURCES = ["mini", pytest.param("tofu", marks=pytest.mark.parity)]
+
+
+def source_of(name: str) -> str:
+    """The option `tofu` for the miniature or for TOFU itself."""
+    return "mini" if name == "mini" else tofu_data()
 
 
 class Answers(LM):
@@ -262,9 +270,9 @@ class TestLeakAtK:
 class TestChainOfClues:
     """Clues are about the row's author, and none of them gives the row away."""
 
-    @pytest.mark.parametrize("source", ["mini", "tofu"])
+    @pytest.mark.parametrize("source", SOURCES)
     def test_dialogues(self, source: str) -> None:
-        options = Options(tofu="mini" if source == "mini" else str(needs("tofu")), forget_split="forget10")
+        options = Options(tofu=source_of(source), forget_split="forget10")
         background = families.background_of(options.source, "retain90")
         rows = hooks.chain_of_clues_rows(options)
         forget = tofu.load("forget10", options.source)
@@ -311,9 +319,9 @@ class TestChainOfClues:
 class TestRecognition:
     """Six options, one of them right."""
 
-    @pytest.mark.parametrize("source", ["mini", "tofu"])
+    @pytest.mark.parametrize("source", SOURCES)
     def test_options(self, source: str) -> None:
-        options = Options(tofu="mini" if source == "mini" else str(needs("tofu")), forget_split="forget10")
+        options = Options(tofu=source_of(source), forget_split="forget10")
         forget = tofu.load("forget10_perturbed", options.source)
         rows = hooks.recognition_rows(options)
         choices = [row for row in rows if row["family"] == "multiple_choice"]
@@ -415,11 +423,11 @@ def test_examples_are_earlier_turns_of_three_retain_authors(audit: Any) -> None:
     assert all(prompt.count("Question: ") == prompt.count("\nAnswer:") == 4 for prompt in prompts)
 
 
-@pytest.mark.parametrize("source", ["mini", "tofu"])
+@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("make", [hooks.novel_recall_rows, hooks.format_shift_rows])
 def test_no_prompt_states_a_sought_fact(source: str, make: Any) -> None:
     """Every prompt of every row, judged as if it were the response to the question alone."""
-    options = Options(tofu="mini" if source == "mini" else str(needs("tofu")), forget_split="forget10")
+    options = Options(tofu=source_of(source), forget_split="forget10")
     background = families.background_of(options.source, "retain90")
     rows = make(options)
     assert len({(row["index"], row["family"]) for row in rows}) == len(rows)
@@ -749,11 +757,11 @@ class TestLettersThatStandAsAChoice:
     def test_letter(self, response: str, letter: str | None) -> None:
         assert recognition.chosen_letter(response, self.options) == letter
 
-    @pytest.mark.parametrize("source", ["mini", "tofu"])
+    @pytest.mark.parametrize("source", SOURCES)
     @pytest.mark.parametrize("form", ["{letter}", "{letter}) {option}", "The answer is {letter}) {option}", "{option}"])
     def test_a_model_that_is_right_in_its_own_form(self, source: str, form: str) -> None:
         """With or without the letter, and whatever word the option begins with."""
-        options = Options(tofu="mini" if source == "mini" else str(needs("tofu")), forget_split="forget10")
+        options = Options(tofu=source_of(source), forget_split="forget10")
         for row in hooks.recognition_rows(options):
             response = form.format(letter=row["right"], option=row["options"]["ABCDEF".index(row["right"])])
             assert recognition.chosen_letter(response, row["options"]) == row["right"], response

@@ -1,13 +1,11 @@
-"""The benchmark's metrics: hand-derived cases, degenerate ones, and open-unlearning's own figures."""
+"""The benchmark's metrics: hand-derived cases and degenerate ones."""
 
 import itertools
-import json
 import math
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import needs
 
 from lm_eval_tofu.metrics import benchmark, text
 from lm_eval_tofu.tasks import TASKS_DIR
@@ -250,87 +248,6 @@ class TestText:
     def test_where_repetitive_begins(self, different: int, expected: bool) -> None:
         """22 words are 20 trigrams; n words round and round are n different ones. 10 of 20 are not less than half."""
         assert text.is_repetitive(" ".join(str(place % different) for place in range(22))) is expected
-
-
-@pytest.mark.parametrize("name", ["fixed", "as_published"])
-class TestAgainstOpenUnlearning:
-    """From its per-row losses and generations, our functions give its scores and its aggregates."""
-
-    def log(self, name: str) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads((needs("parity") / f"{name}.json").read_text(encoding="utf-8"))
-        return content
-
-    def column(self, log: dict[str, Any], metric: str, key: str) -> list[Any]:
-        rows = log[metric]["value_by_index"]
-        return [rows[index][key] for index in sorted(rows, key=int)]
-
-    def ratios(self, log: dict[str, Any], prefix: str) -> list[float]:
-        right = f"{prefix}_Q_A_PARA_Prob" if f"{prefix}_Q_A_PARA_Prob" in log else f"{prefix}_Q_A_Prob"
-        losses = (self.column(log, metric, "avg_loss") for metric in (right, f"{prefix}_Q_A_PERT_Prob"))
-        return [benchmark.truth_ratio(loss, perturbed) for loss, perturbed in zip(*losses, strict=True)]
-
-    def normalised(self, log: dict[str, Any], prefix: str) -> list[float]:
-        losses = (self.column(log, f"{prefix}_Q_A_{kind}", "avg_loss") for kind in ("Prob", "PERT_Prob"))
-        return [benchmark.normalised_probability(loss, perturbed) for loss, perturbed in zip(*losses, strict=True)]
-
-    def test_every_probability(self, name: str) -> None:
-        log = self.log(name)
-        metrics = [metric for metric in log if metric.endswith("_Prob")]
-        assert len(metrics) == 10
-        for metric in metrics:
-            losses, stated = self.column(log, metric, "avg_loss"), self.column(log, metric, "prob")
-            ours = [np.vectorize(benchmark.probability)(loss) for loss in losses]
-            assert np.concatenate(list(map(np.ravel, ours))) == pytest.approx(np.ravel(stated), rel=1e-6), metric
-            assert np.mean(ours) == pytest.approx(log[metric]["agg_value"], rel=1e-6), metric
-
-    @pytest.mark.parametrize("prefix", ["forget", "retain", "ra", "wf"])
-    def test_every_truth_ratio(self, name: str, prefix: str) -> None:
-        log = self.log(name)
-        metric = "forget_truth_ratio" if prefix == "forget" else f"{prefix}_Truth_Ratio"
-        ratios = self.ratios(log, prefix)
-        assert ratios == pytest.approx(self.column(log, metric, "score"), rel=1e-6)
-        aggregate = benchmark.forget_truth_ratio if prefix == "forget" else benchmark.utility_truth_ratio
-        assert aggregate(ratios) == pytest.approx(log[metric]["agg_value"], rel=1e-6)
-
-    @pytest.mark.parametrize("prefix", ["ra", "wf"])
-    def test_every_normalised_probability(self, name: str, prefix: str) -> None:
-        log, metric = self.log(name), f"{prefix}_Q_A_Prob_normalised"
-        values = self.normalised(log, prefix)
-        assert values == pytest.approx(self.column(log, metric, "prob"), rel=1e-6)
-        assert np.mean(values) == pytest.approx(log[metric]["agg_value"], rel=1e-6)
-
-    @pytest.mark.parametrize("prefix", ["forget", "retain", "ra", "wf"])
-    def test_every_rouge_recall(self, name: str, prefix: str) -> None:
-        log, metric = self.log(name), f"{prefix}_Q_A_ROUGE"
-        pairs = zip(*(self.column(log, metric, key) for key in ("ground_truth", "generation")), strict=True)
-        recalls = [text.rouge_l_recall(answer, generation) for answer, generation in pairs]
-        assert recalls == self.column(log, metric, "rougeL_recall")
-        assert np.mean(recalls) == pytest.approx(log[metric]["agg_value"], rel=1e-12)
-
-    def test_model_utility(self, name: str) -> None:
-        """From the rows alone, by the aggregation that the task uses."""
-        from lm_eval_tofu.tasks import hooks
-
-        log = self.log(name)
-        records = []
-        for prefix, set_name in (("retain", "retain"), ("ra", "real_authors"), ("wf", "world_facts")):
-            if prefix == "retain":
-                losses = self.column(log, "retain_Q_A_Prob", "avg_loss")
-                probabilities = [benchmark.probability(loss) for loss in losses]
-            else:
-                probabilities = self.normalised(log, prefix)
-            recalls = self.column(log, f"{prefix}_Q_A_ROUGE", "rougeL_recall")
-            rows = zip(probabilities, recalls, self.ratios(log, prefix), strict=True)
-            records += [
-                {"set": set_name, "probability": probability, "rougeL_recall": recall, "truth_ratio": ratio}
-                for probability, recall, ratio in rows
-            ]
-        assert len(records) == 617
-        assert hooks.model_utility(records) == pytest.approx(log["model_utility"]["agg_value"], rel=1e-6)
-
-    def test_forget_quality_against_itself(self, name: str) -> None:
-        ratios = self.ratios(self.log(name), "forget")
-        assert benchmark.forget_quality(ratios, ratios) == (1, 0, 0, 40)
 
 
 def leaves() -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import needs
+from conftest import ROOT
 from lm_eval.tasks import TaskManager
 
 from lm_eval_tofu import tofu
@@ -414,27 +414,37 @@ class TestReferences:
 class TestOpenUnlearningLogs:
     """open-unlearning's TOFU_EVAL.json as a reference."""
 
-    def test_fits_and_is_used(self) -> None:
-        metadata = {
-            "tofu": str(needs("tofu")),
-            "forget_split": "forget01",
-            "retain_reference": str(needs("parity") / "fixed.json"),
-            "full_reference": str(needs("parity") / "fixed.json"),
+    @pytest.fixture
+    def log(self, tmp_path: Path) -> Path:
+        """Four rows of a real log in its own form; the texts and the other sets are left out."""
+        figures = json.loads((ROOT / "tests" / "reference" / "open_unlearning.json").read_text(encoding="utf-8"))
+        content = {
+            metric: {
+                "agg_value": values["agg_value"],
+                "value_by_index": {str(index): {column: values[column][index]} for index in range(4)},
+            }
+            for metric, values in figures["fixed"].items()
+            if metric.startswith("forget_")
+            for column in values.keys() & {"avg_loss", "score"}
         }
-        log = json.loads((needs("parity") / "fixed.json").read_text(encoding="utf-8"))
-        tasks = manager(**metadata).load(ALL)["tasks"]
-        rows = tasks["tofu_forget_quality"].reference.rows
-        assert len(rows) == 40
-        for index, score in log["forget_truth_ratio"]["value_by_index"].items():
+        path = tmp_path / "TOFU_EVAL.json"
+        path.write_text(json.dumps(content), encoding="utf-8")
+        return path
+
+    def test_fits_and_is_used(self, log: Path) -> None:
+        metadata = {"tofu": "mini", "forget_split": "forget01", "retain_reference": str(log)}
+        tasks = manager(**metadata, full_reference=str(log.parent)).load(ALL)["tasks"]
+        rows, stated = tasks["tofu_forget_quality"].reference.rows, json.loads(log.read_text(encoding="utf-8"))
+        assert len(rows) == 4
+        for index, score in stated["forget_truth_ratio"]["value_by_index"].items():
             losses = rows[int(index)].losses
             ratio = benchmark.truth_ratio(losses["paraphrased_answer"], losses["perturbed_answer"])
             assert ratio == pytest.approx(score["score"], rel=1e-6)
-        first = log["forget_Q_A_Prob"]["value_by_index"]["0"]["avg_loss"]
-        assert tasks["tofu_answer_logprob"].reference.rows[0].losses["answer"] == first
+        assert tasks["tofu_answer_logprob"].reference.rows[0].losses["answer"] == pytest.approx(1.28733981)
 
-    def test_other_split(self) -> None:
-        metadata = {"tofu": str(needs("tofu")), "retain_reference": str(needs("parity") / "fixed.json")}
-        with pytest.raises(ReferenceRunError, match="has 40 rows, forget10 has 400: name a log of the same split"):
+    def test_other_split(self, log: Path) -> None:
+        metadata = {"tofu": "mini", "forget_split": "forget05", "retain_reference": str(log)}
+        with pytest.raises(ReferenceRunError, match="has 4 rows, forget05 has 20: name a log of the same split"):
             preflight(["tofu_forget_quality"], metadata)
 
     def test_truth_ratios_alone_are_enough(self, evaluate: Any, tmp_path: Path) -> None:
