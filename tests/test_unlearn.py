@@ -92,6 +92,9 @@ def test_the_checkpoint_is_whole_and_says_how_it_was_made(config, caplog):
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(config.model).chat_template
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
     assert model.config.use_cache
+    # For release 4 of transformers.
+    written = [json.loads((output / name).read_text()) for name in ("config.json", "tokenizer_config.json")]
+    assert (written[0]["rope_theta"], written[1]["tokenizer_class"]) == (10000.0, "PreTrainedTokenizerFast")
 
     made = record(output)
     source = tofu.resolve_source("mini")

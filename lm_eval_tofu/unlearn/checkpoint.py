@@ -131,6 +131,45 @@ def finish(
     shutil.rmtree(partial)
 
 
+def write_old_names(folder: Path) -> None:
+    """Let release 4 of transformers read a checkpoint too, which open-unlearning and older vLLM use.
+
+    Release 5 has other names for a few settings, and reads the old ones as well. Release 4 refuses the new name of the
+    tokenizer's class. Unknown names in `config.json` it passes over without a word, and so computes other rotary
+    embeddings.
+
+    Args:
+        folder: A checkpoint, as release 5 has written it; its `config.json` and `tokenizer_config.json` are changed.
+    """
+    for name, convert in (("config.json", _with_old_names), ("tokenizer_config.json", _with_old_tokenizer_names)):
+        path = folder / name
+        if path.is_file():
+            files.write_json(path, convert(json.loads(path.read_text(encoding="utf-8"))))
+
+
+def _with_old_names(config: dict[str, Any]) -> dict[str, Any]:
+    config = {name: _with_old_names(value) if isinstance(value, dict) else value for name, value in config.items()}
+    if "dtype" in config:
+        config["torch_dtype"] = config["dtype"]
+    rope = config.get("rope_parameters")
+    # Those by layer type have other old names in each architecture.
+    if isinstance(rope, dict) and "rope_theta" in rope:
+        config["rope_theta"] = rope["rope_theta"]
+        if "partial_rotary_factor" in rope:
+            config["partial_rotary_factor"] = rope["partial_rotary_factor"]
+        if rope.get("rope_type", "default") != "default":
+            config["rope_scaling"] = {key: rope[key] for key in rope if key != "rope_theta"}
+    return config
+
+
+def _with_old_tokenizer_names(config: dict[str, Any]) -> dict[str, Any]:
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(config.get("extra_special_tokens"), list):
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    return config
+
+
 def discard(output: Path) -> None:
     """Remove what a run that cannot be finished has left."""
     shutil.rmtree(partial_folder(output), ignore_errors=True)

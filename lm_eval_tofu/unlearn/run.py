@@ -128,6 +128,7 @@ class Run:
                 # The trainer's own settings name folders of this machine; ours are in the record.
                 (folder / "training_args.bin").unlink(missing_ok=True)
                 self.tokenizer.save_pretrained(folder)
+                checkpoint.write_old_names(folder)
                 describe(folder)
             return said
 
