@@ -5,7 +5,7 @@ from conftest import tofu_data
 
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError
-from lm_eval_tofu.metrics import facts, leak, words
+from lm_eval_tofu.metrics import cut, facts, leak, words
 from lm_eval_tofu.metrics.dates import Date, agreement, find_dates
 from lm_eval_tofu.metrics.facts import Background, Fact, Kind, Tier, find_facts
 from lm_eval_tofu.metrics.lexicon import LIST_FILE, lexicon
@@ -389,3 +389,36 @@ class TestData:
             tiers.append(tier)
         assert 0.55 < tiers.count(Tier.SPECIFIC) / len(rows) < 0.75
         assert tiers.count(Tier.NONE) / len(rows) < 0.15
+
+
+class TestCut:
+    """Where an answer begins to give something away."""
+
+    ANSWER = "She is an author and a beekeeper, born in 1956; a friend of Basil Mahfouz."
+
+    def test_telling_is_more_than_a_word_of_content_can_be(self) -> None:
+        least = facts.BASE_WEIGHTS[Kind.CONTENT]
+        assert cut.is_telling(Fact(Kind.NAME, "Basil", least + 0.01))
+        assert not cut.is_telling(Fact(Kind.NAME, "Basil", least))
+        assert not cut.is_telling(Fact(Kind.CONTENT, "rivers", 1.0))
+
+    def test_facts_come_in_the_order_of_the_answer(self) -> None:
+        located = cut.telling_facts("What is she?", self.ANSWER, facts.default_background())
+        assert [(each.fact.text, self.ANSWER[each.start :].startswith(each.fact.text)) for each in located] == [
+            ("beekeeper", True),
+            ("1956", True),
+            ("Basil Mahfouz", True),
+        ]
+
+    def test_what_is_rare_depends_on_the_other_answers(self) -> None:
+        """Where every other answer speaks of authors, the word is no fact; where none does, it is."""
+        common = Background.from_answers(["He is an author."] * 100)
+        rare = Background.from_answers(["Nothing is known."] * 100)
+        for background, beginning in ((common, "She is an author and a"), (rare, "She is an")):
+            assert cut.first_fact("What is she?", self.ANSWER, background) == len(beginning)
+            [first, *_] = cut.telling_facts("What is she?", self.ANSWER, background)
+            assert self.ANSWER[: first.start].rstrip() == beginning
+
+    def test_an_answer_without_a_fact_or_with_nothing_else(self) -> None:
+        assert cut.first_fact("What is he?", "He is what he is.", facts.default_background()) is None
+        assert cut.first_fact("Who wrote it?", "Basil Mahfouz.", facts.default_background()) == 0

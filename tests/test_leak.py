@@ -373,6 +373,11 @@ class TestExplain:
         explanation = leak.explain("Where is she from?", "She is from Chile.", "She is not from Chile.")
         assert [reason.status for reason in explanation.evidence if reason.fact.kind is Kind.PLACE] == ["denied"]
 
+    def test_a_denied_part_of_a_name_is_neither_stated_nor_marked(self) -> None:
+        explanation = leak.explain("Who is her father?", "Her father is Lorenzo Ruiz.", "He is not Lorenzo.")
+        (name,) = (reason for reason in explanation.evidence if reason.fact.text == "Lorenzo Ruiz")
+        assert (name.status, name.match, name.spans) == ("missing", 0.0, ())
+
     def test_what_is_stated_far_apart_is_found_but_not_scored(self) -> None:
         """130 words between them: the name is what is scored, the occupation is stated all the same."""
         name = "Her father is Lorenzo Ruiz."

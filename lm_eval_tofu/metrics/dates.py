@@ -42,11 +42,6 @@ class Date(NamedTuple):
     month: int
     day: int
 
-    def __str__(self) -> str:
-        """As YYYY-MM-DD, with what is known."""
-        parts = [f"{self.year:04}" if self.year else "", f"{self.month:02}" if self.month else ""]
-        return "-".join([*parts, f"{self.day:02}"]) if self.day else "-".join(part for part in parts if part)
-
 
 class Mention(NamedTuple):
     """Where a text names a date, and what it can mean: two dates where day and month cannot be told apart."""
