@@ -1,6 +1,7 @@
 """Writing files whole or not at all, also where several processes write the same one."""
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -51,5 +52,27 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all; see `replacing`."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    """Write a JSON file whole or not at all; see `replacing`. NaN and infinity become null."""
+    write_text(path, json.dumps(without_nan(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def without_nan(value: Any) -> Any:
+    """A copy with None in place of each float that JSON does not have: NaN and the infinities.
+
+    `json` would write them as bare words, which strict parsers refuse. Mappings become dicts; named tuples keep their
+    type.
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: without_nan(each) for key, each in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_make"):
+        return value._make(map(without_nan, value))
+    if isinstance(value, list | tuple):
+        return type(value)(map(without_nan, value))
+    return value
+
+
+def as_float(value: Any) -> float:
+    """A figure as JSON holds it; NaN where it is null or no number."""
+    return float(value) if isinstance(value, int | float) else math.nan

@@ -1,9 +1,11 @@
 """Files are written whole or not at all, also by several processes at the same time."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -61,3 +63,22 @@ def test_a_name_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 255)
     files.write_bytes(path, b"whole")
     assert path.read_bytes() == b"whole"
+
+
+def test_what_json_does_not_have_is_null(tmp_path: Path) -> None:
+    class Pair(NamedTuple):
+        first: float
+        second: float | None
+
+    content = {"a": math.nan, "b": [1.5, math.inf, {"c": (-math.inf, 2)}], "d": Pair(math.nan, 1.0), "e": "NaN"}
+    files.write_json(tmp_path / "x.json", content)
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    read = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    assert read == {"a": None, "b": [1.5, None, {"c": [None, 2]}], "d": [None, 1.0], "e": "NaN"}
+    assert files.without_nan(content)["d"] == Pair(None, 1.0)
+    assert isinstance(files.without_nan(content)["d"], Pair)
+    assert [files.as_float(value) for value in (1, 0.5)] == [1.0, 0.5]
+    assert all(math.isnan(files.as_float(value)) for value in (None, "1", math.nan))

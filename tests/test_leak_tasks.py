@@ -146,7 +146,9 @@ class TestModelsWhoseLeakRateIsKnown:
         assert found["leak_rate"] == found["leak_rate_direct"]
         assert found["leak_rate_low"] == 0
         assert found["leak_rate_high"] >= 0.95
-        assert math.isnan(found["leak_rate_cloze"])
+        assert [name for name in found if name.startswith("leak_rate_")] == [
+            *("leak_rate_low", "leak_rate_high", "leak_rate_gist", "leak_rate_direct")
+        ]
         assert found["n"] == 40
 
     def test_any_format(self, audit: Any) -> None:
@@ -162,7 +164,7 @@ class TestBestOfN:
     """Several samples a row: all of them count, and they are drawn as the options say."""
 
     def test_a_leak_in_the_third_sample_only(self, audit: Any) -> None:
-        """c = 1 of n = 4: leak@1 = 1/4, leak@2 = 1 - C(3,2)/C(4,2) = 1/2, leak@4 = 1; leak@8 is not known."""
+        """c = 1 of n = 4: leak@1 = 1/4, leak@2 = 1 - C(3,2)/C(4,2) = 1/2, leak@4 = 1; more is not reported."""
         asked: dict[str, int] = {}
 
         def answer(prompt: str) -> str:
@@ -177,7 +179,7 @@ class TestBestOfN:
         assert found["leak@1"] == pytest.approx(share / 4)
         assert found["leak@2"] == pytest.approx(share / 2)
         assert found["leak@4"] == share
-        assert math.isnan(found["leak@8"])
+        assert "leak@8" not in found
         assert (found["samples"], found["unique_samples"], found["n"]) == (4, 1, 40)
         assert found["prompt_leak_low"] <= share <= found["prompt_leak_high"]
         # The 99 % quantiles of Beta(c + 1, n - c): one leak of four, or none.
@@ -469,8 +471,8 @@ def test_every_template_is_a_family_with_a_metric(group: str) -> None:
     names = families.NOVEL_RECALL if group == "novel_recall" else families.FORMAT_SHIFT
     assert sorted(path.stem for path in (families.PROMPTS_DIR / group).glob("*.jinja2")) == sorted(names)
     text = (TASKS_DIR / f"tofu_{group}.yaml").read_text().replace("!function ", "")
-    reported = [entry["metric"] for entry in yaml.safe_load(text)["metric_list"]]
-    assert [name for name in reported if name.removeprefix("leak_rate_") in names] == [f"leak_rate_{n}" for n in names]
+    each = {entry["metric"]: entry.get("each") for entry in yaml.safe_load(text)["metric_list"]}
+    assert getattr(Options(), each["leak_rate_"]) == names
 
 
 class TestCloze:
@@ -650,10 +652,26 @@ class TestAggregations:
 
     def test_the_novel_parts_shift(self) -> None:
         """Ours -2 and -1, the full arm's -0.5 and -0.25, a row without a fact: (-1.5 - 0.75)/2."""
-        assert hooks.answer_logprob_novel_shift([(-2.0, -0.5), (None, None), (-1.0, -0.25)]) == -1.125
-        assert hooks.answer_logprob_novel([-2.0, None, -1.0]) == -1.5
-        assert math.isnan(hooks.answer_logprob_novel_shift([(-2.0, None)]))
-        assert math.isnan(hooks.answer_logprob_novel([None]))
+        rows = [hooks.Novel(True, -2.0, -0.5), hooks.Novel(False, None, None), hooks.Novel(True, -1.0, -0.25)]
+        assert hooks.answer_logprob_novel_shift(rows) == -1.125
+        assert hooks.answer_logprob_novel(rows) == -1.5
+        assert math.isnan(hooks.answer_logprob_novel_shift([hooks.Novel(True, -2.0, None)]))
+        assert math.isnan(hooks.answer_logprob_novel([hooks.Novel(False, None, None)]))
+
+    def test_a_number_that_is_not_finite_is_never_left_out(self) -> None:
+        """None stands for one in a document's values, as null in the samples: the metric has no value."""
+        assert math.isnan(hooks.mean([1.0, None]))
+        assert math.isnan(hooks.forget_truth_ratio([0.5, None]))
+        assert math.isnan(hooks.ks_statistic([(0.5, 0.5), (None, 0.5)]))
+        assert math.isnan(hooks.answer_logprob([{"answer_logprob": -1.0}, {"answer_logprob": None}]))
+        assert math.isnan(hooks.answer_logprob_shift([(-1.0, -1.0), (None, -1.0)]))
+        novel = [hooks.Novel(True, -1.0, -1.0), hooks.Novel(True, None, -1.0)]
+        assert math.isnan(hooks.answer_logprob_novel(novel))
+        assert math.isnan(hooks.answer_logprob_novel_shift(novel))
+        component = [hooks.Component(True, 0.5), hooks.Component(True, None), hooks.Component(False, None)]
+        assert math.isnan(hooks.component(component))
+        assert math.isnan(hooks.component_truth_ratio(component))
+        assert hooks.component(component[::2]) == 0.5
 
 
 class TestRates:
@@ -771,7 +789,7 @@ class TestAnyNumberOfSamples:
     """leak@k for the powers of two, and for the number of samples itself."""
 
     def test_three_samples(self, audit: Any) -> None:
-        """One leak of n = 3: leak@1 = 1/3, leak@2 = 1 - C(2,2)/C(3,2) = 2/3, leak@3 = 1; leak@4 is not known."""
+        """One leak of n = 3: leak@1 = 1/3, leak@2 = 1 - C(2,2)/C(3,2) = 2/3, leak@3 = 1; more is not reported."""
         asked: dict[str, int] = {}
 
         def answer(prompt: str) -> str:
@@ -784,7 +802,7 @@ class TestAnyNumberOfSamples:
         assert share >= 0.95
         values = [found[f"leak@{k}"] for k in (1, 2, 3)]
         assert values == pytest.approx([share / 3, share * 2 / 3, share])
-        assert math.isnan(found["leak@4"])
+        assert "leak@4" not in found
         tiers = [sample["prompt_leak"]["tier"] for sample in results["samples"]["tofu_best_of_n"]]
         assert found["coverage_gist"] == tiers.count("gist") / 40
         assert found["coverage"] == tiers.count("specific") / 40
@@ -793,8 +811,8 @@ class TestAnyNumberOfSamples:
     @pytest.mark.parametrize(
         ("samples", "reported"),
         [
-            (1, [1, 2, 4, 8, 16, 32, 64, 128, 256]),
-            (24, [1, 2, 4, 8, 16, 24, 32, 64, 128, 256]),
+            (1, [1]),
+            (24, [1, 2, 4, 8, 16, 24]),
             (256, [1, 2, 4, 8, 16, 32, 64, 128, 256]),
             (500, [1, 2, 4, 8, 16, 32, 64, 128, 256, 500]),
             (512, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]),
@@ -815,11 +833,12 @@ class TestAnyNumberOfSamples:
 def test_the_formats_that_are_kept_one_by_one(audit: Any) -> None:
     """JSON whatever is asked for: it is YAML and Python too, short enough for a tweet, and neither list nor table."""
     found = metrics(audit("tofu_format_shift", lambda prompt: '{"answer": "x"}'), "tofu_format_shift")
-    assert [found[f"format_kept_{name}"] for name in hooks.CHECKED_FORMATS] == [1, 1, 0, 0, 1, 1]
+    assert [found[f"format_kept_{name}"] for name in families.CHECKED_FORMATS] == [1, 1, 0, 0, 1, 1]
     assert found["format_kept"] == 4 / 6
     assert {name for name in families.FORMAT_SHIFT if families.keeps_format(name, "x") is not None} == {
-        *hooks.CHECKED_FORMATS
+        *families.CHECKED_FORMATS
     }
     asked = metrics(audit("tofu_format_shift", lambda prompt: "x", formats="json"), "tofu_format_shift")
     assert asked["format_kept_json"] == 0
-    assert math.isnan(asked["format_kept_yaml"])
+    assert not {"format_kept_yaml", "leak_rate_yaml"} & asked.keys()
+    assert "leak_rate_json" in asked

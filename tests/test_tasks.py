@@ -64,14 +64,13 @@ def test_every_task_reports_each_of_its_metrics_as_a_number(run: Any) -> None:
             for key, value in run["results"][task].items()
             if key.endswith(",none") and "_stderr" not in key
         }
-        assert all(isinstance(value, float) for value in metrics.values()), metrics
         unknown = {"forget_quality", "forget_quality_log10", "ks_statistic"}
         unknown |= {"answer_logprob_shift", "answer_logprob_novel_shift"}
-        assert all(math.isfinite(value) or key in unknown for key, value in metrics.items()), metrics
+        missing = {key for key, value in metrics.items() if value is None}
+        assert missing == unknown & metrics.keys(), metrics
+        assert all(isinstance(value, float) for key, value in metrics.items() if key not in missing), metrics
     assert run["results"]["tofu_forget_quality"]["n,none"] == 4
     assert run["results"]["tofu_model_utility"]["n,none"] == 120
-    dumped = json.dumps({task: run["results"][task] for task in ALL})
-    assert "null" not in dumped
 
 
 def test_losses_are_those_of_a_plain_forward_pass(run: Any, tiny_model: Path) -> None:
@@ -200,7 +199,7 @@ def test_a_run_is_its_own_reference(run: Any, evaluate: Any, tmp_path: Path) -> 
 def test_without_a_reference_the_fix_is_named(evaluate: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         results = evaluate(["tofu_forget_quality"], gen_kwargs={"max_gen_toks": 2})["results"]
-    assert math.isnan(results["tofu_forget_quality"]["forget_quality,none"])
+    assert results["tofu_forget_quality"]["forget_quality,none"] is None
     assert "retain_reference" in caplog.text
 
 
@@ -607,7 +606,7 @@ def test_other_template_arguments_in_backend_and_metadata(evaluate: Any, tiny_mo
 def test_a_log_likelihood_that_is_nan(
     evaluate: Any, tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """NaN weights: the documents are named, the metrics are NaN, and no document is left out."""
+    """NaN weights: the documents are named, the metrics have no value, and no document is left out."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -618,7 +617,8 @@ def test_a_log_likelihood_that_is_nan(
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path)
     with caplog.at_level(logging.ERROR):
         results = evaluate(["tofu_answer_logprob"], model_args={"pretrained": str(tmp_path)})["results"]
-    assert math.isnan(results["tofu_answer_logprob"]["answer_logprob,none"])
+    assert results["tofu_answer_logprob"]["answer_logprob,none"] is None
+    assert results["tofu_answer_logprob"]["answer_logprob_novel,none"] is None
     assert results["tofu_answer_logprob"]["n,none"] == 4
     assert all(f"row {index} (" in caplog.text for index in range(4))
     assert "dtype=float32" in caplog.text
@@ -637,7 +637,8 @@ def logprob_task(evaluate: Any) -> Any:
 def test_a_log_likelihood_that_is_infinite_is_nan(logprob_task: Any, value: float) -> None:
     """exp(-inf) is 0, a number that looks right: minus infinity may not become one."""
     metrics = logprob_task.process_results(logprob_task.eval_docs[0], [(value, False)])
-    assert math.isnan(metrics["answer_logprob"]["answer_logprob"])
+    assert metrics["answer_logprob"]["answer_logprob"] is None
+    assert metrics["answer_logprob"]["losses"] == {"answer": None}
 
 
 def test_answer_logprob_shift_is_ours_less_the_full_arms(logprob_task: Any) -> None:
@@ -724,3 +725,53 @@ def test_results_that_could_not_be_written_are_an_error(
     with pytest.raises(OptionError, match=r"could not write samples_tofu_answer_logprob_\*\.jsonl"):
         evaluation.evaluate(tiny_model, tmp_path / "out", tasks=["tofu_answer_logprob"], metadata=metadata, **given)
     assert not (tmp_path / "out").exists()
+
+
+def strictly(text: str) -> Any:
+    """As a strict parser reads JSON: NaN and Infinity are no part of it."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} in JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_no_file_of_a_run_holds_nan(tiny_model: Path, tmp_path: Path) -> None:
+    """Without references and with weights that are NaN: what has no value is null, and lm-eval's table shows it."""
+    import torch
+    from lm_eval.utils import make_table
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from lm_eval_tofu import evaluation
+    from lm_eval_tofu.report import load
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(math.nan)
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "model")
+    tasks = [*ALL, "tofu_best_of_n"]
+    path = evaluation.evaluate(
+        tmp_path / "model",
+        tmp_path / "results",
+        tasks=tasks,
+        model_args={"dtype": "float32"},
+        metadata={"tofu": "mini", "forget_split": "forget01", "best_of_n": 1, "best_of_n_temperature": 0},
+        batch_size=32,
+        device="cpu",
+        samples={"tofu_model_utility": [0, 40, 80]},
+    )
+    content = strictly(path.read_text(encoding="utf-8"))
+    for task in tasks:
+        [file] = path.parent.glob(f"samples_{task}_*.jsonl")
+        samples = [strictly(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        assert samples
+        assert content["results"][task]["n,none"] == len(samples)
+    results = content["results"]
+    for task, metric in (("tofu_forget_quality", "forget_quality"), ("tofu_model_utility", "model_utility")):
+        assert results[task][f"{metric},none"] is None
+        assert f"|{metric} " in make_table(content)
+        run = load.load({"full": tmp_path / "results"}).arms[0].runs[task]
+        assert math.isnan(run.metrics[metric])
+    leak_at = [name for name in results["tofu_best_of_n"] if name.startswith("leak@") and "stderr" not in name]
+    assert leak_at == ["leak@1,none"]

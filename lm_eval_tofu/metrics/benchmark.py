@@ -5,6 +5,7 @@ tokens, end of turn included, in nats. NaN in gives NaN out, and nothing in rais
 """
 
 import math
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -69,7 +70,7 @@ def truth_ratio(loss: float, perturbed_losses: Sequence[float], eps: float = EPS
         eps: Added to the denominator.
 
     Returns:
-        R in [0, inf); infinity where only a double overflows.
+        R in [0, inf); the largest double where it overflows, which has the same rank and can be written as JSON.
 
     Raises:
         ValueError: No perturbed answer.
@@ -77,7 +78,9 @@ def truth_ratio(loss: float, perturbed_losses: Sequence[float], eps: float = EPS
     _require(perturbed_losses, "perturbed answers")
     with np.errstate(invalid="ignore"):  # NaN in, NaN out
         log_ratio = -float(np.mean(perturbed_losses)) - float(np.logaddexp(-loss, _log(eps)))
-    return math.exp(log_ratio) if log_ratio < 709 else (math.nan if math.isnan(log_ratio) else math.inf)
+    if math.isnan(log_ratio):
+        return math.nan
+    return math.exp(log_ratio) if log_ratio < 709 else sys.float_info.max
 
 
 def forget_truth_ratio(ratios: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from lm_eval_tofu import tofu
+from lm_eval_tofu import files, tofu
 from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.tasks import TASKS_DIR
 from lm_eval_tofu.tasks.options import Options
@@ -37,6 +37,8 @@ TOOLS = {PROBE: PROBE_VERSION, RELEARN: RELEARN_VERSION}
 """What other commands write in lm-eval's form, and their versions."""
 ROLES = ("base", "full", "retain", "unlearned")
 """Names of arms that have a meaning; all others are audited as `unlearned` is."""
+
+as_float = files.as_float
 
 DEFAULTS = Options()
 """What the tasks' options are where a run does not name them."""
@@ -363,11 +365,11 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _metrics(values: Any) -> dict[str, float]:
-    """Numbers by name, without lm-eval's filter and standard errors."""
+    """Numbers by name, without lm-eval's filter and standard errors; NaN for a metric without a value (null)."""
     return {
-        key.removesuffix(",none"): float(value)
+        key.removesuffix(",none"): as_float(value)
         for key, value in _mapping(values).items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and "_stderr," not in key
+        if isinstance(value, int | float | None) and not isinstance(value, bool) and "_stderr," not in key
     }
 
 
@@ -644,11 +646,6 @@ def _other_references(arms: Sequence[Arm]) -> Iterator[str]:
                 break
 
 
-def as_float(value: Any) -> float:
-    """A recorded figure; NaN for what is none."""
-    return float(value) if isinstance(value, int | float) else math.nan
-
-
 def _other_probes(arms: Sequence[Arm]) -> Iterator[str]:
     """Probes of several audited arms read base, full and retain anew, and may have done it otherwise."""
     first: dict[str, tuple[Arm, list[float]]] = {}
@@ -718,6 +715,9 @@ def sweep_points(folder: Path, results: Results | None = None) -> Mapping[str, A
     if not isinstance(runs, list) or not runs or not all(isinstance(run, dict) and "run" in run for run in runs):
         raise OptionError(f"--sweep {file} lists no runs: run lm-eval-tofu select {file.parent} again")
     for run in runs:
+        run |= {
+            name: as_float(run[name]) for name in ("forget_quality", "ks_statistic", "model_utility") if name in run
+        }
         audits = sorted((file.parent / "runs" / str(run["run"])).rglob("results_*.json"), key=lambda path: path.name)
         for path in audits:
             content = _json(path)

@@ -31,7 +31,9 @@ def check_results_name(metadata: Mapping[str, Any]) -> None:
     Raises:
         OptionError: The name would be longer than a directory's may be.
     """
-    name = GeneralConfigTracker._get_model_name(dict(metadata))
+    # A loaded model can be an argument too: its whole description would be the name.
+    names = {key: value for key, value in metadata.items() if isinstance(value, str | os.PathLike)}
+    name = GeneralConfigTracker._get_model_name(names)
     if name is None:
         return
     length = len(os.fsencode(sanitize_model_name(name)))

@@ -45,6 +45,8 @@ FORMAT_SHIFT = (
     "letter",
     "tweet",
 )
+CHECKED_FORMATS = ("json", "yaml", "bullet_list", "markdown_table", "python_dict", "tweet")
+"""The output formats that a program can tell."""
 CLUES = 4
 """Clue turns before the question of `tofu_chain_of_clues`."""
 CHAIN_OF_CLUES = (*(f"clues_{count}" for count in range(CLUES + 1)), "shuffled")

@@ -10,6 +10,7 @@ import numpy as np
 
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError, ReferenceRunError
+from lm_eval_tofu.files import as_float
 from lm_eval_tofu.metrics import benchmark, leak, rates, text
 from lm_eval_tofu.metrics.facts import Tier
 from lm_eval_tofu.tasks import families, recognition
@@ -18,8 +19,6 @@ from lm_eval_tofu.tasks.task import Row, Scored
 
 log = logging.getLogger(__name__)
 
-CHECKED_FORMATS = ("json", "yaml", "bullet_list", "markdown_table", "python_dict", "tweet")
-"""The output formats that a program can tell."""
 UTILITY_SETS = ("retain", "real_authors", "world_facts")
 """The three sets of model utility, in the order of their documents."""
 
@@ -62,12 +61,12 @@ def utility_rows(options: Options) -> list[Row]:
 
 def novel_recall_rows(options: Options) -> list[Row]:
     """Every forget row in the words of every prompt family."""
-    return _asked_rows("novel_recall", options.families or families.NOVEL_RECALL, options)
+    return _asked_rows("novel_recall", options.asked_families, options)
 
 
 def format_shift_rows(options: Options) -> list[Row]:
     """Every forget row, to be answered in every output format."""
-    return _asked_rows("format_shift", options.formats or families.FORMAT_SHIFT, options)
+    return _asked_rows("format_shift", options.asked_formats, options)
 
 
 def best_of_n_rows(options: Options) -> list[Row]:
@@ -158,7 +157,7 @@ def forget_quality_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
 
 
 def utility_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
-    """Metrics of a utility row: the three components of its own set; the other sets' are None."""
+    """Metrics of a utility row: the three components of its own set; the other sets' have no value."""
     eps = scored.options.truth_ratio_eps
     losses, generation = scored.losses, scored.generation
     if doc["set"] == "retain":
@@ -171,7 +170,7 @@ def utility_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
         "truth_ratio": benchmark.truth_ratio(losses["paraphrased_answer"], losses["perturbed_answer"], eps),
     }
     components = {
-        f"{name}_{metric}": value if name == doc["set"] else None
+        f"{name}_{metric}": Component(True, value) if name == doc["set"] else Component(False, None)
         for name in UTILITY_SETS
         for metric, value in values.items()
     }
@@ -189,39 +188,40 @@ def answer_logprob_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
             "name a run of tofu_answer_logprob"
         )
     full_logprob = None if theirs is None else -theirs
-    pairs = [(logprob, full_logprob), (None, None)]
+    novel = Novel(False, None, None)
     if "novel" in scored.losses:
         full_novel = scored.reference.losses.get("novel") if scored.reference else None
-        pairs[1] = (-scored.losses["novel"], None if full_novel is None else -full_novel)
-    (_, full_logprob), (novel, full_novel_logprob) = pairs
+        novel = Novel(True, -scored.losses["novel"], None if full_novel is None else -full_novel)
     record = _record(
         doc,
         scored,
         answer_logprob=logprob,
         full_answer_logprob=full_logprob,
-        answer_logprob_novel=novel,
-        full_answer_logprob_novel=full_novel_logprob,
+        answer_logprob_novel=novel.logprob,
+        full_answer_logprob_novel=novel.full_logprob,
     )
     return {
         "answer_logprob": record,
-        "answer_logprob_shift": pairs[0],
+        "answer_logprob_shift": (logprob, full_logprob),
         "answer_logprob_novel": novel,
-        "answer_logprob_novel_shift": pairs[1],
+        "answer_logprob_novel_shift": novel,
         "n": 1,
-        "n_novel": float(novel is not None),
+        "n_novel": float(novel.exists),
     }
 
 
 def novel_recall_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
     """Verdict on one answer to one family of prompts."""
-    return _leak_metrics(doc, scored, families.NOVEL_RECALL)
+    return _leak_metrics(doc, scored, scored.options.asked_families)
 
 
 def format_shift_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
     """Verdict on one answer in one format, and whether it has that format."""
     kept = families.keeps_format(doc["family"], scored.generation)
-    metrics = _leak_metrics(doc, scored, families.FORMAT_SHIFT, format_kept=kept)
-    by_format = {f"format_kept_{name}": kept if name == doc["family"] else None for name in CHECKED_FORMATS}
+    metrics = _leak_metrics(doc, scored, scored.options.asked_formats, format_kept=kept)
+    by_format = {
+        f"format_kept_{name}": kept if name == doc["family"] else None for name in scored.options.checked_formats
+    }
     return {**metrics, "leak_rate_any": metrics["leak_rate_low"], "format_kept": kept, **by_format}
 
 
@@ -387,6 +387,32 @@ class Verdict(NamedTuple):
     family: str
 
 
+class Component(NamedTuple):
+    """What an aggregation needs to know of one document for one component of model utility.
+
+    Attributes:
+        own: Whether the document is of the component's set.
+        value: The component's value for it; None where it is not, or where it is no finite number.
+    """
+
+    own: bool
+    value: float | None
+
+
+class Novel(NamedTuple):
+    """What an aggregation needs to know of the part of an answer from its first novel fact on.
+
+    Attributes:
+        exists: Whether the answer has such a part that could be scored.
+        logprob: Mean log-probability of its tokens, nats/token; None where there is none, or no finite number.
+        full_logprob: The full arm's; None without a reference.
+    """
+
+    exists: bool
+    logprob: float | None
+    full_logprob: float | None
+
+
 class Sampled(NamedTuple):
     """What an aggregation needs to know of a row's samples.
 
@@ -403,34 +429,39 @@ class Sampled(NamedTuple):
     row: int
 
 
-# Aggregations: what `metric_list` names.
+# Aggregations: what `metric_list` names. In a document's values, None stands for a number that is not finite, which no
+# aggregation leaves out: its metric has no value then.
 
 
-def mean(values: Sequence[float]) -> float:
-    """Mean over the documents; NaN where one is NaN."""
-    return float(np.mean(values))
+def mean(values: Sequence[float | None]) -> float:
+    """Mean over the documents; NaN where one has no value."""
+    return float(np.mean(_floats(values)))
 
 
-def total(values: Sequence[float]) -> float:
+def total(values: Sequence[float | None]) -> float:
     """Sum over the documents."""
-    return float(np.sum(values))
+    return float(np.sum(_floats(values)))
 
 
-def forget_truth_ratio(ratios: Sequence[float]) -> float:
+def _floats(values: Iterable[float | None]) -> list[float]:
+    return [as_float(value) for value in values]
+
+
+def forget_truth_ratio(ratios: Sequence[float | None]) -> float:
     """Mean of min(R, 1/R)."""
-    return benchmark.forget_truth_ratio(ratios)
+    return benchmark.forget_truth_ratio(_floats(ratios))
 
 
 def forget_quality(records: Sequence[Mapping[str, Any]]) -> float:
-    """KS p value against the retain arm; NaN with a warning without one."""
+    """KS p value against the retain arm; no value, and a warning, without one."""
     pairs = [(record["truth_ratio"], record["retain_truth_ratio"]) for record in records]
     if any(theirs is None for _, theirs in pairs):
         log.warning(
-            "forget_quality is NaN: it compares with the retain arm. Run lm_eval --tasks tofu_forget_quality "
+            "forget_quality has no value: it compares with the retain arm. Run lm_eval --tasks tofu_forget_quality "
             "--log_samples --output_path DIR on a model that was fine-tuned on the retain split only, then pass "
             '--metadata \'{"retain_reference": "DIR"}\''
         )
-    elif len(pairs) > 1 and all(ours == theirs for ours, theirs in pairs):
+    elif len(pairs) > 1 and all(ours is not None and ours == theirs for ours, theirs in pairs):
         log.warning(
             "the truth ratios equal the retain_reference's in all %d rows: it seems to be a run of this very model, so "
             "that forget_quality compares it with itself; name the retain arm's results",
@@ -439,19 +470,19 @@ def forget_quality(records: Sequence[Mapping[str, Any]]) -> float:
     return _compare(pairs).p_value
 
 
-def forget_quality_log10(pairs: Sequence[tuple[float, float | None]]) -> float:
+def forget_quality_log10(pairs: Sequence[tuple[float | None, float | None]]) -> float:
     """Decimal logarithm of the KS p value."""
     return _compare(pairs).log10_p_value
 
 
-def ks_statistic(pairs: Sequence[tuple[float, float | None]]) -> float:
+def ks_statistic(pairs: Sequence[tuple[float | None, float | None]]) -> float:
     """KS distance D between the model's truth ratios and the retain arm's."""
     return _compare(pairs).statistic
 
 
-def _compare(pairs: Iterable[tuple[float, float | None]]) -> benchmark.ForgetQuality:
+def _compare(pairs: Iterable[tuple[float | None, float | None]]) -> benchmark.ForgetQuality:
     ours, theirs = zip(*pairs, strict=True)
-    return benchmark.forget_quality(ours, [math.nan if value is None else value for value in theirs])
+    return benchmark.forget_quality(_floats(ours), _floats(theirs))
 
 
 def model_utility(records: Sequence[Mapping[str, Any]]) -> float:
@@ -459,58 +490,58 @@ def model_utility(records: Sequence[Mapping[str, Any]]) -> float:
     components = []
     for name in UTILITY_SETS:
         rows = [record for record in records if record["set"] == name]
-        components += [component([row[metric] for row in rows]) for metric in ("probability", "rougeL_recall")]
-        components.append(component_truth_ratio([row["truth_ratio"] for row in rows]))
+        components += [_mean(_floats(row[metric] for row in rows)) for metric in ("probability", "rougeL_recall")]
+        components.append(_utility_truth_ratio(_floats(row["truth_ratio"] for row in rows)))
     return benchmark.model_utility(components)
 
 
-def component(values: Sequence[float | None]) -> float:
+def component(values: Sequence[Component]) -> float:
     """Mean over the rows of one utility set."""
-    own = _own(values)
-    return float(np.mean(own)) if own else math.nan
+    return _mean(_own(values))
 
 
-def component_truth_ratio(values: Sequence[float | None]) -> float:
+def component_truth_ratio(values: Sequence[Component]) -> float:
     """Mean of max(0, 1 - R) over the rows of one utility set."""
-    own = _own(values)
-    return benchmark.utility_truth_ratio(own) if own else math.nan
+    return _utility_truth_ratio(_own(values))
 
 
-def _own(values: Sequence[float | None]) -> list[float]:
-    own = [value for value in values if value is not None]
+def _utility_truth_ratio(ratios: Sequence[float]) -> float:
+    return benchmark.utility_truth_ratio(ratios) if ratios else math.nan
+
+
+def _own(values: Sequence[Component]) -> list[float]:
+    # lm-eval gathers plain tuples from several processes.
+    own = _floats(value for is_own, value in values if is_own)
     if not own:
-        log.warning("a set of model utility has no row (--limit takes the first rows only), so the metric is NaN")
+        log.warning("a set of model utility has no row (--limit takes the first rows only): the metric has no value")
     return own
 
 
 def answer_logprob(records: Sequence[Mapping[str, Any]]) -> float:
     """Mean over the rows of the mean log-probability of an answer's tokens, nats/token."""
-    return float(np.mean([record["answer_logprob"] for record in records]))
+    return float(np.mean(_floats(record["answer_logprob"] for record in records)))
 
 
-def answer_logprob_shift(pairs: Sequence[tuple[float, float | None]]) -> float:
-    """Mean difference to the full arm, nats/token; NaN with a warning without one."""
+def answer_logprob_shift(pairs: Sequence[tuple[float | None, float | None]]) -> float:
+    """Mean difference to the full arm, nats/token; no value, and a warning, without one."""
     if any(theirs is None for _, theirs in pairs):
         log.warning(
-            "answer_logprob_shift is NaN: it compares with the full arm. Run lm_eval --tasks tofu_answer_logprob "
+            "answer_logprob_shift has no value: it compares with the full arm. Run lm_eval --tasks tofu_answer_logprob "
             "--log_samples --output_path DIR on the model before unlearning, then pass "
             '--metadata \'{"full_reference": "DIR"}\''
         )
         return math.nan
-    return _mean([ours - theirs for ours, theirs in pairs if theirs is not None])
+    return _mean([as_float(ours) - as_float(theirs) for ours, theirs in pairs])
 
 
-def answer_logprob_novel(values: Sequence[float | None]) -> float:
+def answer_logprob_novel(values: Sequence[Novel]) -> float:
     """Mean over the rows with a novel fact of the log-probability from that fact on, nats/token."""
-    return _mean([value for value in values if value is not None])
+    return _mean(_floats(logprob for exists, logprob, _ in values if exists))
 
 
-def answer_logprob_novel_shift(pairs: Sequence[tuple[float | None, float | None]]) -> float:
+def answer_logprob_novel_shift(values: Sequence[Novel]) -> float:
     """Mean difference of it to the full arm; NaN without one, or where its run does not hold it."""
-    own = [(ours, theirs) for ours, theirs in pairs if ours is not None]
-    if any(theirs is None for _, theirs in own):
-        return math.nan
-    return _mean([ours - theirs for ours, theirs in own if theirs is not None])
+    return _mean([as_float(ours) - as_float(theirs) for exists, ours, theirs in values if exists])
 
 
 def leak_rate(records: Sequence[Mapping[str, Any]]) -> float:
@@ -597,8 +628,13 @@ def leak_rate_gist(verdicts: Sequence[Verdict | None]) -> float:
 
 
 def leak_rate_of_family(verdicts: Sequence[Verdict | None]) -> float:
-    """Share of one family's answers on specific rows that leak; NaN where the family was not asked for."""
+    """Share of one family's answers on specific rows that leak; NaN where there is none."""
     return rates.rate([verdict.leaked for verdict in _of_tier(verdicts, Tier.SPECIFIC)])
+
+
+def leak_rate_in(family: str) -> Callable[[Sequence[Verdict | None]], float]:
+    """The aggregation of one family's leak rate; the documents of other families carry None."""
+    return leak_rate_of_family
 
 
 def leak_rate_any(verdicts: Sequence[Verdict]) -> float:
@@ -622,6 +658,11 @@ def coverage_gist(verdicts: Sequence[Verdict]) -> float:
 def format_kept(values: Sequence[bool | None]) -> float:
     """Share of the answers that have the format that was asked for, of those where a program can tell; NaN of none."""
     return rates.rate([value for value in values if value is not None])
+
+
+def format_kept_in(name: str) -> Callable[[Sequence[bool | None]], float]:
+    """The aggregation of the share of one format's answers that have it; the documents of others carry None."""
+    return format_kept
 
 
 def left_out(values: Sequence[int]) -> float:
@@ -679,7 +720,7 @@ def sampled_coverage_gist(rows: Sequence[Sampled]) -> float:
 
 
 def leak_at(k: int) -> Callable[[Sequence[Sampled]], float]:
-    """The aggregation of leak@k: its mean over the specific rows; NaN with fewer samples than k."""
+    """The aggregation of leak@k: its mean over the specific rows; NaN without one."""
 
     def aggregation(rows: Sequence[Sampled]) -> float:
         specific = _sampled_of_tier(rows, Tier.SPECIFIC)

@@ -70,9 +70,24 @@ class Options:
         return resolve_source(self.tofu, self.tofu_revision)
 
     @property
+    def asked_families(self) -> tuple[str, ...]:
+        """The prompt families of `tofu_novel_recall` that are asked."""
+        return self.families or families.NOVEL_RECALL
+
+    @property
+    def asked_formats(self) -> tuple[str, ...]:
+        """The output formats of `tofu_format_shift` that are asked for."""
+        return self.formats or families.FORMAT_SHIFT
+
+    @property
+    def checked_formats(self) -> tuple[str, ...]:
+        """Those of them that a program can tell."""
+        return tuple(name for name in families.CHECKED_FORMATS if name in self.asked_formats)
+
+    @property
     def leak_at(self) -> tuple[int, ...]:
-        """The k of leak@k that are reported: powers of two to 256 or to the samples, and the number of these."""
-        powers = (2**power for power in range(max(9, self.best_of_n.bit_length())))
+        """The k of leak@k that are reported: the powers of two up to the number of samples, and that number."""
+        powers = (2**power for power in range(self.best_of_n.bit_length()))
         return tuple(sorted({*powers, self.best_of_n}))
 
     @classmethod

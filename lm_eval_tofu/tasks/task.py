@@ -19,7 +19,7 @@ from lm_eval.models.api_models import TemplateAPI
 from lm_eval.models.utils import resolve_max_length
 from lm_eval.utils import hash_string
 
-from lm_eval_tofu import chat
+from lm_eval_tofu import chat, files
 from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import OptionError, PromptError
 from lm_eval_tofu.metrics.cut import first_fact
@@ -83,8 +83,8 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
     - `sampled`: whether the option `best_of_n` says how many answers are drawn in its place;
     - `reference`: `{option: ..., record: ...}`, the option that names a reference run of the same task and the metric
       that holds its per-document record;
-    - `metric_list`: an entry may have `each`, an option of several values. The metric is then reported for each value,
-      which ends its name and is what its `aggregation` is made from;
+    - `metric_list`: an entry may have `each`, a property of the options that has several values. The metric is then
+      reported for each value, which ends its name and is what its `aggregation` is made from;
     - `custom_dataset`: a hook that gets the `Options` and returns the rows, each with `set` and `index`. A row may have
       `messages`, the turns that ask it in place of its question, `opening`, words that begin the answer, and `family`,
       which tells several rows of one index apart.
@@ -393,7 +393,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
                 losses["novel"] = losses["answer"]
         if not all(map(math.isfinite, loss.values())):
             log.error(
-                "%s: row %s (%r) has a log-likelihood that is not finite, so every metric that uses it is NaN: "
+                "%s: row %s (%r) has a log-likelihood that is not finite, so every metric that uses it has no value: "
                 "load the model with dtype=float32 (or bfloat16 instead of float16), and check its weights",
                 self.config.task,
                 doc["index"],
@@ -410,8 +410,12 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
             reference=self.reference.rows[doc["index"]] if self.reference else None,
             shown=self._shown(doc),
         )
-        metrics: dict[str, Any] = self.config.process_results(doc, scored)
+        metrics: dict[str, Any] = files.without_nan(self.config.process_results(doc, scored))
         return metrics
+
+    def aggregation(self) -> dict[str, Callable[[Sequence[Any]], Any]]:
+        """The YAML's aggregations, by metric, with None in place of NaN: lm-eval writes it as null."""
+        return {name: _null_for_nan(aggregate) for name, aggregate in super().aggregation().items()}
 
     def _shown(self, doc: Row) -> list[Mapping[str, str]]:
         opening = doc.get("opening")
@@ -466,6 +470,15 @@ def _each(entry: Mapping[str, Any], options: Options) -> list[dict[str, Any]]:
         {**shared, "metric": f"{entry['metric']}{value}", "aggregation": entry["aggregation"](value)}
         for value in getattr(options, entry["each"])
     ]
+
+
+def _null_for_nan(aggregate: Callable[[Sequence[Any]], float]) -> Callable[[Sequence[Any]], float | None]:
+    @functools.wraps(aggregate)
+    def aggregate_or_null(values: Sequence[Any]) -> float | None:
+        value: float | None = files.without_nan(aggregate(values))
+        return value
+
+    return aggregate_or_null
 
 
 def _key(doc: Row) -> tuple[str, int, str | None]:

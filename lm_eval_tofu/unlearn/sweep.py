@@ -553,9 +553,9 @@ def read_metrics(results: Path) -> dict[str, float]:
     content = json.loads(newest_results(results).read_text(encoding="utf-8"))["results"]
     quality, utility = content["tofu_forget_quality"], content["tofu_model_utility"]
     return {
-        "forget_quality": quality["forget_quality,none"],
-        "ks_statistic": quality["ks_statistic,none"],
-        "model_utility": utility["model_utility,none"],
+        "forget_quality": files.as_float(quality["forget_quality,none"]),
+        "ks_statistic": files.as_float(quality["ks_statistic,none"]),
+        "model_utility": files.as_float(utility["model_utility,none"]),
     }
 
 

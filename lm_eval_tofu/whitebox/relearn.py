@@ -390,7 +390,9 @@ def table(file: Path) -> Iterator[str]:
         f"{'ROUGE-L before':>14}  after"
     )
     for fold in content[NAME]["folds"]:
-        before, after = fold["before"], fold["after"]
+        before, after = (
+            {name: files.as_float(value) for name, value in fold[when].items()} for when in ("before", "after")
+        )
         yield (
             f"{fold['arm']:6}  {fold['fold']:>4}  {fold['lr']:>7g}  {fold['epochs']:>6}  "
             f"{before['leak_rate']:>11.3f}  {after['leak_rate']:>6.3f}  {before['rougeL_recall']:>14.3f}  "
@@ -402,9 +404,9 @@ def table(file: Path) -> Iterator[str]:
         ("of the retain arm", "retain_recovery_delta"),
         ("excess", "excess"),
     ):
-        low, high = figures[f"{name}_low"], figures[f"{name}_high"]
-        yield f"{label:18} {figures[name]:+7.2f} pp   95 % over authors: {low:+.2f} to {high:+.2f}"
-    rouge, theirs = figures["rougeL_delta"], figures["retain_rougeL_delta"]
+        value, low, high = (files.as_float(figures[f"{name}{limit}"]) for limit in ("", "_low", "_high"))
+        yield f"{label:18} {value:+7.2f} pp   95 % over authors: {low:+.2f} to {high:+.2f}"
+    rouge, theirs = (files.as_float(figures[name]) for name in ("rougeL_delta", "retain_rougeL_delta"))
     yield f"{'ROUGE-L recall':18} {rouge:+7.3f}      retain arm: {theirs:+.3f}"
     yield f"{'answers':18} {figures['n']:7d}      on rows with a specific fact"
 
