@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from lm_eval_tofu import cli, files
-from lm_eval_tofu.errors import OptionError
-from lm_eval_tofu.unlearn import sweep, trial
+from lm_eval_tofu import cli, evaluation, files
+from lm_eval_tofu.errors import OptionError, ReferenceRunError
+from lm_eval_tofu.unlearn import sweep
 
 WORKER = Path(__file__).with_name("sweep_worker.py")
 GRID = {"epochs": [5, 10], "beta": [0.05, 0.1, 0.5]}
@@ -83,7 +83,7 @@ class TestConfig:
     def test_arguments_of_a_run(self, tmp_path: Path) -> None:
         path = written(tmp_path, training={"batch_size": 4, "retain_rows": "0-39"}, tofu="mini")
         config = sweep.read_config(path)
-        given = trial.arguments(config, config.points[1], Path("out"))
+        given = sweep.unlearn_arguments(config, config.points[1], Path("out"))
         pairs = dict(zip(given[::2], given[1::2], strict=True))
         assert pairs == {
             "--model": "m",
@@ -96,6 +96,76 @@ class TestConfig:
             "--epochs": "5",
             "--beta": "0.1",
         }
+
+    def test_values_that_are_no_plain_text(self, tmp_path: Path) -> None:
+        """They reach `unlearn` as its command line takes them: JSON, true or false, several words."""
+        values = {"template-args": {"date_string": "10 Apr 2025"}, "no_chat_template": False, "lr_scheduler_kwargs": {}}
+        config = sweep.read_config(written(tmp_path, training={**values, "label_names": ["a", "b"], "revision": None}))
+        given = sweep.unlearn_arguments(config, config.points[0], Path("out"))
+        for pair in (
+            ["--template-args", '{"date_string": "10 Apr 2025"}'],
+            ["--no_chat_template", "false"],
+            ["--lr_scheduler_kwargs", "{}"],
+        ):
+            start = given.index(pair[0])
+            assert given[start : start + 2] == pair
+        start = given.index("--label_names")
+        assert given[start : start + 3] == ["--label_names", "a", "b"]
+        assert "--revision" not in given
+
+    def test_keys_without_a_value(self, tmp_path: Path) -> None:
+        path = tmp_path / "sweep.yaml"
+        text = yaml.safe_dump(content(tmp_path / "sweep"), sort_keys=False)
+        path.write_text(f"{text}training:\nevaluation:\nmethod:\ntofu:\n")
+        assert sweep.read_config(path) == sweep.read_config(written(tmp_path))
+        path.write_text(f"{text}evaluation:\n  model_args:\n  samples:\n")
+        assert sweep.read_config(path).evaluation == sweep.EvaluationConfig()
+
+    @pytest.mark.parametrize("preset", ["npo-54", "mini-54", "nano-54"])
+    def test_the_presets_options(self, preset: str) -> None:
+        """All of them exist, and each run is asked as it was trained."""
+        sweep.check_options(sweep.read_config(preset, {"model": "m", "output": "o", "retain_reference": "r"}))
+
+    def test_the_published_grid_asks_as_the_llama_presets_do(self) -> None:
+        config = sweep.read_config("npo-54", {"model": "m", "output": "o", "retain_reference": "r"})
+        preset = Path(sweep.__file__).parent.parent / "presets" / "lm_eval" / "llama-3.2-1b-instruct.yaml"
+        llama = yaml.safe_load(preset.read_text(encoding="utf-8"))
+        assert config.evaluation.system_instruction == llama["system_instruction"]
+        assert config.evaluation.model_args["chat_template_args"] == llama["model_args"]["chat_template_args"]
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"grid": {"learning_rat": [1e-5]}}, "grid: learning_rat is no option: did you mean learning_rate?"),
+            ({"training": {"warm_up": 1}}, "training: warm_up is no option: did you mean warmup?"),
+            ({"training": {"xyzzy": 1}}, "training: xyzzy is no option: check its name"),
+            (
+                {"training": {"lr": 1e-5}, "grid": {"learning_rate": [1e-5]}},
+                "lr says the same as learning_rate in grid",
+            ),
+            ({"training": {"model": "m2"}}, "training: model is no option of the runs: give the sweep's model"),
+            (
+                {"grid": {"forget-split": ["forget01"]}},
+                "forget-split is no option of the runs: give the sweep's forget_split",
+            ),
+            ({"training": {"epochs": "five"}, "grid": {"beta": [0.1]}}, "epochs.*: invalid int value: 'five'"),
+            ({"grid": {"beta": [0.1, -1]}}, "--beta -1.0 is not above 0"),
+            ({"training": {"optim": "adamw_torhc"}}, "argument --optim: invalid choice: 'adamw_torhc'"),
+            ({"training": {"load_best_model_at_end": True}}, "--load_best_model_at_end True: the trainer refuses"),
+            ({"training": {"lora-r": 4, "no-lora-merge": True}}, "no-lora-merge writes adapters alone"),
+            ({"training": {"system-prompt": "Be brief."}}, "evaluation.system_instruction is None, but .*'Be brief.'"),
+            (
+                {"evaluation": {"model_args": {"chat_template_args": {"date_string": "x"}}}},
+                r"evaluation.model_args.chat_template_args is {'date_string': 'x'}, but the runs are trained with {}",
+            ),
+            ({"evaluation": {"apply_chat_template": False}}, "evaluation.apply_chat_template is False, but .* True"),
+        ],
+    )
+    def test_options_that_no_run_could_use(self, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+        config = sweep.read_config(written(tmp_path, **changes))
+        with pytest.raises(OptionError, match=message) as caught:
+            sweep.check_options(config)
+        assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize(
         ("changes", "message"),
@@ -113,6 +183,9 @@ class TestConfig:
             ({"evaluation": {"batchsize": 8}}, "evaluation.batchsize is unknown: use backend"),
             ({"evaluation": {"samples": [1]}}, r"evaluation.samples=\[1\] names no documents by task"),
             ({"evaluation": {"samples": {"tofu": [-1]}}}, "evaluation.samples=.* names no documents by task"),
+            ({"evaluation": "hf"}, "evaluation='hf' is no mapping of options to values"),
+            ({"evaluation": {"model_args": "dtype=float32"}}, "evaluation.model_args='dtype=float32' is no mapping"),
+            ({"training": ["lr"]}, r"training=\['lr'\] is no mapping of options to values"),
         ],
     )
     def test_bad_values(self, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -234,6 +307,39 @@ class TestQueue:
             with pytest.raises(OptionError, match=f"--storage {url} cannot be opened .*give for example sqlite"):
                 sweep.open_queue(config, url)
 
+    @pytest.mark.parametrize(
+        "url", ["nonsense://me:secret@127.0.0.1:1/x", "nonsense://h/x?password=secret", "postgresql://me:secret@h:x/x"]
+    )
+    def test_a_password_is_not_shown(self, config_file: Path, url: str) -> None:
+        """The last one has no number for a port, which SQLAlchemy reports with the whole URL."""
+        with pytest.raises(OptionError, match=r"--storage .*\*\*\*.* cannot be opened") as caught:
+            sweep.open_queue(sweep.read_config(config_file), url)
+        assert "secret" not in str(caught.value)
+
+    def test_a_queue_of_another_release_of_optuna(self, config_file: Path) -> None:
+        import sqlite3
+
+        config = sweep.read_config(config_file)
+        sweep.open_queue(config)
+        with sqlite3.connect(config.folder / "sweep.db") as database:
+            database.execute("update alembic_version set version_num = 'v2.6.0.a'")
+        with pytest.raises(
+            OptionError, match=r"is of another release of Optuna .*run optuna storage upgrade"
+        ) as caught:
+            sweep.open_queue(config)
+        assert "\n" not in str(caught.value)
+
+    def test_a_storage_that_fails_in_the_middle(self, config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from sqlalchemy.exc import OperationalError
+
+        def fail(*_: Any) -> None:
+            raise OperationalError("statement", {}, Exception("database is locked"))
+
+        monkeypatch.setattr(sweep, "check", lambda _: None)
+        monkeypatch.setattr(sweep, "runs", fail)
+        with pytest.raises(OptionError, match=r"--storage sqlite:.* failed \(.*database is locked\): run the same"):
+            sweep.sweep(sweep.read_config(config_file))
+
     def test_unknown_keep(self, config_file: Path) -> None:
         with pytest.raises(OptionError, match="--keep 'some' is unknown: use all, best, none"):
             sweep.sweep(sweep.read_config(config_file), keep="some")
@@ -252,6 +358,21 @@ def test_bad_model_and_reference_are_found_before_the_first_run(tmp_path: Path) 
     with pytest.raises(OptionError, match="--model /no/such/model is no directory"):
         sweep.sweep(config)
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_reference_that_was_asked_otherwise_is_found_before_the_first_run(tiny_model: Path, tmp_path: Path) -> None:
+    """Its rows and split fit, its prompts do not: each run would be trained, and fail in its evaluation."""
+    data = {"tofu": "mini", "forget_split": "forget01"}
+    settings = {"metadata": data, "tasks": ["tofu_forget_quality"], "batch_size": 8, "device": "cpu"}
+    settings["model_args"] = {"dtype": "float32"}
+    evaluation.evaluate(tiny_model, tmp_path / "retain", **settings, system_instruction="Be brief.")
+    changes = {**data, "model": str(tiny_model), "retain_reference": str(tmp_path / "retain")}
+    config = sweep.read_config(written(tmp_path, **changes))
+    with pytest.raises(ReferenceRunError, match="asked row 0 with another prompt: run both arms with the same"):
+        sweep.sweep(config)
+    assert not config.folder.exists()
+    asked = {"training": {"system_prompt": "Be brief."}, "evaluation": {"system_instruction": "Be brief."}}
+    sweep.check(sweep.read_config(written(tmp_path, **changes, **asked)))
 
 
 @pytest.mark.parametrize("words", [["stats", "sweep.yaml"], ["status", "a", "b"]])

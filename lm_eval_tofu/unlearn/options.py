@@ -5,12 +5,13 @@ the field `training`.
 """
 
 import argparse
+import difflib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
 from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import OptionError
@@ -243,19 +244,76 @@ def with_config_file(arguments: Sequence[str]) -> list[str]:
         raise OptionError(f"--config {path} cannot be read ({' '.join(str(error).split())}): check the file") from error
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise OptionError(f"--config {path} is not a mapping: write one 'option: value' a line")
-    return [*arguments[:1], *(text for item in content.items() for text in _as_argument(*item)), *arguments[1:]]
+    return [*arguments[:1], *as_arguments(content), *arguments[1:]]
 
 
-def _as_argument(name: str, value: Any) -> Iterator[str]:
-    if value is None:
-        return
-    yield f"--{name}"
-    if isinstance(value, dict):
-        yield json.dumps(value)
-    elif isinstance(value, list):
-        yield from map(str, value)
-    else:
-        yield str(value).lower() if isinstance(value, bool) else str(value)
+def as_arguments(content: Mapping[str, Any]) -> Iterator[str]:
+    """Options as a YAML file has them, as arguments of the command line; a value of None is left out."""
+    for name, value in content.items():
+        if value is None:
+            continue
+        yield f"--{name}"
+        if isinstance(value, Mapping):
+            yield json.dumps(value)
+        elif isinstance(value, list | tuple):
+            yield from map(str, value)
+        else:
+            yield str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class OptionParser(argparse.ArgumentParser):
+    """A parser for options that do not come from the command line: what it refuses is an `OptionError`."""
+
+    def __init__(self, where: str) -> None:
+        """Name where the options come from, for messages; option names cannot be abbreviated there."""
+        super().__init__(allow_abbrev=False, add_help=False)
+        self._where = where
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of ending the process.
+
+        Raises:
+            OptionError: Always.
+        """
+        raise OptionError(f"{self._where}: {message}")
+
+    def destination(self, name: str) -> str | None:
+        """Where the value of an option goes, the same for all of its spellings; None for an unknown one."""
+        action = self._option_string_actions.get(f"--{name}")
+        return None if action is None else action.dest
+
+    def check_known(self, names: Iterable[str], where: str) -> None:
+        """Refuse names that are no options.
+
+        Args:
+            names: Without the dashes before them.
+            where: What holds them, for messages.
+
+        Raises:
+            OptionError: It names the option, and the one that was probably meant.
+        """
+        known = {flag[2:] for flag in self._option_string_actions}
+        for name in names:
+            if name not in known:
+                raise OptionError(f"{where}: {name} is no option{suggestion(name, known)}")
+
+
+def check_names(where: str, names: Iterable[str], arguments_class: type) -> None:
+    """Refuse names that are no fields of a `TrainingArguments` class.
+
+    Raises:
+        OptionError: It names the field, and the one that was probably meant.
+    """
+    known = {each.name for each in fields(arguments_class) if each.init and each.name not in OURS}
+    for name in names:
+        if name not in known:
+            raise OptionError(f"{where}: {name} is no option of the trainer{suggestion(name, known)}")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the known one that is most like it, or nothing that helps."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean {close[0]}?" if close else ": check its name"
 
 
 def parse_template_args(text: str | None) -> dict[str, Any]:

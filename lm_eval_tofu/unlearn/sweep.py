@@ -10,12 +10,15 @@ import json
 import logging
 import math
 import platform
+import re
+import shlex
 import shutil
 import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +26,7 @@ from typing import Any, NamedTuple
 
 from lm_eval_tofu import files, tofu
 from lm_eval_tofu.errors import OptionError
-from lm_eval_tofu.unlearn import child
+from lm_eval_tofu.unlearn import child, options
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,17 @@ _ATTEMPTS = 5
 """How often a storage is opened before it counts as out of reach."""
 _TRIAL = ("-m", "lm_eval_tofu.unlearn.trial")
 _POINT = "point"
+_OF_THE_SWEEP = {
+    "model": "give the sweep's model",
+    "forget_split": "give the sweep's forget_split",
+    "method": "give the sweep's method, or several in the grid",
+    "tofu": "give the sweep's tofu",
+    "revision": "give the sweep's tofu_revision",
+    "output": "each run has a directory of its own",
+    "overwrite": "a run that is not finished goes on",
+    "config": "give the options themselves",
+}
+"""Options of `lm-eval-tofu unlearn` that a sweep gives its runs itself, and what to do instead."""
 
 Point = dict[str, Any]
 """One value for each option of the grid."""
@@ -176,6 +190,11 @@ def _checked(content: dict[str, Any], where: str) -> SweepConfig:
     for key in content:
         if key not in known:
             raise OptionError(f"{where}: {key!r} is unknown: use {', '.join(known)}")
+    # A key of YAML without a value is None.
+    content = {key: value for key, value in content.items() if value is not None}
+    for key in ("training", "evaluation"):
+        if not isinstance(content.get(key, {}), dict | EvaluationConfig):
+            raise OptionError(f"{where}: {key}={content[key]!r} is no mapping of options to values: see preset npo-54")
     for key in ("model", "output", "retain_reference", "grid"):
         if not content.get(key):
             raise OptionError(f"{where}: {key} is missing: give it there or as --{key.replace('_', '-')}")
@@ -193,7 +212,9 @@ def _checked(content: dict[str, Any], where: str) -> SweepConfig:
         for key in evaluation:
             if key not in names:
                 raise OptionError(f"{where}: evaluation.{key} is unknown: use {', '.join(names)}")
-        evaluation = EvaluationConfig(**evaluation)
+        evaluation = EvaluationConfig(**{key: value for key, value in evaluation.items() if value is not None})
+        if not isinstance(evaluation.model_args, dict):
+            raise OptionError(f"{where}: evaluation.model_args={evaluation.model_args!r} is no mapping: see npo-54")
     if evaluation.backend not in ("hf", "vllm"):
         raise OptionError(f"{where}: evaluation.backend={evaluation.backend!r} is unknown: use hf or vllm")
     if evaluation.samples is not None and not _names_documents(evaluation.samples):
@@ -232,7 +253,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def check(config: SweepConfig) -> None:
-    """Check model, data and reference before the first run, with the checks that every run would make.
+    """Check options, model, data, reference and prompts before the first run, as every run would.
 
     Raises:
         TofuError: One of them cannot be used.
@@ -241,7 +262,81 @@ def check(config: SweepConfig) -> None:
     from lm_eval_tofu.unlearn.models import check_model
 
     check_model(config.model)
-    evaluation.check(evaluation.BENCHMARK, metadata_of(config))
+    check_options(config)
+    settings = config.evaluation
+    evaluation.check_machine(settings.backend, settings.model_args, settings.batch_size, settings.device, "evaluation.")
+    evaluation.check_prompts(
+        evaluation.BENCHMARK,
+        {"pretrained": config.model, **settings.model_args, **metadata_of(config)},
+        apply_chat_template=settings.apply_chat_template,
+        system_instruction=settings.system_instruction,
+        samples=settings.samples,
+    )
+
+
+def check_options(config: SweepConfig) -> None:
+    """Check the options of every run, and that each is asked as it was trained.
+
+    Raises:
+        OptionError: The grid or `training` hold an unknown option, a value that cannot be used, or one that the sweep
+            has a field for; or prompts differ between training and evaluation.
+    """
+    from lm_eval_tofu.unlearn import unlearning
+
+    parser = options.OptionParser("a run of the sweep")
+    unlearning.add_arguments(parser)
+    seen: dict[str | None, str] = {}
+    for where, names in (("grid", config.grid), ("training", config.training)):
+        parser.check_known(names, where)
+        for name in names:
+            kind = parser.destination(name)
+            if kind in _OF_THE_SWEEP and not (kind == "method" and where == "grid"):
+                raise OptionError(f"{where}: {name} is no option of the runs: {_OF_THE_SWEEP[kind]}")
+            if kind in seen:
+                raise OptionError(f"{where}: {name} says the same as {seen[kind]}: leave one of them out")
+            seen[kind] = f"{name} in {where}"
+    for point in config.points:
+        run = unlearning.config_of(parser.parse_args(unlearn_arguments(config, point, config.run_folder(point))))
+        run.check()
+        if not run.lora_merge:
+            raise OptionError(
+                "training: no-lora-merge writes adapters alone, and a sweep evaluates whole models: leave it out"
+            )
+        _check_prompting(config, run)
+    # transformers' own checks, which do not depend on the point.
+    unlearning.trainer_arguments(run, examples=1)
+
+
+def _check_prompting(config: SweepConfig, run: Any) -> None:
+    evaluated = config.evaluation
+    theirs = {
+        "apply_chat_template": evaluated.apply_chat_template,
+        "system_instruction": evaluated.system_instruction or None,
+        "model_args.chat_template_args": dict(evaluated.model_args.get("chat_template_args") or {}),
+    }
+    ours = (run.apply_chat_template, run.system_prompt or None, dict(run.template_args))
+    names = ("no-chat-template", "system-prompt", "template-args")
+    for (name, value), option, trained in zip(theirs.items(), names, ours, strict=True):
+        if value != trained:
+            raise OptionError(
+                f"evaluation.{name} is {value!r}, but the runs are trained with {trained!r} (training: {option}): give "
+                "both the same, or the models are asked otherwise than they learned"
+            )
+
+
+def unlearn_arguments(config: SweepConfig, point: Point, output: Path) -> list[str]:
+    """The options of `lm-eval-tofu unlearn` for one point."""
+    given = {
+        "model": config.model,
+        "output": output,
+        "method": config.method,
+        "forget-split": config.forget_split,
+        "tofu": config.tofu,
+        "revision": config.tofu_revision,
+        **config.training,
+        **point,
+    }
+    return list(options.as_arguments(given))
 
 
 def metadata_of(config: SweepConfig) -> dict[str, Any]:
@@ -292,7 +387,7 @@ def open_queue(config: SweepConfig, storage: str | None = None) -> Any:
             study.enqueue_trial(point, user_attrs={_POINT: number})
         study.set_user_attr("queued", len(config.points))
         return study
-    raise OptionError(f"--storage {url}: the sweep's runs cannot be queued: give another storage")
+    raise OptionError(f"--storage {masked(url)}: the sweep's runs cannot be queued: give another storage")
 
 
 def _storage(url: str) -> Any:
@@ -322,9 +417,42 @@ def _storage(url: str) -> Any:
         except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as caught:
             error = caught
             break
+        except RuntimeError as caught:
+            # Optuna says so of tables that another release has made.
+            raise OptionError(
+                f"--storage {masked(url)} is of another release of Optuna ({optuna.__version__} is installed): run "
+                f"optuna storage upgrade --storage {shlex.quote(masked(url))}, or give another storage"
+            ) from caught
     raise OptionError(
-        f"--storage {url} cannot be opened ({str(error).splitlines()[0]}): give for example sqlite:///sweep.db"
+        f"--storage {masked(url)} cannot be opened ({masked(str(error).splitlines()[0])}): give for example "
+        "sqlite:///sweep.db"
     ) from error
+
+
+def masked(text: str) -> str:
+    """A storage URL, or a message with one in it, without its password."""
+    text = re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", text)
+    return re.sub(r"([?&](?:password|passwd|pwd|token)=)[^&\s'\")]*", r"\1***", text, flags=re.IGNORECASE)
+
+
+@contextmanager
+def _storage_errors(config: SweepConfig, storage: str | None) -> Iterator[None]:
+    """Turn what the storage raises in the middle of a sweep into an error that says how to go on.
+
+    Raises:
+        OptionError: The storage failed.
+    """
+    import optuna
+    import sqlalchemy
+
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        url = masked(storage or default_storage(config))
+        raise OptionError(
+            f"--storage {url} failed ({masked(str(error).splitlines()[0])}): run the same command again, which goes "
+            "on; on a network file system, where SQLite's locks do not work, give the URL of a database server"
+        ) from error
 
 
 def _lock_before_reading(engine: Any) -> None:
@@ -418,12 +546,17 @@ def sweep(config: SweepConfig, storage: str | None = None, keep: str = "all") ->
         OptionError: An option cannot be used, or finished runs in the directory were made with another.
         TofuError: Model, data or reference cannot be used.
     """
-    from tqdm import tqdm
-
     if keep not in KEEP:
         raise OptionError(f"--keep {keep!r} is unknown: use {', '.join(KEEP)}")
     _check_same(config)
     check(config)
+    with _storage_errors(config, storage):
+        return _work(config, storage, keep)
+
+
+def _work(config: SweepConfig, storage: str | None, keep: str) -> list[RunState]:
+    from tqdm import tqdm
+
     study = open_queue(config, storage)
     files.write_json(config.folder / CONFIG_FILE, asdict(config))
     _queue_lost(config, study)

@@ -1,5 +1,6 @@
 """What every method of training shares: the trainer's settings, its progress bar, and what is said before it starts."""
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,10 +9,13 @@ from typing import Any, NamedTuple
 
 import torch
 from transformers import ProgressCallback, TrainingArguments
-from transformers.utils import is_torch_bf16_gpu_available, logging
+from transformers.utils import is_torch_bf16_gpu_available
+from transformers.utils import logging as transformers_logging
 
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.unlearn.options import TrainingConfig
+
+log = logging.getLogger(__name__)
 
 
 class QuietProgress(ProgressCallback):  # type: ignore[misc]  # mypy is told not to follow transformers: the base is Any
@@ -28,15 +32,15 @@ class QuietProgress(ProgressCallback):  # type: ignore[misc]  # mypy is told not
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
         """Open the bar; as long as it stands, transformers shows no other."""
-        self.others_were_on = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
+        self.others_were_on = transformers_logging.is_progress_bar_enabled()
+        transformers_logging.disable_progress_bar()
         super().on_train_begin(args, state, control, **kw)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
         """Close the bar."""
         super().on_train_end(args, state, control, **kw)
         if self.others_were_on:
-            logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kw: Any) -> None:
         """Show the losses at the end of the bar."""
@@ -120,6 +124,12 @@ def training_arguments(
             **{**defaults, **options.training, **more},
         )
     if "warmup_steps" not in options.training:
+        if options.warmup >= options.epochs:
+            log.warning(
+                "--epochs %d is all warm-up (--warmup %g epochs): the learning rate rises to --learning-rate at the "
+                "last step and never falls: give a shorter --warmup, such as 0.1, or more epochs",
+                *(options.epochs, options.warmup),
+            )
         arguments.warmup_steps = round(options.warmup * steps_per_epoch(arguments, examples))
     return arguments
 

@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     point = json.loads((folder / sweep.RUN_FILE).read_text(encoding="utf-8"))["point"]
     model = folder / "model"
     if not model.is_dir():
-        status = cli.main(["unlearn", *arguments(config, point, model)])
+        status = cli.main(["unlearn", *sweep.unlearn_arguments(config, point, model)])
         if status != 0:
             return status
     settings = config.evaluation
@@ -42,21 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger(__name__).error("%s", error)
         return 2
     return 0
-
-
-def arguments(config: sweep.SweepConfig, point: sweep.Point, output: Path) -> list[str]:
-    """The options of `lm-eval-tofu unlearn` for one point."""
-    options = {
-        "model": config.model,
-        "output": output,
-        "method": config.method,
-        "forget-split": config.forget_split,
-        "tofu": config.tofu,
-        "revision": config.tofu_revision,
-        **config.training,
-        **point,
-    }
-    return [text for name, value in options.items() if value is not None for text in (f"--{name}", str(value))]
 
 
 def die_with_the_parent() -> None:

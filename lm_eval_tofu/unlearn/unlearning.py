@@ -160,14 +160,23 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         TofuError: As `unlearn`.
     """
+    unlearn(config_of(args))
+    return 0
+
+
+def config_of(args: argparse.Namespace) -> UnlearnConfig:
+    """The options of the command line.
+
+    Raises:
+        OptionError: A value cannot be used.
+    """
     from lm_eval_tofu.unlearn.trainer import NPOConfig
 
     values = options.shared_values(args, UnlearnConfig)
     values["lora_merge"] = not args.no_lora_merge
     if args.retain_rows is not None:
         values["retain_rows"] = tofu.row_numbers("--retain-rows", args.retain_rows)
-    unlearn(UnlearnConfig(**values, training=options.training_fields(args, NPOConfig, known=_OF_THE_TRAINER)))
-    return 0
+    return UnlearnConfig(**values, training=options.training_fields(args, NPOConfig, known=_OF_THE_TRAINER))
 
 
 def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
@@ -206,17 +215,11 @@ def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
     from lm_eval_tofu.unlearn import training
     from lm_eval_tofu.unlearn.data import encode_rows
     from lm_eval_tofu.unlearn.run import Run, mean_answer_tokens
-    from lm_eval_tofu.unlearn.trainer import NPOConfig, NPOTrainer
+    from lm_eval_tofu.unlearn.trainer import NPOTrainer
 
     tokenizer, context = load_tokenizer(config.model, config.apply_chat_template)
     forget, retain = (encode_rows(tokenizer, rows, config.prompting, context) for rows in (forget_rows, retain_rows))
-    arguments = training.training_arguments(
-        config,
-        checkpoint.partial_folder(config.output),
-        len(forget),
-        NPOConfig,
-        **{name: getattr(config, name) for name in _OF_THE_TRAINER},
-    )
+    arguments = trainer_arguments(config, len(forget))
     recorded = config.determining()
     with arguments.main_process_first(desc="partial folder"):
         resumed = checkpoint.begin(config.output, {**recorded, "tofu": data})
@@ -273,6 +276,19 @@ def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
     shown = ", ".join(f"{label} {final[name]:.4g}" for name, label in SHOWN.items() if name in final)
     log.info("%s stands: %s", config.output, shown or "no loss was logged")
     return config.output
+
+
+def trainer_arguments(config: UnlearnConfig, examples: int) -> Any:
+    """The trainer's settings, an `NPOConfig`.
+
+    Raises:
+        OptionError: transformers refuses one.
+    """
+    from lm_eval_tofu.unlearn import training
+    from lm_eval_tofu.unlearn.trainer import NPOConfig
+
+    given = {name: getattr(config, name) for name in _OF_THE_TRAINER}
+    return training.training_arguments(config, checkpoint.partial_folder(config.output), examples, NPOConfig, **given)
 
 
 def _portable(arguments: Any) -> dict[str, Any]:

@@ -212,9 +212,11 @@ def relearn(config: RelearnConfig) -> Path:
 
 def _prepared(config: RelearnConfig) -> tuple[int, list[Fold]]:
     """Check everything that can be checked without a model; the number of forget rows, and the folds."""
+    from lm_eval_tofu import evaluation
     from lm_eval_tofu.unlearn.models import check_model, load_tokenizer
 
     config.check()
+    evaluation.check_machine(config.backend, config.model_args, config.batch_size, config.device)
     source = tofu.resolve_source(config.tofu, config.revision)
     taught = tofu.load(config.forget_split, source)
     asked = tofu.load(f"{config.forget_split}_perturbed", source)
@@ -227,7 +229,25 @@ def _prepared(config: RelearnConfig) -> tuple[int, list[Fold]]:
     for option, model in (("--model", config.model), ("--retain", config.retain)):
         check_model(model, option)
         load_tokenizer(model, config.apply_chat_template, option)
+    _check_training(config, len(taught))
     return len(taught), folds
+
+
+def _check_training(config: RelearnConfig, rows: int) -> None:
+    """Make the trainer's settings once, so that it refuses now what it would refuse after the first evaluations.
+
+    Raises:
+        OptionError: An option of `--training` is unknown or cannot be used.
+    """
+    from transformers import TrainingArguments
+
+    from lm_eval_tofu.unlearn import training
+    from lm_eval_tofu.unlearn.options import check_names
+
+    check_names("--training", config.training, TrainingArguments)
+    for setting in config.settings:
+        finetuning = config.finetuning(Job(config.model, config.output, [], [0], *setting))
+        training.training_arguments(finetuning, config.output, rows)
 
 
 def _recorded(config: RelearnConfig) -> dict[str, Any]:
