@@ -262,6 +262,13 @@ def test_settings_follow_the_options(config, tmp_path):
     assert arguments.lr_scheduler_type == "linear"
 
 
+def test_a_run_that_is_all_warm_up_is_warned_of(config, tmp_path, caplog):
+    training_arguments(replace(config, epochs=2, warmup=1), tmp_path, examples=20)
+    assert "warm-up" not in caplog.text
+    training_arguments(replace(config, epochs=1, warmup=1), tmp_path, examples=20)
+    assert "--epochs 1 is all warm-up (--warmup 1 epochs)" in caplog.text
+
+
 # Bad input
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lm_eval_tofu import cli, tofu
+from lm_eval_tofu import cli, evaluation, tofu
 from lm_eval_tofu.errors import OptionError, PromptError, TofuError
 from lm_eval_tofu.metrics import recovery
 from lm_eval_tofu.metrics.recovery import Change, Score
@@ -358,6 +358,19 @@ def _without(path: Path, name: str) -> str:
         ({"model_args": {"pretrained": "x"}}, "--model_args pretrained=x has no use here"),
         ({"dtype": "int3"}, "--dtype 'int3' is unknown"),
         ({"training": {"learning_rate": 1}}, "training: learning_rate is not passed on"),
+        ({"batch_size": 0}, "--batch_size 0 is no batch size: give a number from 1 up, or auto"),
+        ({"batch_size": "many"}, "--batch_size many is no batch size"),
+        ({"device": "gpu"}, r"--device gpu cannot be used \(.*\): use cpu, or leave it out"),
+        (
+            {"model_args": {"dtyp": "float32"}},
+            "--model_args dtyp=float32: dtyp is no argument of hf: did you mean",
+        ),
+        ({"model_args": {"dtype": "float33"}}, "--model_args dtype=float33 is no type: use float32"),
+        (
+            {"training": {"adam_beta_2": 0.9}},
+            "--training: adam_beta_2 is no option of the trainer: did you mean",
+        ),
+        ({"training": {"optim": "adamw_torhc"}}, "--optim adamw_torhc: the trainer refuses"),
     ],
 )
 def test_bad_options(config: RelearnConfig, paper: Paper, changed: dict[str, Any], message: str) -> None:
@@ -366,6 +379,20 @@ def test_bad_options(config: RelearnConfig, paper: Paper, changed: dict[str, Any
     assert "\n" not in str(caught.value)
     assert paper.calls == []
     assert not config.output.exists()
+
+
+def test_a_model_that_cannot_be_loaded_is_named_with_its_arguments(tiny_model: Path, tmp_path: Path) -> None:
+    """Which arguments transformers takes shows only when it gets them."""
+    with pytest.raises(OptionError, match=r"--backend hf cannot load .*--model_args pretrained=.*,no_such=1 \(TypeErr"):
+        evaluation.evaluate(
+            tiny_model,
+            tmp_path / "results",
+            tasks=["tofu_answer_logprob"],
+            model_args={"no_such": 1},
+            metadata={"tofu": "mini", "forget_split": "forget01"},
+            device="cpu",
+        )
+    assert not (tmp_path / "results").exists()
 
 
 def test_the_same_model_twice(config: RelearnConfig) -> None:
