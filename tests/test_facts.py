@@ -262,6 +262,16 @@ class TestFacts:
         assert _of(Kind.GENRE, "What does she write?", "She dwells on the horror that war brings.") == []
         assert _of(Kind.GENRE, "What does she write?", "She is into magical realism.") == ["magical realism"]
 
+    def test_genres_are_spoken_of_two_words_after_or_three_before(self) -> None:
+        assert _of(Kind.GENRE, "What does she write?", "She likes the horror of stories.") == ["horror"]
+        assert _of(Kind.GENRE, "What does she write?", "She felt the horror of long stories.") == []
+        assert _of(Kind.GENRE, "What does she write?", "Hers is the genre of pure horror.") == ["horror"]
+        assert _of(Kind.GENRE, "What does she write?", "The genre she likes is horror, often.") == []
+
+    def test_the_first_word_of_a_sentence_is_no_name(self) -> None:
+        answer = "Gardening fills her days. Painting too, says Ruiz."
+        assert _of(Kind.NAME, "What does she do?", answer) == ["Ruiz"]
+
     def test_places_and_demonyms(self) -> None:
         assert _of(Kind.PLACE, "Where was she born?", "In Lagos, Nigeria.") == ["Lagos", "Nigeria"]
         assert _of(Kind.PLACE, "How did Nigeria shape her?", "By Nigerian tales.") == []

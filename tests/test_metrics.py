@@ -250,6 +250,11 @@ class TestText:
         """22 words are 20 trigrams; n words round and round are n different ones. 10 of 20 are not less than half."""
         assert text.is_repetitive(" ".join(str(place % different) for place in range(22))) is expected
 
+    @pytest.mark.parametrize("words", ["00010020110120210221112122200", "0010100001101001000221"])
+    def test_words_and_pairs_may_come_again(self, words: str) -> None:
+        """All 27 trigrams of three words once each, and 10 different ones of 20: neither loops."""
+        assert not text.is_repetitive(" ".join(words))
+
 
 def leaves() -> list[str]:
     """The tasks' files, without those of groups."""
