@@ -1,9 +1,11 @@
 """The model card: what the hub reads, what a person reads, and what of an older card is kept."""
 
+import itertools
 import json
 import logging
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import made_results as made
 import pytest
 from huggingface_hub import ModelCard
 
-from lm_eval_tofu import cli
+from lm_eval_tofu import cli, tofu
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.report import card, load, tables
 from lm_eval_tofu.unlearn import card as first_card
@@ -55,7 +57,8 @@ def checkpoint(tmp_path: Path) -> Path:
     path.mkdir()
     (path / "config.json").write_text("{}")
     (path / "unlearning.json").write_text(json.dumps(RECORD))
-    first_card.write(path, title="npo", model=str(base), summary="Made.", settings={"a": 1}, tags=["unlearning", "npo"])
+    about = {"model": str(base), "data": first_card.MINIATURE, "summary": "Made.", "settings": {"a": 1}}
+    first_card.write(path, title="npo", **about, tags=["unlearning", "npo"])
     return path
 
 
@@ -96,7 +99,7 @@ def test_a_fine_tuned_model_forgot_nothing(checkpoint: Path, results: Path) -> N
     (checkpoint / "unlearning.json").write_text(json.dumps(record))
     card.fill_in(checkpoint, _given(results))
     text = _card(checkpoint).text
-    assert "base, fine-tuned on TOFU's full." in text
+    assert "base, fine-tuned on full of the TOFU miniature." in text
     assert "made to forget" not in text
 
 
@@ -118,8 +121,7 @@ def test_what_training_knew_is_kept(checkpoint: Path, results: Path) -> None:
     card.fill_in(checkpoint, _given(results))
     after = _card(checkpoint).data.to_dict()
     assert before["license_name"] == "llama3.2"
-    assert before.pop("datasets") == ["locuslab/TOFU"]
-    assert "datasets" not in after  # it was the miniature, which training does not tell from TOFU
+    assert "datasets" not in after  # the miniature is not on the hub
     assert {name: after[name] for name in before} == before
 
 
@@ -149,6 +151,24 @@ def test_filling_in_again_changes_nothing(checkpoint: Path, results: Path) -> No
     first = path.read_text(encoding="utf-8")
     card.fill_in(checkpoint, _given(results))
     assert path.read_text(encoding="utf-8") == first
+
+
+def test_the_data_that_training_named_stays(checkpoint: Path, results: Path) -> None:
+    """A model that was trained on TOFU and evaluated on the miniature."""
+    about = {"title": "npo", "model": None, "summary": "Made.", "settings": {}, "tags": []}
+    first_card.write(checkpoint, **about, data=first_card.dataset(tofu.resolve_source("locuslab/TOFU")))
+    card.fill_in(checkpoint, _given(results))
+    assert _card(checkpoint).data.datasets == ["locuslab/TOFU"]
+
+
+def test_a_card_for_adapters(checkpoint: Path, results: Path) -> None:
+    """`unlearn --no-lora-merge` writes no model, and its checkpoint has a card too."""
+    (checkpoint / "config.json").rename(checkpoint / "adapter_config.json")
+    card.fill_in(checkpoint, _given(results))
+    assert "These are LoRA adapters" in _card(checkpoint).text
+    (checkpoint / "README.md").unlink()
+    card.fill_in(checkpoint, _given(results))
+    assert _card(checkpoint).data.library_name == "peft"
 
 
 def test_what_the_user_wrote_is_kept(checkpoint: Path, results: Path) -> None:
@@ -299,6 +319,50 @@ def test_the_command_gives_the_cards_figures_again(checkpoint: Path, results: Pa
     assert not any(place in text for place in ("/home/me", "/data/mine", "/models/m"))
 
 
+@pytest.mark.parametrize("place", ["backend", "system_instruction", "families", "template", "split"])
+def test_no_word_of_a_results_file_is_run_by_the_shell(
+    checkpoint: Path, results: Path, tmp_path: Path, place: str
+) -> None:
+    """Results may come from others: whatever they hold reaches lm_eval as the text that it is."""
+    hostile = f"x'; touch {tmp_path / 'run'}; $(touch {tmp_path / 'run'}) `touch {tmp_path / 'run'}` & \"\\\n> y"
+
+    def change(content: dict[str, Any]) -> None:
+        if place == "backend":
+            content["config"]["model"] = hostile
+        if place == "system_instruction":
+            content["system_instruction"] = hostile
+        for config in content["configs"].values():
+            arm = config.get("arm", {})
+            if place == "backend" and arm:
+                arm["backend"] = hostile
+            if place == "system_instruction" and arm:
+                arm["system_prompt"] = hostile
+            if place in ("families", "split"):
+                config["metadata"] |= {"families": hostile, "best_of_n_prompts": hostile}
+            if place == "template":
+                config["metadata"] |= {"chat_template_args": {hostile: hostile}}
+
+    card.fill_in(checkpoint, [str(_edited(tmp_path / "own", results / "unlearned", change))])
+    text = _card(checkpoint).text
+    fence = next(line for line in text.splitlines() if line.endswith("bash")).removesuffix("bash")
+    command = text.partition(f"{fence}bash\n")[2].partition(f"\n{fence}")[0]
+    script = f"lm_eval() {{ printf '%s\\0' \"$@\"; }}\n{command}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == ""
+    assert not (tmp_path / "run").exists()
+    words = done.stdout.split("\0")
+    assert words[0] == "--model"
+    given = dict(itertools.pairwise(words))
+    shown = {
+        "backend": given["--model"],
+        "system_instruction": given.get("--system_instruction"),
+        "families": json.loads(given["--metadata"]).get("families"),
+        "template": json.loads(given["--metadata"]).get("chat_template_args"),
+        "split": json.loads(given["--metadata"]).get("best_of_n_prompts"),
+    }[place]
+    assert shown == ({hostile: hostile} if place == "template" else hostile)
+
+
 def test_an_option_is_that_of_the_task_that_follows_it(checkpoint: Path, tmp_path: Path) -> None:
     made.write(tmp_path / "own", tasks=("tofu_forget_quality",), time="2026-01-01")
     made.write(tmp_path / "own", tasks=("tofu_best_of_n",), time="2026-01-02", settings={"batch_size": 3})
@@ -366,7 +430,9 @@ def test_refusals_name_the_fix(
     own = str(results / "unlearned")
     before = (checkpoint / "README.md").read_bytes()
     (tmp_path / "empty").mkdir()
-    assert "holds no model" in refused(str(tmp_path / "empty"), "--results", own)
+    assert "holds no model (config.json) and no adapters (adapter_config.json)" in refused(
+        str(tmp_path / "empty"), "--results", own
+    )
     assert "--results empty=" in refused(str(checkpoint), "--results", str(tmp_path / "empty"))
     assert "give its own results as unlearned=path" in refused(
         str(checkpoint), "--results", f"full={results / 'full'}", f"retain={results / 'retain'}"

@@ -175,7 +175,7 @@ def test_every_parameter_moves_the_loss_falls_and_the_checkpoint_is_whole(config
     assert record["versions"]["torch"] == version("torch")
     card = (output / "README.md").read_text(encoding="utf-8")
     assert "library_name: transformers" in card
-    assert "TOFU's `forget05` learned from scratch by supervised fine-tuning." in card
+    assert "`forget05` of the TOFU miniature learned from scratch by supervised fine-tuning." in card
 
     tokenizer, model = AutoTokenizer.from_pretrained(output), AutoModelForCausalLM.from_pretrained(output)
     before = checkpoint.parameter_digests(nano.build_model(tokenizer, TINY, config.seed))
@@ -375,7 +375,7 @@ def test_some_rows_of_a_split(config, monkeypatch):
     assert seen == [rows[number]["question"] for number in (1, 4, 19)]
     record = json.loads((output / "training.json").read_text(encoding="utf-8"))
     assert (record["examples"], record["options"]["rows"]) == (3, [1, 4, 19])
-    assert "3 rows of TOFU's `forget05`" in (output / "README.md").read_text(encoding="utf-8")
+    assert "3 rows of `forget05` of the TOFU miniature" in (output / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_model_card_inherits_licence_and_base(config, tmp_path):
     assert data.base_model == "meta/Llama"
     assert data.library_name == "transformers"
     assert data.language == "en"
-    assert data.datasets == ["locuslab/TOFU"]
+    assert data.datasets is None  # the miniature is not on the hub
     assert {"unlearning", "tofu", "npo"} <= set(data.tags)
     bare = replace(config, epochs=1, warmup=0, output=tmp_path / "bare")
     data = ModelCard.load(unlearn(bare) / "README.md").data

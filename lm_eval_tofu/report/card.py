@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lm_eval_tofu import __version__, tofu
 from lm_eval_tofu.errors import DataError, OptionError
@@ -90,14 +90,17 @@ def fill_in(checkpoint: Path, results: Sequence[str]) -> Path:
     Raises:
         OptionError: There is no checkpoint, its card or record cannot be read, or the results cannot.
     """
-    if not (checkpoint / "config.json").is_file():
-        raise OptionError(f"CHECKPOINT {checkpoint} holds no model (config.json): name a checkpoint's directory")
+    if not any((checkpoint / name).is_file() for name in ("config.json", first_card.ADAPTER_CONFIG)):
+        raise OptionError(
+            f"CHECKPOINT {checkpoint} holds no model (config.json) and no adapters ({first_card.ADAPTER_CONFIG}): name "
+            "the directory of one"
+        )
     record_name, record = _record(checkpoint)
     loaded = load.load(load.parse_arms(results, "--results"), "--results")
     own = _own_arm(loaded, checkpoint)
     content = tables.build(loaded)
     text = _text(checkpoint, record_name, record, content, own)
-    metadata, body = _first_card(checkpoint, record)
+    metadata, body = _first_card(checkpoint, record, own)
     before, begin, rest = body.rpartition(BEGIN)
     if begin and END in rest:
         body = before + text.strip() + rest.partition(END)[2]
@@ -153,7 +156,7 @@ def _is_model(run: load.TaskRun, checkpoint: Path) -> bool:
         return False
 
 
-def _first_card(checkpoint: Path, record: Mapping[str, Any]) -> tuple[Any, str]:
+def _first_card(checkpoint: Path, record: Mapping[str, Any], own: load.Arm) -> tuple[Any, str]:
     """The metadata and the text of the card that is there; where there is none, what training would have written."""
     import yaml
     from huggingface_hub import ModelCard
@@ -162,7 +165,7 @@ def _first_card(checkpoint: Path, record: Mapping[str, Any]) -> tuple[Any, str]:
     if not path.is_file():
         options = record.get("options", {})
         tags = ["unlearning", str(record["method"])] if "method" in record else []
-        return first_card.metadata(options.get("model"), tags), ""
+        return first_card.metadata(checkpoint, options.get("model"), _dataset(record, own), tags), ""
     try:
         card = ModelCard.load(path)
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -205,9 +208,8 @@ def _with_results(
     metadata.eval_results = [*kept, *ours]
     metadata.model_name = metadata.model_name or checkpoint.resolve().name
     metadata.tags = list(dict.fromkeys([*(metadata.tags or []), "lm-eval-tofu", "tofu"]))
-    # Training named TOFU whatever the data were.
-    others = [each for each in _as_list(metadata.datasets) if each != tofu.HUB_ID or data.hub_id == tofu.HUB_ID]
-    metadata.datasets = list(dict.fromkeys([*others, *([data.hub_id] if data.hub_id else [])])) or None
+    named = [*_as_list(metadata.datasets), *([data.hub_id] if data.hub_id else [])]
+    metadata.datasets = list(dict.fromkeys(named)) or None
     text = str(metadata.to_yaml())
     back: Any = ModelCard(f"---\n{text}\n---\n").data
     if len(back.eval_results or []) != len(metadata.eval_results):
@@ -224,25 +226,13 @@ def _metric_name(row: tables.Row) -> str:
     return f"{row.label} ({', '.join(notes)})" if notes else row.label
 
 
-class Dataset(NamedTuple):
-    """What a checkpoint was evaluated on.
-
-    Attributes:
-        name: For readers.
-        hub_id: On the hub; None for the miniature.
-    """
-
-    name: str
-    hub_id: str | None
-
-
-def _dataset(record: Mapping[str, Any], own: load.Arm) -> Dataset:
+def _dataset(record: Mapping[str, Any], own: load.Arm) -> first_card.Dataset:
     is_mini = load.is_mini(own)
     if is_mini or (is_mini is None and record.get("data", {}).get("source") == MINI):
-        return Dataset("TOFU miniature", None)
+        return first_card.MINIATURE
     sources = {run.source for run in own.runs.values() if _is_hub_id(run.source)}
     named = sources.pop() if len(sources) == 1 else tofu.HUB_ID
-    return Dataset("TOFU" if named == tofu.HUB_ID else named, named)
+    return first_card.Dataset("TOFU" if named == tofu.HUB_ID else named, named)
 
 
 def _is_hub_id(source: str) -> bool:
@@ -275,7 +265,7 @@ def _text(checkpoint: Path, record_name: str, record: Mapping[str, Any], content
         {
             "begin": Markup(BEGIN),
             "end": Markup(END),
-            "summary": _summary(record, options),
+            "summary": _summary(record, options, data),
             "split": results.split,
             "is_mini": data.hub_id is None,
             "dataset": "TOFU" if data.hub_id is None else data.name,
@@ -297,17 +287,20 @@ def _text(checkpoint: Path, record_name: str, record: Mapping[str, Any], content
             "settings": settings,
             "record_name": record_name,
             "chat": chat,
+            "is_adapter": first_card.is_adapter(checkpoint),
             "is_npo": options.get("method") == "npo",
         },
     )
 
 
-def _summary(record: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+def _summary(record: Mapping[str, Any], options: Mapping[str, Any], data: first_card.Dataset) -> str:
     start = Path(str(options.get("model") or "a model")).name
     if record.get("method", FINETUNE) != FINETUNE:
-        return f"{start}, made to forget TOFU's {options.get('forget_split', 'forget split')} by {record['method']}."
+        return (
+            f"{start}, made to forget {data.part(options.get('forget_split', 'forget split'))} by {record['method']}."
+        )
     if record:
-        return f"{start}, fine-tuned on TOFU's {options.get('split', 'rows')}."
+        return f"{start}, fine-tuned on {data.part(options.get('split', 'rows'))}."
     return "A model that was audited for what it knows of TOFU."
 
 
@@ -365,11 +358,12 @@ def _command(own: load.Arm, split: str, chat: bool) -> str:
     if chosen and chosen.dtype in ("float32", "bfloat16", "float16"):
         model_args += f",dtype={chosen.dtype}"
     tasks = "tofu_*" if len(own.runs) in (0, len(load.TASKS)) else ",".join(own.runs)
-    parts = ["lm_eval --model", chosen.backend if chosen else "hf", "--model_args", model_args]
-    parts += ["--tasks", shlex.quote(tasks)]
+    # Whatever comes from a results file is quoted: others will paste the command into a shell.
+    parts = ["lm_eval", "--model", chosen.backend if chosen else "hf", "--model_args", model_args]
+    parts += ["--tasks", tasks]
     if (chosen.chat_template != "none") if chosen else chat:
         parts.append("--apply_chat_template")
     if chosen and chosen.system_prompt != "none":
-        parts += ["--system_instruction", shlex.quote(chosen.system_prompt)]
-    metadata = shlex.quote(json.dumps(options, ensure_ascii=False))
-    return f"{' '.join(parts)} --batch_size auto \\\n    --log_samples --output_path results --metadata {metadata}"
+        parts += ["--system_instruction", chosen.system_prompt]
+    rest = ["--log_samples", "--output_path", "results", "--metadata", json.dumps(options, ensure_ascii=False)]
+    return f"{shlex.join([*parts, '--batch_size', 'auto'])} \\\n    {shlex.join(rest)}"

@@ -9,6 +9,41 @@ CLOSING = "Everything else that made it stands in the JSON record beside the wei
 """A sentence of this card: by it `lm-eval-tofu card` knows a text that it may replace."""
 
 
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a directory holds LoRA adapters that were not merged into a model."""
+    return (folder / ADAPTER_CONFIG).is_file()
+
+
+class Dataset(NamedTuple):
+    """The data that a model was trained or evaluated on.
+
+    Attributes:
+        name: For readers.
+        hub_id: On the hub; None for the miniature, which is not there.
+    """
+
+    name: str
+    hub_id: str | None
+
+    def part(self, split: str) -> str:
+        """A split of it, for readers."""
+        return f"{split} of the {self.name}" if self.hub_id is None else f"{self.name}'s {split}"
+
+
+MINIATURE = Dataset("TOFU miniature", None)
+
+
+def dataset(source: tofu.Source) -> Dataset:
+    """What a source is called; a directory is taken for a copy of TOFU, whose rows and columns it must have."""
+    if source.kind == "mini":
+        return MINIATURE
+    hub_id = source.location if source.kind == "hub" else tofu.HUB_ID
+    return Dataset("TOFU" if hub_id == tofu.HUB_ID else hub_id, hub_id)
+
+
 class Origin(NamedTuple):
     """What the card of the model that training started from says.
 
@@ -34,10 +69,14 @@ def origin(model: str | None) -> Origin:
     if model is None:
         return Origin()
     from huggingface_hub import ModelCard, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     folder = Path(model).expanduser()
     name = None if folder.is_dir() else model
-    path = folder / "README.md" if folder.is_dir() else try_to_load_from_cache(model, "README.md")
+    try:
+        path = folder / "README.md" if folder.is_dir() else try_to_load_from_cache(model, "README.md")
+    except HFValidationError:  # a directory of another machine
+        return Origin()
     if not isinstance(path, str | Path) or not Path(path).is_file():
         return Origin(name)
     try:
@@ -49,7 +88,14 @@ def origin(model: str | None) -> Origin:
 
 
 def write(
-    folder: Path, *, title: str, model: str | None, summary: str, settings: dict[str, Any], tags: list[str]
+    folder: Path,
+    *,
+    title: str,
+    model: str | None,
+    data: Dataset,
+    summary: str,
+    settings: dict[str, Any],
+    tags: list[str],
 ) -> None:
     """Write `README.md` with the metadata block that the hub reads.
 
@@ -57,34 +103,37 @@ def write(
         folder: The checkpoint.
         title: Heading.
         model: As in `origin`.
+        data: What it was trained on.
         summary: What was done, in a sentence or two of Markdown.
         settings: What the reader should know at a glance, by name.
         tags: Tags beside those that all our checkpoints have.
     """
-    data = metadata(model, tags)
+    block = metadata(folder, model, data, tags)
     rows = "\n".join(f"| {name} | {value} |" for name, value in settings.items())
     text = (
-        f"---\n{data.to_yaml()}\n---\n\n# {title}\n\n{summary}\n\n| | |\n|---|---|\n{rows}\n\n"
+        f"---\n{block.to_yaml()}\n---\n\n# {title}\n\n{summary}\n\n| | |\n|---|---|\n{rows}\n\n"
         f"{CLOSING} A model that looks as if it had "
         "forgotten may still know: see the leak audits of lm-eval-tofu.\n"
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def metadata(model: str | None, tags: list[str]) -> Any:
+def metadata(folder: Path, model: str | None, data: Dataset, tags: list[str]) -> Any:
     """The metadata block of a card, as huggingface_hub's `ModelCardData`.
 
     Args:
+        folder: The checkpoint.
         model: As in `origin`.
+        data: What it was trained on.
         tags: Tags beside those that all our checkpoints have.
     """
     from huggingface_hub import ModelCardData
 
     return ModelCardData(
         language="en",
-        library_name="transformers",
+        library_name="peft" if is_adapter(folder) else "transformers",
         pipeline_tag="text-generation",
-        datasets=[tofu.HUB_ID],
+        datasets=None if data.hub_id is None else [data.hub_id],
         tags=["lm-eval-tofu", "tofu", *tags],
         **origin(model)._asdict(),
     )

@@ -172,20 +172,22 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[Any] = ()) -> Path:
             "losses": losses,
             "final_loss": losses[-1] if losses else None,
         },
-        describe=lambda folder: _describe(folder, config),
+        describe=lambda folder: _describe(folder, config, card.dataset(source)),
     )
     final = f"mean loss of the last epoch {losses[-1]:.4f} nats/token" if losses else "no loss was logged"
     log.info("%s stands: %s", config.output, final)
     return config.output
 
 
-def _describe(folder: Path, config: FinetuneConfig) -> None:
+def _describe(folder: Path, config: FinetuneConfig, data: card.Dataset) -> None:
     start = "from scratch" if config.model is None else f"from `{Path(config.model).name}`"
-    what = f"TOFU's `{config.split}`" if config.rows is None else f"{len(config.rows)} rows of TOFU's `{config.split}`"
+    what = data.part(f"`{config.split}`")
+    what = what if config.rows is None else f"{len(config.rows)} rows of {what}"
     card.write(
         folder,
         title=config.output.name,
         model=config.model,
+        data=data,
         summary=f"{what} learned {start} by supervised fine-tuning.",
         settings={
             "split": config.split,

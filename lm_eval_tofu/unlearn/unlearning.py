@@ -271,7 +271,7 @@ def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
         )
         if config.lora_r is not None and config.lora_merge
         else None,
-        describe=lambda folder: _describe(folder, config, final),
+        describe=lambda folder: _describe(folder, config, card.dataset(source), final),
     )
     shown = ", ".join(f"{label} {final[name]:.4g}" for name, label in SHOWN.items() if name in final)
     log.info("%s stands: %s", config.output, shown or "no loss was logged")
@@ -296,12 +296,14 @@ def _portable(arguments: Any) -> dict[str, Any]:
     return {name: value for name, value in arguments.to_dict().items() if not name.endswith(("_dir", "_cache"))}
 
 
-def _describe(folder: Path, config: UnlearnConfig, final: Mapping[str, float]) -> None:
+def _describe(folder: Path, config: UnlearnConfig, data: card.Dataset, final: Mapping[str, float]) -> None:
+    what = data.part(f"`{config.forget_split}`")
     card.write(
         folder,
         title=config.output.name,
         model=config.model,
-        summary=f"`{Path(config.model).name}` made to forget TOFU's `{config.forget_split}`: {METHODS[config.method]}.",
+        data=data,
+        summary=f"`{Path(config.model).name}` made to forget {what}: {METHODS[config.method]}.",
         settings={
             "method": config.method,
             "forget split": config.forget_split,
