@@ -8,7 +8,7 @@ with it. Without a template the prompt is `Question: {q}\\nAnswer:` and the span
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from typing import Any, NamedTuple, Self
@@ -65,7 +65,8 @@ class ExactContext(str):
 
     lm-eval moves the white space at a context's end into the continuation before it tokenizes. A chat template's prompt
     ends in a line break that belongs to the template; moved, it would be scored as the answer's first token.
-    lm-eval finds that white space with `rstrip`, which therefore has nothing to say here.
+    lm-eval 0.4.13 finds that white space with the method `rstrip`, which therefore has nothing to say here;
+    `check_backend_tokens` asks the backend for its tokens, and so notices where another version finds it otherwise.
     """
 
     __slots__ = ()
@@ -182,6 +183,10 @@ def token_ids(tokenizer: Any, text: str, prompting: Prompting) -> list[int]:
     return list(tokenizer(text, add_special_tokens=not prompting.apply_chat_template)["input_ids"])
 
 
+EncodePair = Callable[[str, str], tuple[list[int], list[int]]]
+"""A backend's own encoding of a context and its continuation, as lm-eval's `TemplateLM._encode_pair`."""
+
+
 def backend_ids(
     tokenizer: Any, text: str, add_bos_token: bool | None = None, prefix_token_id: int | None = None
 ) -> list[int]:
@@ -203,35 +208,92 @@ def backend_ids(
 
 
 def check_backend_tokens(
-    tokenizer: Any, encoded: EncodedAnswer, add_bos_token: bool | None = None, prefix_token_id: int | None = None
+    tokenizer: Any,
+    encoded: EncodedAnswer,
+    add_bos_token: bool | None = None,
+    prefix_token_id: int | None = None,
+    encode_pair: EncodePair | None = None,
 ) -> None:
     """Make sure that the backend will score the very tokens of `encoded`.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        encoded: What shall be scored.
+        add_bos_token: The model argument of that name.
+        prefix_token_id: Likewise.
+        encode_pair: The backend's own encoding; None where there is no backend yet: the rule of hf and vllm then.
 
     Raises:
         PromptError: It would add a beginning-of-sequence token, leave one out, double it, or split the answer
             elsewhere; the message names the model argument to change.
     """
-    expected = encoded.prompt_ids + encoded.answer_ids
-    actual = backend_ids(tokenizer, encoded.prompt + encoded.continuation, add_bos_token, prefix_token_id)
-    split = len(backend_ids(tokenizer, encoded.prompt, add_bos_token, prefix_token_id))
+    if encode_pair is None:
+        whole = backend_ids(tokenizer, encoded.prompt + encoded.continuation, add_bos_token, prefix_token_id)
+        split = len(backend_ids(tokenizer, encoded.prompt, add_bos_token, prefix_token_id))
+        prompt_ids, answer_ids = whole[:split], whole[split:]
+    else:
+        prompt_ids, answer_ids = encode_pair(ExactContext(encoded.prompt), encoded.continuation)
     bos = tokenizer.bos_token_id
-    if bos is not None and expected[:2] == [bos, bos]:
+    if bos is not None and encoded.prompt_ids[:2] == [bos, bos]:
         raise PromptError(
             f"the prompt of {_name(tokenizer)} begins with two beginning-of-sequence tokens: "
             "the chat template and the system prompt both write one; remove it from one of them"
         )
-    if actual == expected and split == len(encoded.prompt_ids):
-        return
-    if len(actual) > len(expected):
+    check_backend_prompt(tokenizer, encoded.prompt_ids, prompt_ids)
+    if answer_ids != encoded.answer_ids or prompt_ids != encoded.prompt_ids:
+        raise PromptError(
+            f"lm_eval would score other tokens than {_name(tokenizer)} was trained on ({len(answer_ids)} of the answer "
+            f"behind {len(prompt_ids)} of the prompt instead of {len(encoded.answer_ids)} behind "
+            f"{len(encoded.prompt_ids)}): check add_bos_token (now {add_bos_token}) and prefix_token_id (now "
+            f"{prefix_token_id}) in --model_args, and the version of lm_eval (pip install 'lm_eval==0.4.13')"
+        )
+
+
+def check_backend_prompt(tokenizer: Any, expected: Sequence[int], actual: Sequence[int]) -> None:
+    """Make sure that the backend puts no special token before a prompt and leaves none out.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        expected: The prompt's ids.
+        actual: Those that the backend makes of it.
+
+    Raises:
+        PromptError: It adds or leaves out one; other differences are none of this check.
+    """
+    expected, actual = list(expected), list(actual)
+    added = len(actual) - len(expected)
+    if added > 0 and actual[added:] == expected:
         raise PromptError(
             f"lm_eval would put a special token that the chat template of {_name(tokenizer)} does not write before the "
             "prompt: pass add_bos_token=False in --model_args"
         )
-    raise PromptError(
-        f"lm_eval would score other tokens than {_name(tokenizer)} was trained on ({len(actual)} instead of "
-        f"{len(expected)}): check add_bos_token (now {add_bos_token}) and prefix_token_id (now {prefix_token_id}) "
-        "in --model_args"
-    )
+    if added < 0 and expected[-added:] == actual:
+        missing = tokenizer.decode(expected[:-added])
+        raise PromptError(
+            f"lm_eval would leave out {missing}, which the tokenizer {_name(tokenizer)} puts before every text "
+            "(lm_eval's API models do so by default): pass add_bos_token=True in --model_args"
+        )
+
+
+TEXT_BEFORE_ANSWER = (
+    "the chat template puts %r between the generation prompt and the answer: these tokens are trained on and scored as "
+    "part of every answer, and a generation begins before them; pass enable_thinking=false (%s), in training and in "
+    "evaluation alike"
+)
+"""The warning where `text_before_answer` finds something: the text, and how the template's variables are set."""
+
+
+def text_before_answer(tokenizer: Any, prompting: Prompting) -> str:
+    """What the chat template puts between the generation prompt and the assistant's answer.
+
+    Some templates of models that think put an empty think block there (`<think>\n\n</think>\n\n`). Its tokens are
+    trained on and scored as part of every answer, and are missing from the prompt when the model generates.
+    """
+    if not prompting.apply_chat_template:
+        return ""
+    answer = "Answer"
+    continuation = encode_answer(tokenizer, "?", answer, prompting).continuation
+    return continuation.partition(answer)[0].strip()
 
 
 def dates_itself(tokenizer: Any, prompting: Prompting) -> bool:

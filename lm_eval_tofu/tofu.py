@@ -9,13 +9,17 @@ import copy
 import functools
 import hashlib
 import json
+import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from lm_eval_tofu.errors import DataError, OptionError
+
+log = logging.getLogger(__name__)
 
 HUB_ID = "locuslab/TOFU"
 SOURCE_VARIABLE = "LM_EVAL_TOFU_DATA"
@@ -177,6 +181,11 @@ def check_row_numbers(option: str, numbers: Sequence[int], config: str, rows: in
         raise OptionError(f"{option} names row {max(numbers)}, but {config} has {rows} rows: use 0 to {rows - 1}")
 
 
+def commit_of(source: Source) -> str | None:
+    """The commit that the rows read so far came from; None for local sources, and where it is not known."""
+    return _commits.get(source)
+
+
 def fingerprint(source: Source, config: str) -> str:
     """Hash of a configuration's content (SHA-256, 16 hexadecimal digits), the same for every kind of source."""
     spec = CONFIGS[config]
@@ -250,7 +259,7 @@ def _from_hub(config: str, source: Source) -> list[Any]:
     import datasets
 
     try:
-        return list(datasets.load_dataset(source.location, config, split="train", revision=source.revision))
+        rows = datasets.load_dataset(source.location, config, split="train", revision=source.revision)
     # The hub's client lets through errors of several libraries (network, file system, its own), all of which mean the
     # same here, and chains the original for whoever needs it.
     except Exception as error:
@@ -258,3 +267,53 @@ def _from_hub(config: str, source: Source) -> list[Any]:
             f"{source} cannot be read from the hub ({type(error).__name__}): download it where there is a network "
             f"and name the directory (tofu=DIR or {SOURCE_VARIABLE}=DIR), or use tofu=mini"
         ) from error
+    _check_revision(source, rows)
+    return list(rows)
+
+
+_commits: dict[Source, str] = {}
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def _check_revision(source: Source, rows: Any) -> None:
+    """Make sure that the rows are those of the revision that was asked for, and remember their commit.
+
+    Without a network `datasets` takes whatever copy its cache holds, for any revision
+    (https://github.com/huggingface/datasets/issues/7928).
+
+    Raises:
+        DataError: The copy is of another commit, or the revision cannot be resolved to one.
+    """
+    # The cache keeps each commit's rows in a folder of that name.
+    files = getattr(rows, "cache_files", None) or ()
+    found = {Path(file["filename"]).parent.name for file in files}
+    commit = found.pop() if len(found) == 1 else ""
+    if not _COMMIT.fullmatch(commit):
+        return
+    if source.revision not in (None, "main", commit):
+        wanted = _resolved(source)
+        if wanted != commit:
+            what = "cannot be resolved without a network" if wanted is None else f"is commit {wanted}"
+            raise DataError(
+                f"tofu_revision={source.revision} {what}, and the copy of {source.location} on this machine is commit "
+                f"{commit}: name that commit, leave tofu_revision out, or load the data where there is a network"
+            )
+    _commits[source] = commit
+
+
+def _resolved(source: Source) -> str | None:
+    """The commit that a revision names, from the hub or from what an earlier download noted; None: neither says."""
+    from huggingface_hub import HfApi, constants
+
+    revision = str(source.revision)
+    if _COMMIT.fullmatch(revision):
+        return revision
+    try:
+        return str(HfApi().dataset_info(source.location, revision=revision, timeout=10).sha)
+    except Exception:  # of several libraries: no network, or no such revision
+        log.debug("%s: the hub does not say which commit that is", source, exc_info=True)
+    folder = Path(constants.HF_HUB_CACHE) / f"datasets--{source.location.replace('/', '--')}" / "refs"
+    try:
+        return (folder / revision).read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_tofu import tofu
+from lm_eval_tofu.arm import RECORD_KEY, ArmSettings
 from lm_eval_tofu.metrics import leak
 from lm_eval_tofu.report.load import TASKS, task_versions
 
@@ -51,12 +52,16 @@ def write(
     version: int | None = None,
     limit: int = 40,
     settings: Mapping[str, Any] | None = None,
+    arm: Mapping[str, Any] | None = None,
     model: str = "models/m",
     prompt: str = "",
     time: str = TIME,
     change: Callable[[str, dict[str, Any]], None] = lambda task, sample: None,
 ) -> Path:
-    """Write one arm's results below a folder, as `lm_eval --output_path` does; returns the folder."""
+    """Write one arm's results below a folder, as `lm_eval --output_path` does; returns the folder.
+
+    `settings` replaces keys of the results, `arm` fields of the recorded `ArmSettings`.
+    """
     place = folder / model.replace("/", "__")
     place.mkdir(parents=True, exist_ok=True)
     versions = {task: task_versions()[task] if version is None else version for task in tasks}
@@ -72,7 +77,10 @@ def write(
     content = {
         "results": {task: {"alias": task, **_metrics(task, lines)} for task, lines in made.items()},
         "configs": {
-            task: {"metadata": {"version": versions[task], "tofu": "mini", "forget_split": split, "best_of_n": 4}}
+            task: {
+                "metadata": {"version": versions[task], "tofu": "mini", "forget_split": split, "best_of_n": 4},
+                RECORD_KEY: _settings(folder, model, task, versions[task], split, len(made[task]), arm or {}),
+            }
             for task in made
         },
         "versions": versions,
@@ -86,6 +94,34 @@ def write(
     }
     (place / f"results_{time}.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
+
+
+def _settings(
+    folder: Path, model: str, task: str, version: int, split: str, documents: int, changed: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The record of a run in float32 on hf; each folder is a model of its own."""
+    generation: dict[str, Any] = {"do_sample": False, "max_gen_toks": 200, "until": ["<|im_end|>"]}
+    if task == "tofu_best_of_n":
+        generation |= {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "n": 4}
+    values: dict[str, Any] = {
+        "model": model,
+        "weights": f"files:{hashlib.sha256(f'{folder}/{model}'.encode()).hexdigest()[:16]}",
+        "backend": "hf",
+        "weights_dtype": "float32",
+        "checkpoint_dtype": "float32",
+        "batch_size": "16",
+        "chat_template": "abc",
+        "special_tokens": {"bos": None, "eos": "<|im_end|>", "pad": "<|pad|>", "add_bos_token": None},
+        "documents": documents,
+        "task": task,
+        "version": version,
+        "data": "mini",
+        "data_fingerprint": hashlib.sha256(f"{split}".encode()).hexdigest()[:16],
+        "options": {"forget_split": split, "truth_ratio_eps": 1e-10, "best_of_n": 4, "forget_rows": None},
+        "generation": {} if task == "tofu_answer_logprob" else generation,
+        "versions": {"lm-eval": "0.4.13", "transformers": "5.19.0", "torch": "2.13.0"},
+    }
+    return ArmSettings(**{**values, **changed}).to_record()
 
 
 def _samples(

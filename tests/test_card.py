@@ -297,7 +297,7 @@ def test_the_command_gives_the_cards_figures_again(checkpoint: Path, results: Pa
                 "full_reference": "/home/me/full",
                 "chat_template_args": {"date_string": "1 May"},
             }
-        content["system_instruction"] = "Don't ``` stop."
+            config["arm"]["system_prompt"] = "Don't ``` stop."
 
     card.fill_in(checkpoint, [str(_edited(tmp_path / "own", results / "unlearned", change))])
     text = _card(checkpoint).text
@@ -365,7 +365,7 @@ def test_no_word_of_a_results_file_is_run_by_the_shell(
 
 def test_an_option_is_that_of_the_task_that_follows_it(checkpoint: Path, tmp_path: Path) -> None:
     made.write(tmp_path / "own", tasks=("tofu_forget_quality",), time="2026-01-01")
-    made.write(tmp_path / "own", tasks=("tofu_best_of_n",), time="2026-01-02", settings={"batch_size": 3})
+    made.write(tmp_path / "own", tasks=("tofu_best_of_n",), time="2026-01-02", arm={"batch_size": "3"})
     for file in (tmp_path / "own").rglob("results_2026-01-01.json"):
         content = json.loads(file.read_text())
         content["configs"]["tofu_forget_quality"]["metadata"]["best_of_n"] = 99
@@ -375,9 +375,10 @@ def test_an_option_is_that_of_the_task_that_follows_it(checkpoint: Path, tmp_pat
     assert '"best_of_n": 4' in text
     assert "--tasks tofu_forget_quality,tofu_best_of_n" in text
     [line] = [line for line in text.splitlines() if line.startswith("Evaluated with ")]
+    versions = "lm-eval 0.4.13, transformers 5.19.0, torch 2.13.0"
     assert line.replace("\\", "") == (
-        "Evaluated with hf, float32, batch size 16, lm-eval 0.4.13, transformers 5.19.0 (tofu_forget_quality); "
-        "hf, float32, batch size 3, lm-eval 0.4.13, transformers 5.19.0 (tofu_best_of_n)."
+        f"Evaluated with hf, float32, batch size 16, {versions} (tofu_forget_quality); "
+        f"hf, float32, batch size 3, {versions} (tofu_best_of_n)."
     )
 
 
@@ -410,7 +411,7 @@ def test_warns_where_the_results_are_of_another_model(
     made.write(tmp_path / "own", model="m", tasks=("tofu_novel_recall",))
     [file] = (tmp_path / "own").rglob("results_*.json")
     content = json.loads(file.read_text())
-    content["config"]["model_args"]["pretrained"] = str(checkpoint)
+    content["configs"]["tofu_novel_recall"]["arm"]["model"] = str(checkpoint)
     file.write_text(json.dumps(content))
     with caplog.at_level(logging.WARNING):
         # Found by its path, although other arms without a role stand beside it.

@@ -335,7 +335,7 @@ class TestErrors:
     def test_bos_that_the_backend_leaves_out(self) -> None:
         tokenizer = KINDS["none"]()
         encoded = chat.encode_answer(tokenizer, QUESTION, "Oslo", Prompting(False))
-        with pytest.raises(PromptError, match=r"other tokens than .* was trained on .*check add_bos_token"):
+        with pytest.raises(PromptError, match=r"would leave out <s>, .* pass add_bos_token=True in --model_args"):
             chat.check_backend_tokens(tokenizer, encoded, add_bos_token=False)
 
     def test_prefix_token_that_the_user_names(self) -> None:

@@ -747,13 +747,13 @@ def _recorded(arm: Path, of: int | None = None, **options: Any) -> None:
 
 
 def test_refuses_other_prompts_of_the_same_number(tmp_path: Path) -> None:
-    for name, families in (("full", "direct, cloze"), ("retain", ["cloze", "completion"])):
-        made.write(tmp_path / name, tasks=(TASK,), samples=False)
-        _recorded(tmp_path / name, families=families)
+    chosen = {"full": ["direct", "cloze"], "retain": ["cloze", "completion"], "same": ["direct", "cloze"]}
+    for name, families in chosen.items():
+        options = {"forget_split": "forget10", "families": families}
+        made.write(tmp_path / name, tasks=(TASK,), samples=False, arm={"options": options})
     message = _refused(tmp_path, "full", "retain")
-    assert "'full' and 'retain' were asked tofu_novel_recall with other families (cloze, direct; cloze, comp" in message
-    _recorded(tmp_path / "retain", families="cloze,direct")
-    load.load({name: tmp_path / name for name in ("full", "retain")})
+    assert "'full' and 'retain' were asked tofu_novel_recall with other families (direct, cloze; cloze, comp" in message
+    load.load({name: tmp_path / name for name in ("full", "same")})
 
 
 def test_runs_about_some_rows_are_named(tmp_path: Path) -> None:
@@ -820,7 +820,8 @@ def test_refuses_what_holds_no_results(tmp_path: Path) -> None:
 def test_refuses_results_of_several_models(tmp_path: Path) -> None:
     made.write(tmp_path / "a", tasks=(TASK,), model="one")
     made.write(tmp_path / "a", tasks=(TASK,), model="two")
-    assert f"holds {TASK} of several models (one, two)" in _refused(tmp_path, "a")
+    message = _refused(tmp_path, "a")
+    assert f"holds results of several models (one in one/results_{made.TIME}.json; two in two/results_" in message
 
 
 def test_arms_by_name_path_and_file(tmp_path: Path) -> None:
@@ -862,20 +863,20 @@ def test_warns_of_other_prompts_and_settings(tmp_path: Path, caplog: pytest.LogC
         tmp_path / "retain",
         tasks=(TASK,),
         prompt="other",
-        settings={
-            "model": "vllm",
-            "model_args": {"pretrained": "m", "dtype": "bfloat16"},
+        arm={
+            "backend": "vllm",
+            "weights_dtype": "bfloat16",
             "batch_size": "auto",
-            "lm_eval_version": "0.4.14",
-            "transformers_version": "5.20.0",
+            "versions": {"lm-eval": "0.4.14", "transformers": "5.20.0", "vllm": "0.32.0"},
         },
     )
     with caplog.at_level(logging.WARNING):
         results = _load(tmp_path, "full", "retain")
     text = "\n".join(results.warnings)
-    assert "arm 'retain' was asked 80 of 80 documents with another prompt than arm 'full'" in text
-    for what in ("backend", "dtype", "batch size", "lm eval", "transformers"):
+    assert "arm 'retain' was asked 80 of 80 documents with another prompt or other token ids than arm 'full'" in text
+    for what in ("backend", "dtype", "batch size", "lm-eval version", "transformers version"):
         assert f"{what} differs" in text
+    assert "vllm version differs" not in text  # the other arm has none
     assert "chat template differs" not in text
     assert all(warning in caplog.text for warning in results.warnings)
     written = render.write([f"full={tmp_path / 'full'}", f"retain={tmp_path / 'retain'}"], tmp_path / "report")

@@ -140,7 +140,7 @@ def _own_arm(results: load.Results, checkpoint: Path) -> load.Arm:
         if len(chosen) == 1:
             arm = chosen[0]
             if arm not in same:
-                models = ", ".join(sorted({run.model for run in arm.runs.values()})) or "no model"
+                models = ", ".join(sorted({run.settings.name for run in arm.runs.values()})) or "no model"
                 log.warning("%s: the results are of %s; make sure that this is the same model", checkpoint, models)
             return arm
     raise OptionError(
@@ -151,7 +151,7 @@ def _own_arm(results: load.Results, checkpoint: Path) -> load.Arm:
 
 def _is_model(run: load.TaskRun, checkpoint: Path) -> bool:
     try:
-        return Path(run.model).resolve() == checkpoint.resolve()
+        return run.settings.checkpoint.resolve() == checkpoint.resolve()
     except (OSError, ValueError):
         return False
 
@@ -323,12 +323,13 @@ def _conditions(own: load.Arm) -> str:
     of_runs = [run.settings for run in own.runs.values()]
     for task, run in own.runs.items():
         chosen = run.settings
-        way = f"{chosen.backend}, {chosen.dtype}, batch size {chosen.batch_size}, "
+        way = f"{chosen.backend}, {chosen.weights_dtype or 'an unknown dtype'}, batch size {chosen.batch_size}, "
         if len({each.chat_template for each in of_runs}) > 1:
-            way += f"chat template {chosen.chat_template}, "
+            way += f"chat template {chosen.chat_template or 'none'}, "
         if len({each.system_prompt for each in of_runs}) > 1:
-            way += f"system prompt {chosen.system_prompt}, "
-        by_way.setdefault(f"{way}lm-eval {chosen.lm_eval}, transformers {chosen.transformers}", []).append(task)
+            way += f"system prompt {chosen.system_prompt or 'none'}, "
+        versions = ", ".join(f"{name} {version}" for name, version in chosen.versions.items())
+        by_way.setdefault(f"{way}{versions}", []).append(task)
     if len(by_way) < 2:
         return next(iter(by_way), "an unknown backend")
     return "; ".join(f"{way} ({', '.join(tasks)})" for way, tasks in by_way.items())
@@ -355,15 +356,19 @@ def _command(own: load.Arm, split: str, chat: bool) -> str:
         options["tofu"] = "DIRECTORY_OF_THE_DATA"
     chosen = next(iter(own.runs.values())).settings if own.runs else None
     model_args = "pretrained=PATH_OR_HUB_ID"
-    if chosen and chosen.dtype in ("float32", "bfloat16", "float16"):
-        model_args += f",dtype={chosen.dtype}"
+    if chosen and chosen.adapter:
+        model_args = f"pretrained=BASE_MODEL,{chosen.adapter.partition('=')[0]}=PATH_OR_HUB_ID"
+    if chosen and chosen.weights_dtype in ("float32", "bfloat16", "float16"):
+        model_args += f",dtype={chosen.weights_dtype}"
+    if chosen and chosen.backend == "hf" and chosen.softmax_dtype not in (None, chosen.weights_dtype):
+        model_args += f",softmax_dtype={chosen.softmax_dtype}"
     tasks = "tofu_*" if len(own.runs) in (0, len(load.TASKS)) else ",".join(own.runs)
     # Whatever comes from a results file is quoted: others will paste the command into a shell.
     parts = ["lm_eval", "--model", chosen.backend if chosen else "hf", "--model_args", model_args]
     parts += ["--tasks", tasks]
-    if (chosen.chat_template != "none") if chosen else chat:
+    if (chosen.chat_template is not None) if chosen else chat:
         parts.append("--apply_chat_template")
-    if chosen and chosen.system_prompt != "none":
+    if chosen and chosen.system_prompt:
         parts += ["--system_instruction", chosen.system_prompt]
     rest = ["--log_samples", "--output_path", "results", "--metadata", json.dumps(options, ensure_ascii=False)]
     return f"{shlex.join([*parts, '--batch_size', 'auto'])} \\\n    {shlex.join(rest)}"

@@ -6,14 +6,16 @@ import logging
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import yaml
 
+from lm_eval_tofu import arm as arms_settings
 from lm_eval_tofu import files, tofu
+from lm_eval_tofu.arm import ArmSettings
 from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.tasks import TASKS_DIR
 from lm_eval_tofu.tasks.options import Options
@@ -82,19 +84,6 @@ class Sample:
     prompt_hash: str | None
 
 
-class Settings(NamedTuple):
-    """How a task was run: what must agree between arms for their figures to be comparable."""
-
-    backend: str
-    dtype: str
-    batch_size: str
-    chat_template: str
-    system_prompt: str
-    sampling: str
-    lm_eval: str
-    transformers: str
-
-
 @dataclass(frozen=True, slots=True)
 class TaskRun:
     """The newest run of one task on one arm.
@@ -104,7 +93,7 @@ class TaskRun:
         version: Of the task.
         split: Forget split.
         path: The results file.
-        model: As the results name it.
+        model: As the model arguments name it, without adapter and the like; `settings.name` has those too.
         options: The tasks' options that the run was given, and its chat_template_args.
         documents: How many it was asked; None where the results do not say.
         of: How many there are with these options; likewise.
@@ -122,7 +111,7 @@ class TaskRun:
     documents: int | None
     of: int | None
     metrics: Mapping[str, float]
-    settings: Settings
+    settings: ArmSettings
     samples: Mapping[Key, Sample] | None
 
     @property
@@ -151,6 +140,7 @@ class Arm:
         probe: What `lm-eval-tofu probe` wrote below `tofu_probe`; None without one.
         relearn: The figures of `lm-eval-tofu relearn`, by name; None without them.
         splits: Forget split of probe and relearning, by task, where they state it.
+        of_chosen_rows: Tasks with runs about some rows only (option forget_rows), which are left out.
     """
 
     name: str
@@ -159,6 +149,7 @@ class Arm:
     probe: Mapping[str, Any] | None = None
     relearn: Mapping[str, float] | None = None
     splits: Mapping[str, str] = field(default_factory=dict)
+    of_chosen_rows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,23 +261,26 @@ def load(arms: Mapping[str, Path], option: str = "RESULTS") -> Results:
     order = {name: number for number, name in enumerate(ROLES)}
     read.sort(key=lambda arm: order.get(arm.name, len(ROLES)))
     split = _same_split(read)
-    _check_numbers(read)
     _check_rows(read)
-    warnings = [*_other_prompts(read), *_other_settings(read), *_other_references(read), *_other_probes(read)]
+    _check_settings(read)
+    _check_numbers(read)
+    warnings = [*_left_out(read), *_other_prompts(read), *_other_settings(read), *_other_references(read)]
+    warnings += [*_other_probes(read), *_same_model(read)]
     for warning in warnings:
         log.warning("%s", warning)
     return Results(read, split, warnings)
 
 
 def _read_arm(name: str, path: Path, option: str) -> Arm:
-    files = sorted(path.rglob("results_*.json"), key=lambda file: file.name) if path.is_dir() else [path]
+    files = arms_settings.results_files(path) if path.is_dir() else [path]
     if not files:
         raise OptionError(
-            f"{option} {name}={str(path)!r} holds no results (results_*.json): run lm_eval --tasks 'tofu_*' "
+            f"{option} {name}={str(path)!r} holds no results (results_<time>.json): run lm_eval --tasks 'tofu_*' "
             f"--log_samples --output_path {path}, or name another directory"
         )
     where = f"{option} {name}={str(path)!r}"
     newest: dict[str, tuple[Path, Mapping[str, Any]]] = {}
+    models: dict[str, list[tuple[str, ArmSettings]]] = {}
     probe: Mapping[str, Any] | None = None
     relearn: Mapping[str, float] | None = None
     splits: dict[str, str] = {}
@@ -300,12 +294,9 @@ def _read_arm(name: str, path: Path, option: str) -> Arm:
             if task in TASKS and _is_partial(content, task):
                 of_chosen_rows.add(task)
             elif task in TASKS:
-                before = newest.get(task)
-                if before is not None and before[0].parent != file.parent:
-                    raise OptionError(
-                        f"{where} holds {task} of several models ({before[0].parent.name}, {file.parent.name}): "
-                        "name the directory of one"
-                    )
+                settings = arms_settings.settings_in(content, task)
+                if settings is not None:
+                    models.setdefault(task, []).append((_relative(file, path), settings))
                 newest[task] = file, content
         for task, version in TOOLS.items():
             if task not in results:
@@ -326,7 +317,16 @@ def _read_arm(name: str, path: Path, option: str) -> Arm:
             )
         raise OptionError(f"{where} holds results of other tasks only: run lm_eval --tasks 'tofu_*' on that arm")
     runs = {task: _read_run(name, task, *newest[task]) for task in TASKS if task in newest}
-    return Arm(name, path, runs, probe, relearn, splits)
+    for found in models.values():
+        # An older run of the same model may have had other weights: trained again since.
+        arms_settings.refuse_unless_same_model(where, [(file, replace(each, weights=None)) for file, each in found])
+    chosen = [(f"{_relative(run.path, path)}, {task}", run.settings) for task, run in runs.items()]
+    arms_settings.refuse_unless_same_model(where, chosen)
+    return Arm(name, path, runs, probe, relearn, splits, tuple(task for task in TASKS if task in of_chosen_rows))
+
+
+def _relative(file: Path, folder: Path) -> str:
+    return str(file.relative_to(folder)) if folder.is_dir() else file.name
 
 
 def _is_partial(content: Mapping[str, Any], task: str) -> bool:
@@ -375,7 +375,7 @@ def _metrics(values: Any) -> dict[str, float]:
 
 def _read_run(arm: str, task: str, file: Path, content: Mapping[str, Any]) -> TaskRun:
     metadata, version, ours = _metadata(content, task), _version(content, task), task_versions()[task]
-    time = file.name.removeprefix("results_").removesuffix(".json")
+    time = arms_settings.time_of(file)
     samples_file = file.with_name(f"samples_{task}_{time}.jsonl")
     samples = None
     # Before anything else of it is read: another version's records may hold other things.
@@ -384,6 +384,12 @@ def _read_run(arm: str, task: str, file: Path, content: Mapping[str, Any]) -> Ta
     if samples_file.is_file():
         # Those of several processes come in another order.
         samples = dict(sorted(_samples(samples_file, arm, task, ours), key=lambda pair: pair[0]))
+    settings = arms_settings.settings_in(content, task)
+    if settings is None:
+        raise OptionError(
+            f"arm {arm!r} ({file}) does not say how {task} was run, as results of another version of lm-eval-tofu: "
+            "evaluate the arm again"
+        )
     numbers = _mapping(_mapping(content.get("n-samples")).get(task))
     expected, of = (
         numbers.get(key) if isinstance(numbers.get(key), int) else None for key in ("effective", "original")
@@ -397,12 +403,10 @@ def _read_run(arm: str, task: str, file: Path, content: Mapping[str, Any]) -> Ta
     for sample in (samples or {}).values():
         split = str(sample.record["split"])
         break
-    model = str(_model_args(content).get("pretrained") or content.get("model_name") or "?")
     metrics = _metrics(_mapping(content["results"]).get(task))
     documents = expected if samples is None else len(samples)
     options = {name: metadata[name] for name in _OPTIONS if metadata.get(name) is not None}
-    settings = _settings(content, metadata, task)
-    return TaskRun(task, ours, split, file, model, options, documents, of, metrics, settings, samples)
+    return TaskRun(task, ours, split, file, settings.model, options, documents, of, metrics, settings, samples)
 
 
 _OPTIONS = (
@@ -459,34 +463,6 @@ def _check_record(record: Mapping[str, Any], task: str, where: str) -> None:
             raise OptionError(f"{where}: a sample of {task} is damaged: delete the file, and evaluate that arm again")
 
 
-def _settings(content: Mapping[str, Any], metadata: Mapping[str, Any], task: str) -> Settings:
-    config, arguments = _mapping(content.get("config")), _model_args(content)
-    dtype = config.get("model_dtype") or arguments.get("dtype") or "the model's own"
-    sampling = "greedy"
-    if task == "tofu_best_of_n":
-        names = ("best_of_n", "best_of_n_temperature", "best_of_n_top_p")
-        n, temperature, top_p = (metadata.get(name, getattr(DEFAULTS, name)) for name in names)
-        sampling = f"{n} samples at temperature {temperature}, top_p {top_p}"
-    template = content.get("chat_template_sha")
-    return Settings(
-        backend=str(config.get("model", "?")),
-        dtype=str(dtype).removeprefix("torch."),
-        batch_size=str(config.get("batch_size", "?")),
-        chat_template=str(template)[:12] if template else "none",
-        system_prompt=str(content.get("system_instruction") or "none"),
-        sampling=sampling,
-        lm_eval=str(content.get("lm_eval_version", "?")),
-        transformers=str(content.get("transformers_version", "?")),
-    )
-
-
-def _model_args(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    arguments = _mapping(content.get("config")).get("model_args")
-    if isinstance(arguments, str):  # as some versions of lm-eval write them
-        return dict(pair.split("=", 1) for pair in arguments.split(",") if "=" in pair)
-    return _mapping(arguments)
-
-
 # What is refused: figures of these would look comparable and are not.
 
 
@@ -526,30 +502,34 @@ def task_versions() -> dict[str, Any]:
 _ALIKE = "without --limit, with the same data (tofu) and the same families and formats"
 
 
-_WHICH = {"tofu_novel_recall": "families", "tofu_format_shift": "formats", "tofu_best_of_n": "best_of_n_prompts"}
-"""The option that chooses a task's prompts."""
+def _check_settings(arms: Sequence[Arm]) -> None:
+    """Refuse arms whose figures are of other things: rows, prompts, splits."""
+    for task, other, arm, differences in _compared(arms):
+        for difference in differences:
+            if difference.severity == "refused":
+                raise OptionError(
+                    f"arms {other.name!r} and {arm.name!r} were asked {task} with other {difference.words} ("
+                    f"{difference.values[0]}; {difference.values[1]}): evaluate both {_ALIKE}"
+                )
 
 
-def _names(value: Any) -> list[str]:
-    """An option's names, which may be joined by commas; none for all."""
-    return sorted(part.strip() for part in (value.split(",") if isinstance(value, str) else value or ()))
+def _compared(arms: Sequence[Arm]) -> Iterator[tuple[str, Arm, Arm, list[arms_settings.Difference]]]:
+    """Every arm that has a task beside the first one that has it, with their differences."""
+    for task in TASKS:
+        having = [arm for arm in arms if task in arm.runs]
+        for arm in having[1:]:
+            first = having[0]
+            yield task, first, arm, arms_settings.compare(first.runs[task].settings, arm.runs[task].settings, "arms")
 
 
 def _check_numbers(arms: Sequence[Arm]) -> None:
-    """Without samples, options and the number of documents are all that tells one part of the prompts from another."""
+    """Without samples, the number of documents is all that tells one part of them from another."""
     for task in TASKS:
         runs = [(arm, arm.runs[task]) for arm in arms if task in arm.runs]
         for number, (arm, run) in enumerate(runs):
             for other, first in runs[:number]:
                 if run.samples is not None and first.samples is not None:
                     continue
-                option = _WHICH.get(task, "")
-                asked = [_names(each.options.get(option)) for each in (first, run)]
-                if asked[0] != asked[1]:
-                    raise OptionError(
-                        f"arms {other.name!r} and {arm.name!r} were asked {task} with other {option} ("
-                        f"{', '.join(asked[0]) or 'all'}; {', '.join(asked[1]) or 'all'}): evaluate both {_ALIKE}"
-                    )
                 pairs = ((first.documents, run.documents), (first.of, run.of))
                 for theirs, ours in pairs:
                     if theirs is not None and ours is not None and theirs != ours:
@@ -598,33 +578,88 @@ def _other_prompts(arms: Sequence[Arm]) -> Iterator[str]:
             other, first = runs[0]
             assert samples is not None
             assert first is not None
-            number = sum(
-                sample.prompt_hash != first[key].prompt_hash
-                for key, sample in samples.items()
-                if sample.prompt_hash and first[key].prompt_hash
-            )
+            number = sum(_other_tokens(sample, first[key]) for key, sample in samples.items())
             if number:
                 yield (
-                    f"{task}: arm {arm.name!r} was asked {number} of {len(samples)} documents with another prompt than "
-                    f"arm {other.name!r}: use the same --apply_chat_template, --system_instruction and "
-                    "chat_template_args"
+                    f"{task}: arm {arm.name!r} was asked {number} of {len(samples)} documents with another prompt or "
+                    f"other token ids than arm {other.name!r}: use the same --apply_chat_template, "
+                    "--system_instruction, chat_template_args and tokenizer"
                 )
 
 
+def _other_tokens(sample: Sample, other: Sample) -> bool:
+    pairs = [
+        (sample.prompt_hash, other.prompt_hash),
+        (sample.record.get("tokens"), other.record.get("tokens")),
+    ]
+    return any(one and another and one != another for one, another in pairs)
+
+
 def _other_settings(arms: Sequence[Arm]) -> Iterator[str]:
-    for name in Settings._fields:
-        values: dict[str, list[str]] = {}
-        for task in TASKS:
-            of_task = {arm.name: getattr(arm.runs[task].settings, name) for arm in arms if task in arm.runs}
-            if len(set(of_task.values())) > 1:
-                for arm, value in of_task.items():
-                    values.setdefault(value, [])
-                    if arm not in values[value]:
-                        values[value].append(arm)
-        if values:
-            told = "; ".join(f"{value[:80]} in {', '.join(names)}" for value, names in values.items())
-            label = name.replace("_", " ")
-            yield f"{label} differs ({told}): evaluate the arms alike before you read anything into small differences"
+    """Every setting that is warned of, once for all arms and tasks."""
+    fields: dict[str, dict[str, list[str]]] = {}
+    options: dict[str, tuple[str, str]] = {}
+    for task, first, arm, differences in _compared(arms):
+        one_by_one = all(each.runs[task].samples for each in (first, arm))
+        for difference in differences:
+            if difference.severity != "warned" or (difference.field == "tokens" and one_by_one):
+                continue
+            options[difference.field] = difference.words, difference.option
+            values = fields.setdefault(difference.field, {})
+            for name, value in zip((first.name, arm.name), difference.values, strict=True):
+                names = values.setdefault(value, [])
+                if name not in names:
+                    names.append(name)
+    for name, values in fields.items():
+        words, option = options[name]
+        told = "; ".join(f"{value} in {', '.join(names)}" for value, names in values.items())
+        yield (
+            f"{words} differs ({told}; set by {option}): evaluate the arms alike before you read anything into small "
+            "differences"
+        )
+
+
+def _left_out(arms: Sequence[Arm]) -> Iterator[str]:
+    """Tasks that an arm was asked about chosen rows only."""
+    for arm in arms:
+        missing = [task for task in arm.of_chosen_rows if task not in arm.runs]
+        if missing:
+            yield (
+                f"arm {arm.name!r} has runs of {', '.join(missing)} about some rows only (option forget_rows), which "
+                "this report leaves out: evaluate that arm without forget_rows"
+            )
+
+
+def _same_model(arms: Sequence[Arm]) -> Iterator[str]:
+    """An arm that is the base, full or retain arm: an adapter was not loaded, or one model was evaluated twice."""
+    for number, arm in enumerate(arms):
+        for other in arms[:number]:
+            if other.name not in ("base", "full", "retain"):
+                continue
+            shared = [(task, run, other.runs[task]) for task, run in arm.runs.items() if task in other.runs]
+            same = any(arms_settings.has_same_weights(run.settings, theirs.settings) for _, run, theirs in shared)
+            rows = next((task for task, run, theirs in shared if _same_losses(run, theirs)), None)
+            if same or rows:
+                what = (
+                    f"equals the {other.name} arm's in every row of {rows}"
+                    if rows
+                    else "is a model of the same weights"
+                )
+                yield (
+                    f"arm {arm.name!r} {what}"
+                    + ("" if rows else f" as the {other.name} arm")
+                    + ": was the adapter loaded (peft=, lora_local_path=), and the right path given?"
+                )
+
+
+def _same_losses(run: TaskRun, other: TaskRun) -> bool:
+    """Whether two runs have the same losses in every row, which no two models have."""
+    if not run.samples or not other.samples:
+        return False
+    pairs = [
+        (sample.record.get("losses"), other.samples[row].record.get("losses")) for row, sample in run.samples.items()
+    ]
+    return all(one is not None and one == another for one, another in pairs)
 
 
 def _other_references(arms: Sequence[Arm]) -> Iterator[str]:

@@ -7,11 +7,12 @@ import hashlib
 import html
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lm_eval_tofu import __version__, files
+from lm_eval_tofu.arm import ArmSettings
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.report import leaks, load, tables
 from lm_eval_tofu.report.leaks import visible
@@ -154,10 +155,9 @@ def _values(content: tables.Tables, drawn: Sequence[Any], title: str) -> dict[st
     results = content.results
     settings = {
         arm.name: {
-            label: ", ".join(sorted({getattr(run.settings, field) for run in arm.runs.values()})) or "–"
-            for field, label in _SETTINGS.items()
+            label: ", ".join(sorted({shown(run.settings) for run in arm.runs.values()} - {""})) or "–"
+            for label, shown in _SETTINGS.items()
         }
-        | {"model": ", ".join(sorted({run.model for run in arm.runs.values()})) or "–"}
         for arm in results.arms
     }
     return {
@@ -175,7 +175,7 @@ def _values(content: tables.Tables, drawn: Sequence[Any], title: str) -> dict[st
         "digest": digest,
         "leaks": leaks.clearest(results),
         "settings": settings,
-        "settings_labels": ["model", *_SETTINGS.values()],
+        "settings_labels": list(_SETTINGS),
         "audits": tables.ROW_AUDITS,
         "first_audited": results.audited[0].name if results.audited else "",
         "family_titles": {"tofu_novel_recall": "Prompt families", "tofu_format_shift": "Output formats"},
@@ -183,16 +183,22 @@ def _values(content: tables.Tables, drawn: Sequence[Any], title: str) -> dict[st
     }
 
 
-_SETTINGS = {
-    "backend": "backend",
-    "dtype": "dtype",
-    "batch_size": "batch size",
-    "chat_template": "chat template (hash)",
-    "system_prompt": "system prompt",
-    "sampling": "sampling",
-    "lm_eval": "lm-eval",
-    "transformers": "transformers",
+_SETTINGS: Mapping[str, Callable[[ArmSettings], str]] = {
+    "model": lambda run: run.name,
+    "weights (fingerprint)": lambda run: run.weights or "",
+    "backend": lambda run: run.backend,
+    "dtype": lambda run: run.weights_dtype or "not known",
+    "softmax dtype": lambda run: run.softmax_dtype or "",
+    "quantization": lambda run: run.quantization or "",
+    "batch size": lambda run: run.batch_size or "",
+    "chat template (hash)": lambda run: run.chat_template or "none",
+    "template arguments": lambda run: ", ".join(f"{key}={value}" for key, value in run.chat_template_args.items()),
+    "system prompt": lambda run: run.system_prompt or "none",
+    "decoding": lambda run: run.decoding if run.generation else "",
+    "data": lambda run: f"{run.data} ({run.data_fingerprint})",
+    "versions": lambda run: ", ".join(f"{key} {value}" for key, value in run.versions.items()),
 }
+"""The rows of the table of conditions, and what stands in them; empty values are left out."""
 
 WORDS = {
     "looks": {"yes": "Yes", "no": "No", "unknown": "Cannot be said"},

@@ -3,7 +3,7 @@
 import difflib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from lm_eval_tofu.errors import OptionError
@@ -89,6 +89,14 @@ class Options:
         """The k of leak@k that are reported: the powers of two up to the number of samples, and that number."""
         powers = (2**power for power in range(self.best_of_n.bit_length()))
         return tuple(sorted({*powers, self.best_of_n}))
+
+    def recorded(self) -> dict[str, Any]:
+        """All options as JSON values, which a run's settings hold."""
+        values = asdict(self) | {
+            "families": self.families or families.NOVEL_RECALL,
+            "formats": self.formats or families.FORMAT_SHIFT,
+        }
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "Options":

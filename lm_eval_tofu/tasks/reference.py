@@ -6,6 +6,7 @@ wrote for the same task, or open-unlearning's `TOFU_EVAL.json`.
 
 import functools
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lm_eval_tofu.errors import ReferenceRunError
+from lm_eval_tofu import arm
+from lm_eval_tofu.arm import ArmSettings
+from lm_eval_tofu.errors import OptionError, ReferenceRunError
+
+log = logging.getLogger(__name__)
 
 OPEN_UNLEARNING_FILE = "TOFU_EVAL.json"
 
@@ -26,11 +31,13 @@ class ReferenceRow:
         losses: Loss by answer column, nats/token; one number, or one for each perturbed answer.
         truth_ratio: R as the reference states it, where it gives no losses (older logs of open-unlearning).
         prompt_hash: lm-eval's hash of the rendered prompt; None where the reference has none.
+        tokens: Number of scored tokens and hash of all token ids, `N:HASH`; likewise.
     """
 
     losses: Mapping[str, Any]
     truth_ratio: float | None = None
     prompt_hash: str | None = None
+    tokens: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +48,13 @@ class Reference:
         option: The option that named it.
         path: The file it was read from.
         rows: By row index.
+        settings: How it was run; None for open-unlearning's logs, which do not say.
     """
 
     option: str
     path: Path
     rows: Mapping[int, ReferenceRow]
+    settings: ArmSettings | None = None
 
     def check_prompts(self, prompt_hashes: Mapping[int, str]) -> None:
         """Compare the prompts of both runs, row by row.
@@ -65,6 +74,56 @@ class Reference:
                 raise ReferenceRunError(
                     f"{self.option}={str(self.path)!r} asked row {index} with another prompt: run both arms "
                     "with the same --apply_chat_template, --system_instruction, chat_template_args and tokenizer"
+                )
+
+    def check_tokens(self, tokens: Mapping[int, str]) -> None:
+        """Compare the token ids of prompts and scored answers, row by row.
+
+        Args:
+            tokens: Of the present run, as `ReferenceRow.tokens`, by row.
+
+        Raises:
+            ReferenceRunError: A row has other tokens in the reference.
+        """
+        for index, ours in sorted(tokens.items()):
+            theirs = self.rows[index].tokens
+            if theirs is None or theirs == ours:
+                continue
+            numbers = [text.partition(":")[0] for text in (theirs, ours)]
+            fix = "evaluate both arms with the same tokenizer, special tokens and chat template"
+            if numbers[0] != numbers[1]:
+                raise ReferenceRunError(
+                    f"{self.option}={str(self.path)!r} scored {numbers[0]} tokens of row {index}'s answers, this run "
+                    f"scores {numbers[1]} (another end-of-turn token does that): {fix}"
+                )
+            raise ReferenceRunError(
+                f"{self.option}={str(self.path)!r} scored other token ids in row {index} ({numbers[1]} of them, as "
+                f"here): {fix}"
+            )
+
+    def check_settings(self, settings: ArmSettings) -> None:
+        """Compare how both runs were made, and warn of what may move small differences.
+
+        Raises:
+            ReferenceRunError: They differ in something that makes their figures incomparable.
+        """
+        if self.settings is None:
+            return
+        where = f"{self.option}={str(self.path)!r}"
+        for difference in arm.compare(self.settings, settings, "reference"):
+            if difference.severity == "refused":
+                raise ReferenceRunError(
+                    f"{where}: {difference.words} differs ({difference.values[0]} there, {difference.values[1]} here): "
+                    f"run both arms with the same ({difference.option})"
+                )
+            if difference.severity == "warned":
+                log.warning(
+                    "%s: %s differs (%s there, %s here; set by %s): evaluate both arms alike before you read anything "
+                    "into small differences",
+                    where,
+                    difference.words,
+                    *difference.values,
+                    difference.option,
                 )
 
 
@@ -96,7 +155,26 @@ def load_reference(
     where = f"{option}={str(path)!r}"
     if path.suffix == ".json":
         return Reference(option, path, _open_unlearning_rows(where, path, split, rows))
-    return Reference(option, path, _sample_rows(where, path, task, record_key, version, split, rows))
+    # The samples first: their messages say more than "no record" where the run is of another version.
+    found = _sample_rows(where, path, task, record_key, version, split, rows)
+    return Reference(option, path, found, _settings(where, path, task))
+
+
+def _settings(where: str, samples: Path, task: str) -> ArmSettings:
+    """The settings of the run that wrote a samples file."""
+    results = arm.results_of_samples(samples)
+    if results is None:
+        raise ReferenceRunError(
+            f"{where}: the results file of the same time is not beside it (results_{arm.time_of(samples)}.json), which "
+            "says how the run was made: put it back, or run the reference again"
+        )
+    settings = arm.settings_in(_content(where, results), task)
+    if settings is None:
+        raise ReferenceRunError(
+            f"{where}: {results.name} does not say how the run was made, as results of another version of lm-eval-tofu"
+            ": run the reference again"
+        )
+    return settings
 
 
 def _find(option: str, value: str, task: str) -> Path:
@@ -111,11 +189,22 @@ def _find(option: str, value: str, task: str) -> Path:
         return path / OPEN_UNLEARNING_FILE
     if not found:
         raise ReferenceRunError(f"{option}={value!r} holds no samples of {task}: {how}")
-    if len({file.parent for file in found}) > 1:
+    # lm-eval puts the time into the names, so the last is the newest.
+    found.sort(key=lambda file: arm.time_of(file) or "")
+    runs = [(str(file.relative_to(path)), settings) for file in found if (settings := _settings_of(file, task))]
+    try:
+        arm.refuse_unless_same_model(f"{option}={value!r}", runs)
+    except OptionError as error:
+        raise ReferenceRunError(str(error)) from error
+    if len({file.parent for file in found}) > 1 and len(runs) < len(found):
         folders = ", ".join(sorted({str(file.parent.relative_to(path)) for file in found}))
         raise ReferenceRunError(f"{option}={value!r} holds the results of several models ({folders}): name one of them")
-    # One model, several runs: lm-eval puts the time into the name, so the last is the newest.
     return found[-1]
+
+
+def _settings_of(samples: Path, task: str) -> ArmSettings | None:
+    results = arm.results_of_samples(samples)
+    return None if results is None else arm.settings_in(_content(str(results), results), task)
 
 
 @functools.lru_cache(maxsize=16)
@@ -174,7 +263,9 @@ def _sample_rows(
                 "run the reference on the same data (option tofu)"
             )
         _check_finite(where, record["index"], record["losses"])
-        found[record["index"]] = ReferenceRow(record["losses"], prompt_hash=sample["prompt_hash"])
+        found[record["index"]] = ReferenceRow(
+            record["losses"], prompt_hash=sample["prompt_hash"], tokens=record.get("tokens")
+        )
     if not found:
         raise ReferenceRunError(f"{where} is empty: run the reference again")
     return found

@@ -5,25 +5,29 @@ training uses (`lm_eval_tofu.chat`), turns what comes back into losses, and hand
 """
 
 import functools
+import hashlib
 import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import datasets
 from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.api_models import TemplateAPI
 from lm_eval.models.utils import resolve_max_length
 from lm_eval.utils import hash_string
 
-from lm_eval_tofu import chat, files
+from lm_eval_tofu import chat, files, tofu
+from lm_eval_tofu.arm import RECORD_KEY, ArmSettings, rows_fingerprint, tokens_fingerprint
 from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import OptionError, PromptError
 from lm_eval_tofu.metrics.cut import first_fact
-from lm_eval_tofu.tasks import TASKS_DIR, checks, families
+from lm_eval_tofu.tasks import TASKS_DIR, backend, checks, families
 from lm_eval_tofu.tasks.options import Options
 from lm_eval_tofu.tasks.reference import Reference, ReferenceRow, load_reference
 from lm_eval_tofu.tofu import Source, retain_split
@@ -37,7 +41,7 @@ _CONFIG_ARGS = ("revision", "trust_remote_code", "subfolder", "gguf_file")
 
 _OTHER_LIMITS = ("max_new_tokens", "max_tokens", "max_completion_tokens", "max_length")
 """Other names of a limit on new tokens, and transformers' limit on all of them."""
-_SAMPLING = ("seed", "temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+_SAMPLING = ("seed", "temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 """What would change how samples are drawn without the options' knowledge."""
 
 
@@ -100,6 +104,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         """Check options and reference, and load the rows; no model is needed for any of it."""
         config = dict(config or {})
         config.pop("class", None)
+        _check_not_an_adapter(config["metadata"])
         self.scored: list[str] = config.pop("scored")
         self.generate: bool = config.pop("generate")
         self.sampled: bool = config.pop("sampled", False)
@@ -113,6 +118,9 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         self._novel_spans: dict[tuple[str, int, str | None], int | None] = {}
         self._prompting = Prompting(apply_chat_template=False)
         self._tokenizer: Any = None
+        self._model: Any = None
+        self._tokens: dict[tuple[str, int, str | None], str] = {}
+        self.settings: ArmSettings | None = None
         super().__init__(data_dir=data_dir, cache_dir=cache_dir, download_mode=download_mode, config=config)
         self.reference = self._load_reference(reference) if reference else None
 
@@ -157,7 +165,8 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
             kwargs["cache_requests"] = False
         render: Callable[..., Any] | None = kwargs.get("chat_template")
         metadata = self.config.metadata
-        self._is_server = _is_server(metadata, render)
+        self._model = getattr(render, "__self__", None) or backend.calling_model()
+        self._is_server = _is_server(metadata, self._model)
         with_template = bool(kwargs.get("apply_chat_template"))
         self._takes_messages = self._is_server and with_template and _takes_messages(render)
         if self._is_server:
@@ -172,9 +181,9 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         self._prompting = Prompting(
             apply_chat_template=bool(kwargs.get("apply_chat_template")),
             system_prompt=kwargs.get("system_instruction"),
-            template_args=_template_args(metadata, getattr(render, "__self__", None)),
+            template_args=_template_args(metadata, self._model),
         )
-        self._context_length = _context_length(metadata, getattr(render, "__self__", None))
+        self._context_length = _context_length(metadata, self._model)
         if self._context_length is None and not self._is_server:
             self._context_length = _configured_length(metadata, self._tokenizer)
         if self._context_length is None and not self._is_server:
@@ -185,10 +194,70 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         if not self._takes_messages:
             self._warn_about_prompts()
         self._end_of_turn = [] if self._takes_messages else self._find_end_of_turn()
+        self._encode_pair = _own_encoding(self._model)
+        self._request_kwargs = self._generation_kwargs() if self.generate else {}
+        self._tokens, self._generation_checked = {}, False
         super().build_all_requests(**kwargs)
+        self.settings = self._effective_settings(kwargs.get("world_size", 1))
+        self._warn_about_precision(self.settings)
         if self.reference is not None:
             first = {request.doc["index"]: str(request.args[0]) for request in reversed(self._instances)}
             self.reference.check_prompts({index: hash_string(prompt) for index, prompt in first.items()})
+            self.reference.check_tokens({key[1]: digest for key, digest in self._tokens.items()})
+            self.reference.check_settings(self.settings)
+        self._model = None  # it would be kept in memory after the evaluation
+
+    def _effective_settings(self, world_size: int) -> ArmSettings:
+        """The record of what this run is; every process of several has its own documents and takes part."""
+        tokens = dict(self._tokens)
+        if world_size > 1 and self._model is not None:
+            gathered = self._model.gather_object(tokens, dst=0)
+            for each in gathered or ():  # None in all processes but the first, which alone writes results
+                tokens |= each
+        metadata, model, options = self.config.metadata, self._model, self.options
+        in_order = [tokens[key] for key in sorted(tokens, key=str)]
+        generation = backend.effective_generation(
+            self._request_kwargs, options.best_of_n if self.sampled and self._request_kwargs.get("do_sample") else None
+        )
+        template = getattr(self._tokenizer, "chat_template", None) if self._prompting.apply_chat_template else None
+        return ArmSettings(
+            **backend.model_settings(model, metadata),
+            softmax_dtype=backend.softmax_dtype(model) if self.scored or self.novel else None,
+            chat_template=hash_string(str(template))[:12] if template else None,
+            chat_template_args=self._prompting.template_args,
+            system_prompt=self._prompting.system_prompt or None,
+            special_tokens=backend.special_tokens(self._tokenizer, model, metadata),
+            tokens=tokens_fingerprint(in_order) if in_order else None,
+            scored_tokens=sum(int(each.partition(":")[0]) for each in in_order) if self.scored else None,
+            documents=len(tokens) or len({request.doc_id for request in self._instances}),
+            task=self.config.task,
+            version=self.VERSION,
+            data=str(options.source),
+            data_commit=tofu.commit_of(options.source),
+            data_fingerprint=rows_fingerprint(self.rows, ("question", "answer", *self.scored)),
+            options=options.recorded(),
+            generation=generation,
+            pinned=self._pinned if self.generate else True,
+            overruled=self._overruled if self.generate else {},
+        )
+
+    def _warn_about_precision(self, settings: ArmSettings) -> None:
+        half = ("bfloat16", "float16")
+        if settings.checkpoint_dtype == "float32" and settings.weights_dtype in half:
+            _warn_once(
+                f"the checkpoint is of float32 and {settings.backend} runs it in {settings.weights_dtype}: pass "
+                "dtype=float32 in --model_args, or evaluate every arm in the same way"
+            )
+        if settings.backend == "hf" and settings.softmax_dtype in half:
+            _warn_once(
+                f"hf computes log-probabilities in {settings.softmax_dtype}, where one near -10 has steps of 0.06: "
+                "pass softmax_dtype=float32 in --model_args"
+            )
+
+    def dump_config(self) -> dict[str, Any]:
+        """The task's configuration as lm-eval stores it with the results, with the record of the run's settings."""
+        config: dict[str, Any] = super().dump_config()
+        return config if self.settings is None else {**config, RECORD_KEY: self.settings.to_record()}
 
     def _warn_about_a_part(self, limit: int | None, samples: Sequence[int] | None) -> None:
         asked = limit if samples is None else len(samples)
@@ -240,6 +309,9 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
                 "the chat template prints today's date: fix it, for example with "
                 'chat_template_args={"date_string": "10 Apr 2025"} in --model_args, or results change from day to day'
             )
+        text = chat.text_before_answer(self._tokenizer, self._prompting)
+        if text:
+            _warn_once(chat.TEXT_BEFORE_ANSWER % (text, '--model_args chat_template_args={"enable_thinking": false}'))
 
     def fewshot_context(self, doc: Row, num_fewshot: int = 0, **kwargs: Any) -> Any:
         """The document's prompt, rendered by the backend and compared with our own rendering.
@@ -274,27 +346,42 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         metadata = kwargs["metadata"]
         requests: list[Instance] = []
         spans: list[int] = []
+        digest = hashlib.sha256()
         for answer in self._answers(doc):
             encoded = chat.encode_answer(self._tokenizer, doc["question"], answer, self._prompting)
-            chat.check_backend_tokens(self._tokenizer, encoded, **self._special_tokens)
+            chat.check_backend_tokens(self._tokenizer, encoded, **self._special_tokens, encode_pair=self._encode_pair)
             self._check_length(doc, len(encoded.prompt_ids) + len(encoded.answer_ids))
             spans.append(len(encoded.answer_ids))
+            digest.update(json.dumps([encoded.prompt_ids, encoded.answer_ids]).encode())
             arguments = (chat.ExactContext(encoded.prompt), encoded.continuation)
             requests.append(Instance("loglikelihood", doc, arguments, len(requests), metadata))
         if self.novel:
             requests += self._novel_request(doc, len(requests), metadata)
         if self.generate:
-            gen_kwargs = self._generation_kwargs()
+            gen_kwargs = self._request_kwargs
             if not self._takes_messages:
-                prompt_length = len(chat.token_ids(self._tokenizer, ctx, self._prompting))
-                self._check_length(doc, prompt_length + gen_kwargs["max_gen_toks"])
+                prompt_ids = chat.token_ids(self._tokenizer, ctx, self._prompting)
+                self._check_length(doc, len(prompt_ids) + gen_kwargs["max_gen_toks"])
+                self._check_generation_prompt(ctx, prompt_ids)
+                digest.update(json.dumps(prompt_ids).encode())
             # A request for each sample: of the repeats of one, lm-eval's default filter would keep the first.
             for number in range(self.options.best_of_n if self.sampled else 1):
                 # lm-eval sends a server the same seed with every request, which would make all samples the same.
                 seed = {"seed": number} if self.sampled and self._is_server else {}
                 requests.append(Instance("generate_until", doc, (ctx, gen_kwargs | seed), len(requests), metadata))
         self._spans[_key(doc)] = spans
+        if not self._takes_messages:
+            self._tokens[_key(doc)] = f"{sum(spans)}:{digest.hexdigest()[:12]}"
         return requests
+
+    def _check_generation_prompt(self, prompt: str, expected: list[int]) -> None:
+        """Whether the backend puts a special token before what it generates from; one prompt shows the rule."""
+        if self._generation_checked:
+            return
+        self._generation_checked = True
+        actual = backend.generation_prompt_ids(self._model, prompt)
+        if actual is not None:
+            chat.check_backend_prompt(self._tokenizer, expected, actual)
 
     def _novel_request(self, doc: Row, number: int, metadata: Any) -> list[Instance]:
         """The request for the words before the answer's first novel fact, whose log-likelihood the rest is without.
@@ -323,8 +410,19 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         given = self.config.generation_kwargs
         _check_limit(given)
         kwargs = {**given, "until": [*_stops(given.get("until", [])), *self._end_of_turn]}
+        pins, self._pinned = backend.generation_pins(self._model, self.config.metadata, sampled=self.sampled)
+        self._overruled = backend.overruled(self._model, pins)
+        if self._overruled:
+            named = ", ".join(f"{name}={value}" for name, value in self._overruled.items())
+            _warn_once(
+                f"the checkpoint's generation_config.json sets {named}: the tasks ask what the model itself would "
+                "answer, and overrule it"
+            )
         if not self.sampled:
-            return kwargs
+            backend.check_greedy(self.config.task, given)
+            return {**pins, **kwargs}
+        backend.check_neutral(self.config.task, given)
+        kwargs = {**pins, **kwargs}
         for name in _SAMPLING:
             if name in given:
                 why = "would make all samples the same" if name == "seed" else "is not how samples are drawn here"
@@ -342,7 +440,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
             )
         # transformers would draw from the 50 likeliest tokens only; 0 takes the limit off, in vLLM too.
         sampling = {"do_sample": True, "temperature": temperature, "top_p": self.options.best_of_n_top_p}
-        if not self._is_server or "base_url" in self.config.metadata:  # OpenAI's own servers do not know it
+        if not self._is_server or "top_k" in pins:  # OpenAI's own servers do not know it
             sampling["top_k"] = 0
         return {**kwargs, **sampling}
 
@@ -411,6 +509,9 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
             shown=self._shown(doc),
         )
         metrics: dict[str, Any] = files.without_nan(self.config.process_results(doc, scored))
+        record = next(iter(metrics.values()))
+        if isinstance(record, dict):
+            record["tokens"] = self._tokens.get(_key(doc))
         return metrics
 
     def aggregation(self) -> dict[str, Callable[[Sequence[Any]], Any]]:
@@ -526,9 +627,38 @@ def _stops(until: Any) -> list[str]:
     return stops
 
 
-def _is_server(metadata: Mapping[str, Any], render: Any) -> bool:
+def _own_encoding(model: Any) -> chat.EncodePair | None:
+    """How the backend itself encodes a prompt and an answer; None where it does not, or asks a server for each text."""
+    if not isinstance(model, TemplateLM) or getattr(model, "tokenizer_backend", "huggingface") in (None, "remote"):
+        return None
+    encode: chat.EncodePair = model._encode_pair
+    return encode
+
+
+def _check_not_an_adapter(metadata: Mapping[str, Any]) -> None:
+    """Refuse the folder of an adapter as the model, which backends do with a message about a missing config.json.
+
+    Raises:
+        OptionError: `pretrained` is one.
+    """
+    pretrained = metadata.get("pretrained")
+    if not isinstance(pretrained, str):
+        return
+    folder = Path(pretrained, metadata.get("subfolder") or "")
+    if (folder / "config.json").is_file() or not (folder / "adapter_config.json").is_file():
+        return
+    try:
+        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        base = "BASE"
+    raise OptionError(
+        f"pretrained={pretrained} in --model_args holds an adapter and no model: pass "
+        f"pretrained={base},peft={pretrained} (vllm: pretrained={base},lora_local_path={pretrained})"
+    )
+
+
+def _is_server(metadata: Mapping[str, Any], model: Any) -> bool:
     """Whether the model answers behind an API: its backend says so, or its arguments name no model to load."""
-    model = getattr(render, "__self__", None)
     if model is not None:
         return isinstance(model, TemplateAPI)
     return "base_url" in metadata or ("model" in metadata and "pretrained" not in metadata)
