@@ -200,7 +200,7 @@ FIELDS: tuple[FieldRule, ...] = (
     ),
     FieldRule(
         "tokens",
-        "token ids of prompts and answers",
+        "token ids",
         "--apply_chat_template, --system_instruction, chat_template_args, tokenizer",
         "warned",
         "refused",
@@ -214,8 +214,18 @@ FIELDS: tuple[FieldRule, ...] = (
     FieldRule("system_prompt", "system prompt", "--system_instruction", "warned", "equal", "equal"),
     FieldRule("special_tokens.pad", "padding token", "the tokenizer", "equal", "equal", "equal"),
     FieldRule(
-        "special_tokens", "special token", "the tokenizer; add_bos_token in --model_args", "warned", "equal", "equal"
+        "special_tokens.add_bos_token", "add_bos_token", "add_bos_token in --model_args", "equal", "equal", "equal"
     ),
+    FieldRule(
+        "special_tokens.ends_generation",
+        "end-of-generation tokens",
+        "eos_token_id in the checkpoint's generation_config.json",
+        "warned",
+        "equal",
+        "equal",
+        True,
+    ),
+    FieldRule("special_tokens", "special token", "the tokenizer", "warned", "equal", "equal"),
     FieldRule("think_end_token", "think_end_token", "think_end_token in --model_args", "warned", "equal", "equal"),
     FieldRule("generation", "decoding", "--gen_kwargs", "warned", "equal", "equal"),
     FieldRule("pinned", "decoding that the task sets itself", "--model", "warned", "equal", "equal"),
@@ -259,7 +269,14 @@ class Difference(NamedTuple):
     @property
     def message(self) -> str:
         """The difference in one clause."""
-        return f"{self.words} differs ({self.values[0]}; {self.values[1]}), set by {self.option}"
+        return f"{self.differs} ({self.values[0]}; {self.values[1]}), set by {self.option}"
+
+    @property
+    def differs(self) -> str:
+        """What the field is called, as the subject of its sentence."""
+        key = self.field.partition(".")[2]  # of a mapping: "special token eos" is one token
+        plural = self.words.endswith("s") and not (key and self.words.endswith(f" {key}"))
+        return f"{self.words} {'differ' if plural else 'differs'}"
 
 
 def compare(first: ArmSettings, second: ArmSettings, purpose: Purpose) -> list[Difference]:

@@ -604,17 +604,17 @@ def _other_settings(arms: Sequence[Arm]) -> Iterator[str]:
         for difference in differences:
             if difference.severity != "warned" or (difference.field == "tokens" and one_by_one):
                 continue
-            options[difference.field] = difference.words, difference.option
+            options[difference.field] = difference.differs, difference.option
             values = fields.setdefault(difference.field, {})
             for name, value in zip((first.name, arm.name), difference.values, strict=True):
                 names = values.setdefault(value, [])
                 if name not in names:
                     names.append(name)
     for name, values in fields.items():
-        words, option = options[name]
+        differs, option = options[name]
         told = "; ".join(f"{value} in {', '.join(names)}" for value, names in values.items())
         yield (
-            f"{words} differs ({told}; set by {option}): evaluate the arms alike before you read anything into small "
+            f"{differs} ({told}; set by {option}): evaluate the arms alike before you read anything into small "
             "differences"
         )
 

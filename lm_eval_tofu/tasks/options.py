@@ -29,6 +29,17 @@ _SHORT = {
 """What people write for them."""
 
 
+_OF_TASKS = {
+    "truth_ratio_eps": ("forget_quality", "model_utility"),
+    "retain_reference": ("forget_quality",),
+    "full_reference": ("answer_logprob",),
+    "families": ("novel_recall",),
+    "formats": ("format_shift",),
+    **dict.fromkeys(("best_of_n", "best_of_n_temperature", "best_of_n_top_p", "best_of_n_prompts"), ("best_of_n",)),
+}
+"""Options that some tasks alone follow, and how the names of these tasks end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the tasks can be told.
@@ -90,13 +101,17 @@ class Options:
         powers = (2**power for power in range(self.best_of_n.bit_length()))
         return tuple(sorted({*powers, self.best_of_n}))
 
-    def recorded(self) -> dict[str, Any]:
-        """All options as JSON values, which a run's settings hold."""
+    def recorded(self, task: str) -> dict[str, Any]:
+        """The options that one task follows, as JSON values; where they choose from a list, what is chosen."""
         values = asdict(self) | {
             "families": self.families or families.NOVEL_RECALL,
             "formats": self.formats or families.FORMAT_SHIFT,
         }
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+            if name not in _OF_TASKS or task.endswith(_OF_TASKS[name])
+        }
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "Options":

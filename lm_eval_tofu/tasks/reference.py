@@ -113,15 +113,15 @@ class Reference:
         for difference in arm.compare(self.settings, settings, "reference"):
             if difference.severity == "refused":
                 raise ReferenceRunError(
-                    f"{where}: {difference.words} differs ({difference.values[0]} there, {difference.values[1]} here): "
+                    f"{where}: {difference.differs} ({difference.values[0]} there, {difference.values[1]} here): "
                     f"run both arms with the same ({difference.option})"
                 )
             if difference.severity == "warned":
                 log.warning(
-                    "%s: %s differs (%s there, %s here; set by %s): evaluate both arms alike before you read anything "
+                    "%s: %s (%s there, %s here; set by %s): evaluate both arms alike before you read anything "
                     "into small differences",
                     where,
-                    difference.words,
+                    difference.differs,
                     *difference.values,
                     difference.option,
                 )

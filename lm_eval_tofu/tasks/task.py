@@ -235,7 +235,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
             data=str(options.source),
             data_commit=tofu.commit_of(options.source),
             data_fingerprint=rows_fingerprint(self.rows, ("question", "answer", *self.scored)),
-            options=options.recorded(),
+            options=options.recorded(self.config.task),
             generation=generation,
             pinned=self._pinned if self.generate else True,
             overruled=self._overruled if self.generate else {},
