@@ -272,8 +272,8 @@ def load(arms: Mapping[str, Path], option: str = "RESULTS") -> Results:
 
 
 def _read_arm(name: str, path: Path, option: str) -> Arm:
-    files = arms_settings.results_files(path) if path.is_dir() else [path]
-    if not files:
+    found_files = arms_settings.results_files(path) if path.is_dir() else [path]
+    if not found_files:
         raise OptionError(
             f"{option} {name}={str(path)!r} holds no results (results_<time>.json): run lm_eval --tasks 'tofu_*' "
             f"--log_samples --output_path {path}, or name another directory"
@@ -285,7 +285,7 @@ def _read_arm(name: str, path: Path, option: str) -> Arm:
     relearn: Mapping[str, float] | None = None
     splits: dict[str, str] = {}
     of_chosen_rows: set[str] = set()
-    for file in files:  # the newest last: it wins
+    for file in found_files:  # the newest last: it wins
         content = _json(file)
         results = content.get("results")
         if not isinstance(results, dict):
