@@ -262,6 +262,23 @@ def test_settings_follow_the_options(config, tmp_path):
     assert arguments.lr_scheduler_type == "linear"
 
 
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"adam_beta1": 7.0}, "--adam_beta1 7.0: the trainer refuses: Invalid beta parameter"),
+        ({"lr_scheduler_kwargs": {"foo": 1}}, "--lr_scheduler_kwargs .*: the trainer refuses: .* unexpected keyword"),
+        ({"dataloader_num_workers": -1}, "--dataloader_num_workers -1: the trainer refuses: num_workers"),
+        ({"accelerator_config": "/nowhere"}, "--accelerator_config /nowhere: the trainer refuses: .*No such file"),
+    ],
+)
+def test_options_that_only_other_libraries_check(config, training, message):
+    """transformers hands them on, to torch for one, when training starts."""
+    with pytest.raises(OptionError, match=message) as caught:
+        finetune.finetune(replace(config, training=training))
+    assert "\n" not in str(caught.value)
+    assert not config.output.exists()
+
+
 def test_a_run_that_is_all_warm_up_is_warned_of(config, tmp_path, caplog):
     training_arguments(replace(config, epochs=2, warmup=1), tmp_path, examples=20)
     assert "warm-up" not in caplog.text

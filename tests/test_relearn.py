@@ -368,7 +368,7 @@ def _without(path: Path, name: str) -> str:
         ({"model_args": {"dtype": "float33"}}, "--model_args dtype=float33 is no type: use float32"),
         (
             {"training": {"adam_beta_2": 0.9}},
-            "--training: adam_beta_2 is no option of the trainer: did you mean",
+            "--adam_beta_2 0.9: the trainer refuses",
         ),
         ({"training": {"optim": "adamw_torhc"}}, "--optim adamw_torhc: the trainer refuses"),
     ],
@@ -439,6 +439,14 @@ def test_with_vllm_a_step_is_a_process_of_its_own(config: RelearnConfig) -> None
         relearn_step.answers(child, job)
 
 
+def test_a_process_of_its_own_is_told_the_rows(config: RelearnConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    monkeypatch.setattr(relearn_step.child, "run", lambda command, *_: told.append(json.loads(command[-1])))
+    job = Job("m", config.output / "before", range(40), range(2, 5), 1e-3, 2)
+    relearn_step._carry_out("score", replace(config, backend="vllm"), job)
+    assert (told[0]["scored"], told[0]["train"]) == (list(range(40)), [2, 3, 4])
+
+
 def _made(config: RelearnConfig) -> RelearnConfig:
     config.output.mkdir()
     return config
@@ -455,6 +463,13 @@ def test_the_command_line(
     out = capsys.readouterr().out
     assert "recovery delta" in out
     assert f"written: {config.output}" in out
+    for training, message in (
+        ('{"adam_beta_2": 0.9}', "--training: adam_beta_2 is no option: did you mean adam_beta2?"),
+        ('{"max_steps": "many"}', "--training: argument --max_steps/--max-steps: invalid int value: 'many'"),
+        ('{"learning_rate": 1}', "training: learning_rate is not passed on: give learning_rate instead"),
+    ):
+        assert cli.main([*arguments, "--folds", "2", "--training", training]) == 2
+        assert message in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.main([*arguments, "--lrs", "fast"])
     assert "'fast' is no list of numbers" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import math
 import resource
 import shutil
 from dataclasses import replace
@@ -351,6 +352,9 @@ def test_resuming_with_another_option_names_it(config):
         ({"lora_target": "q_proj"}, "--lora-target q_proj has no use without --lora-r"),
         ({"lora_merge": False}, "--no-lora-merge has no use without --lora-r"),
         ({"lora_r": 4, "lora_alpha": 0.0}, "--lora-alpha 0.0 is not above 0"),
+        ({"lora_r": 4, "lora_alpha": math.inf}, "--lora-alpha inf is not above 0"),
+        ({"lora_r": 4, "lora_target": "q_proj,"}, "--lora-target 'q_proj,' names an empty module"),
+        ({"reference_cache": __file__}, "--reference_cache "),
         ({"model": "./nowhere"}, "--model ./nowhere is no directory"),
         ({"training": {"num_train_epochs": 3}}, "training: num_train_epochs is not passed on: give epochs instead"),
         ({"training": {"beta": 1.0}}, "training: beta is an option of its own"),

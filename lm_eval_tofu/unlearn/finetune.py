@@ -151,7 +151,7 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[Any] = ()) -> Path:
         before=checkpoint.parameter_digests(model),
         resumed=resumed,
     )
-    with training.translated_refusals(config, ValueError, ImportError, RuntimeError):
+    with training.translated_refusals(config, ValueError, ImportError, RuntimeError, OSError):
         trainer = AnswerTrainer(
             model=model,
             args=arguments,

@@ -89,7 +89,7 @@ def attach(model: Any, rank: int, alpha: float | None, target: str | None) -> An
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
-    names = target.split(",") if target else ALL_LINEAR
+    names = [name.strip() for name in target.split(",")] if target else ALL_LINEAR
     ends = {name.rsplit(".", maxsplit=1)[-1] for name, _ in model.named_modules()}
     for name in names if target else ():
         if not any(path == name or path.endswith(f".{name}") for path, _ in model.named_modules()):

@@ -298,16 +298,23 @@ class OptionParser(argparse.ArgumentParser):
                 raise OptionError(f"{where}: {name} is no option{suggestion(name, known)}")
 
 
-def check_names(where: str, names: Iterable[str], arguments_class: type) -> None:
-    """Refuse names that are no fields of a `TrainingArguments` class.
+def parsed_training(where: str, given: Mapping[str, Any], arguments_class: type) -> dict[str, Any]:
+    """Fields of a `TrainingArguments` class as its command line would read them: of the right types.
+
+    Args:
+        where: What holds them, for messages.
+        given: By name. Those of `OURS` pass, to be refused by `TrainingConfig.check`.
+        arguments_class: `TrainingArguments` or a class derived from it.
 
     Raises:
-        OptionError: It names the field, and the one that was probably meant.
+        OptionError: A name is no field (the message has the one that was probably meant), or a value has a wrong type.
     """
-    known = {each.name for each in fields(arguments_class) if each.init and each.name not in OURS}
-    for name in names:
-        if name not in known:
-            raise OptionError(f"{where}: {name} is no option of the trainer{suggestion(name, known)}")
+    parser = OptionParser(where)
+    add_training_arguments(parser, arguments_class)
+    theirs = {name: value for name, value in given.items() if name not in OURS}
+    parser.check_known(theirs, where)
+    args = parser.parse_args(list(as_arguments(theirs)))
+    return {**training_fields(args, arguments_class), **{name: given[name] for name in given if name in OURS}}
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import ProgressCallback
+from transformers import ProgressCallback, TrainerCallback
 
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.unlearn import checkpoint
@@ -81,8 +81,18 @@ class Run:
         if not self.arguments.disable_tqdm:
             trainer.remove_callback(ProgressCallback)
             trainer.add_callback(QuietProgress(shown))
+        begun = _Begun()
+        # First of all, since those of the package do the first work of their own.
+        trainer.callback_handler.callbacks.insert(0, begun)
         with translated_refusals(self.config, ImportError), self.writing():
-            result = trainer.train(resume_from_checkpoint=str(self.resumed) if self.resumed else None)
+            try:
+                result = trainer.train(resume_from_checkpoint=str(self.resumed) if self.resumed else None)
+            except (TypeError, ValueError) as error:
+                if begun.begun:
+                    raise
+                # Options of optimizer, schedule or data loader, which transformers hands on unchecked.
+                with translated_refusals(self.config, type(error)):
+                    raise
         losses = [entry for entry in trainer.state.log_history if "loss" in entry]
         broken = [entry["epoch"] for entry in losses if not math.isfinite(entry["loss"])]
         if broken or not math.isfinite(result.training_loss):
@@ -166,6 +176,15 @@ class Run:
                 f"--output {self.config.output} cannot be written ({first_line(error)}): make room there, then run it "
                 "again: it goes on from its last checkpoint"
             ) from error
+
+
+class _Begun(TrainerCallback):  # type: ignore[misc]  # mypy is told not to follow transformers: the base is Any
+    """Tells whether optimizer, schedule and data loader are made, and training begins."""
+
+    begun = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.begun = True
 
 
 def trainable_parameters(model: Any) -> int:

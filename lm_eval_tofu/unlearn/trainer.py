@@ -462,4 +462,9 @@ def _read(path: Path, count: int) -> list[float] | None:
 
 
 def _write(path: Path, values: Sequence[float]) -> None:
-    files.write_json(path, {"logprobs": values})
+    try:
+        files.write_json(path, {"logprobs": values})
+    except OSError as error:
+        raise OptionError(
+            f"--reference_cache {path.parent} cannot be written ({error}): name another directory"
+        ) from error

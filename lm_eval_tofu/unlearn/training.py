@@ -111,7 +111,7 @@ def training_arguments(
     }
     # Beside a strategy of epochs the trainer would ignore a number of steps without a word.
     defaults |= {f"{name}_strategy": "steps" for name in ("logging", "save") if f"{name}_steps" in options.training}
-    with translated_refusals(options, ValueError, TypeError, ImportError, RuntimeError):
+    with translated_refusals(options, ValueError, TypeError, ImportError, RuntimeError, OSError):
         arguments = arguments_class(
             output_dir=str(folder),
             num_train_epochs=options.epochs,

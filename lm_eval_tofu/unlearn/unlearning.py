@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,7 +124,11 @@ class UnlearnConfig(options.TrainingConfig):
             raise OptionError("--no-lora-merge has no use without --lora-r: give a rank, such as 16")
         if self.lora_r is not None and self.lora_r < 1:
             raise OptionError(f"--lora-r {self.lora_r} is less than 1: give for example 16, or leave it out")
-        if self.lora_alpha is not None and not self.lora_alpha > 0:
+        if self.lora_target is not None and not all(name.strip() for name in self.lora_target.split(",")):
+            raise OptionError(
+                f"--lora-target {self.lora_target!r} names an empty module: give for example q_proj,v_proj"
+            )
+        if self.lora_alpha is not None and not (math.isfinite(self.lora_alpha) and self.lora_alpha > 0):
             raise OptionError(f"--lora-alpha {self.lora_alpha} is not above 0: give for example twice --lora-r")
 
 
@@ -206,6 +211,8 @@ def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
         tofu.check_row_numbers("--retain-rows", config.retain_rows, config.retain_split, len(retain_rows))
         retain_rows = [retain_rows[number] for number in config.retain_rows]
     check_model(config.model)
+    if config.reference_cache is not None:
+        _check_cache(Path(config.reference_cache))
     if config.lora_r is not None:
         lora.check_installed()
 
@@ -234,7 +241,7 @@ def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
         if not config.lora_merge:
             before = lora.adapter_digests(model)
     run = Run(config=config, arguments=arguments, tokenizer=tokenizer, use_cache=cached, before=before, resumed=resumed)
-    with training.translated_refusals(config, ValueError, ImportError, RuntimeError):
+    with training.translated_refusals(config, ValueError, ImportError, RuntimeError, OSError):
         trainer = NPOTrainer(
             model, arguments, forget, retain, pad_token_id(tokenizer), weights=reference, callbacks=list(callbacks)
         )
@@ -276,6 +283,13 @@ def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
     shown = ", ".join(f"{label} {final[name]:.4g}" for name, label in SHOWN.items() if name in final)
     log.info("%s stands: %s", config.output, shown or "no loss was logged")
     return config.output
+
+
+def _check_cache(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"--reference_cache {folder} cannot be made ({error}): name another directory") from error
 
 
 def trainer_arguments(config: UnlearnConfig, examples: int) -> Any:

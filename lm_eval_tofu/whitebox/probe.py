@@ -23,6 +23,7 @@ import numpy.typing as npt
 from lm_eval_tofu import chat, files, tofu
 from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import DataError, OptionError
+from lm_eval_tofu.evaluation import check_device
 from lm_eval_tofu.metrics.facts import Background
 from lm_eval_tofu.metrics.rates import rate_interval
 from lm_eval_tofu.unlearn.options import add_option, add_switch, parse_template_args
@@ -674,10 +675,7 @@ def _machine(config: ProbeConfig) -> tuple[str, str]:
     import torch
 
     device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the second
-        raise OptionError(f"--device {device} cannot be used ({error}): use cpu, or leave it out") from error
+    check_device("--device", device)
     if config.dtype != "auto":
         return device, config.dtype
     has_bfloat16 = device.startswith("cuda") and torch.cuda.is_bf16_supported()

@@ -239,12 +239,8 @@ def _check_training(config: RelearnConfig, rows: int) -> None:
     Raises:
         OptionError: An option of `--training` is unknown or cannot be used.
     """
-    from transformers import TrainingArguments
-
     from lm_eval_tofu.unlearn import training
-    from lm_eval_tofu.unlearn.options import check_names
 
-    check_names("--training", config.training, TrainingArguments)
     for setting in config.settings:
         finetuning = config.finetuning(Job(config.model, config.output, [], [0], *setting))
         training.training_arguments(finetuning, config.output, rows)
@@ -296,7 +292,7 @@ def _begin(config: RelearnConfig, recorded: Mapping[str, Any]) -> None:
 
 
 def _before(config: RelearnConfig, arm: str, rows: int, bar: Any) -> dict[tuple[int, str], Answer]:
-    job = Job(getattr(config, arm), config.output / arm / "before", range(rows))
+    job = Job(getattr(config, arm), config.output / arm / "before", list(range(rows)))
     return {(answer.row, answer.family): answer for answer in _done(config, job, bar)}
 
 
@@ -484,6 +480,9 @@ def run(args: argparse.Namespace) -> Path:
         TofuError: As `relearn`.
     """
     from lm_eval.utils import simple_parse_args_string
+    from transformers import TrainingArguments
+
+    from lm_eval_tofu.unlearn.options import parsed_training
 
     names = {each.name for each in fields(RelearnConfig)} - {"training", "template_args", "model_args"}
     values = {name: getattr(args, name) for name in names if hasattr(args, name)}
@@ -491,7 +490,7 @@ def run(args: argparse.Namespace) -> Path:
         RelearnConfig(
             **values,
             apply_chat_template=not args.no_chat_template,
-            training=_object("--training", args.training),
+            training=parsed_training("--training", _object("--training", args.training), TrainingArguments),
             template_args=_object("--template-args", args.template_args),
             model_args=simple_parse_args_string(args.model_args),
         )

@@ -254,7 +254,9 @@ def _carry_out(half: str, config: RelearnConfig, job: Job) -> None:
     if config.backend != "vllm":
         _HALVES[half](config, job)
         return
-    told = json.dumps(asdict(job), default=str)
+    # As lists: a range would become its name.
+    rows = {"scored": list(job.scored), "train": list(job.train)}
+    told = json.dumps({**asdict(job), **rows, "folder": str(job.folder)})
     command = [sys.executable, "-m", __name__, half, str(config.output / CONFIG_FILE), told]
     child.run(command, job.folder / LOG_FILE, str(job.folder))
 
