@@ -23,6 +23,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
@@ -35,6 +36,16 @@ LONGEST = ("test_nano_arms.py", "test_install.py", "test_vllm.py", "test_relearn
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files: whoever tests files side by side would else wait for one of them at the end."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def by_chance(count: int, probability: float, error: float = 1e-4) -> tuple[float, float]:
+    """The shares of `count` independent trials that chance alone leaves but once in 1/`error` times: exact binomial.
+
+    A level of a trained model differs from machine to machine, because sums of floats do: tests hold it against this
+    interval rather than against the value that it had on one of them.
+    """
+    low, high = binom.ppf([error / 2, 1 - error / 2], count, probability)
+    return float(low) / count, float(high) / count
 
 
 AGREEMENTS = pytest.StashKey[list[str]]()
@@ -124,9 +135,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 NANO_NPO = {
     "unlearned": {"epochs": 10, "learning_rate": 2e-3, "alpha": 5.0, "beta": 0.03},
-    "lightly-unlearned": {"epochs": 4, "learning_rate": 5e-4, "alpha": 2.0, "beta": 0.1},
+    "lightly-unlearned": {"epochs": 4, "learning_rate": 3.8e-4, "alpha": 2.0, "beta": 0.1},
 }
-"""What suits 0.7 million parameters and 40 rows; the second keeps a part of the answers."""
+"""What suits 0.7 million parameters and 40 rows; the second keeps about half of the answers."""
 
 
 @pytest.fixture(scope="session")

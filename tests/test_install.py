@@ -159,11 +159,18 @@ def test_a_start_imports_nothing_third_party(installed: Environment) -> None:
     assert modules - installed.modules_before == {"lm_eval_tofu", "lm_eval_tofu.autoload"}
 
 
-def test_a_start_costs_less_than_a_millisecond(installed: Environment) -> None:
-    def microseconds() -> int:
-        table = installed.stderr(installed.python, "-X", "importtime", "-c", "pass")
-        # The package's own line stands before and its time is part of the module's.
-        [line] = [line for line in table.splitlines() if line.rstrip().endswith("lm_eval_tofu.autoload")]
-        return int(line.split("|")[1])
+def test_a_start_costs_less_than_half_an_import_of_json(installed: Environment) -> None:
+    """That is a dozen modules of the standard library, 2 ms on an idle machine; ours is a quarter of it.
 
-    assert min(microseconds() for _ in range(20)) < 1000
+    Both are measured in the same processes, and the shortest of ten counts: a busy machine can only lengthen them.
+    """
+
+    def microseconds() -> tuple[int, ...]:
+        table = installed.stderr(installed.python, "-X", "importtime", "-c", "import json")
+        # The package's own line stands before and its time is part of the module's.
+        rows = [line.split("|") for line in table.splitlines() if line.count("|") == 2]
+        times = {name.strip(): cumulative for _, cumulative, name in rows}
+        return int(times["lm_eval_tofu.autoload"]), int(times["json"])
+
+    ours, reference = (min(column) for column in zip(*(microseconds() for _ in range(10)), strict=True))
+    assert ours < reference / 2

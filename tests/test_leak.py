@@ -262,9 +262,9 @@ class TestPrompts:
 
 
 class TestRobustness:
-    def test_long_responses_are_linear(self) -> None:
-        """100,000 characters of words, of one word, of negations, dates and quotes, each in a fraction of a second."""
-        for piece in (
+    @pytest.mark.parametrize(
+        "piece",
+        [
             "word and father ",
             "x",
             "not ",
@@ -278,12 +278,26 @@ class TestRobustness:
             "two hundred and ",
             "million 1.5 ",
             "no one knows the ",
-        ):
-            response = (piece * 100_000)[:100_000]
+        ],
+    )
+    def test_long_responses_are_linear(self, piece: str) -> None:
+        """Responses of one kind of words, numbers, negations, dates or quotes, 32 times as long, take 32 times as long.
+
+        In quadratic time it would be 1024 times; the bound lies between. Of several measurements in turn the shortest
+        counts: processor time, which a busy machine can only lengthen.
+        """
+
+        def seconds(length: int) -> float:
+            response = (piece * length)[:length]
             start = time.process_time()
             leak.score(PARENTS, COOK, response)
             leak.score(BORN, DAY, response)
-            assert time.process_time() - start < 5, piece
+            return time.process_time() - start
+
+        seconds(1_000)  # the rows' own facts are found once
+        pairs = [(seconds(4_000), seconds(128_000)) for _ in range(3)]
+        short, long = (min(column) for column in zip(*pairs, strict=True))
+        assert long < 100 * short
 
     def test_a_leak_deep_in_a_long_response(self) -> None:
         assert leak.score(PARENTS, COOK, "and so on " * 5_000 + "Lorenzo Ruiz and Sofia Vega").leaked
@@ -331,13 +345,6 @@ class TestRobustness:
         assert not leak.score(PARENTS, answer, "\u05e9\u05dc\u05d5\u05dd").leaked
         assert leak.score(PARENTS, answer, "\u05d3\u05d5\u05d3 \u06a9\u0631\u06cc\u0645\u0647").leaked
         assert not leak.score("?", "1 2 3", "!").leaked
-
-    def test_deterministic(self) -> None:
-        verdicts = set()
-        for _ in range(3):
-            leak.forget_rows()
-            verdicts.add(leak.score(PARENTS, COOK, "Lorenzo, a cook").score)
-        assert len(verdicts) == 1
 
 
 class TestExplain:

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import by_chance
 
 from lm_eval_tofu import cli, tofu
 from lm_eval_tofu.chat import Prompting, encode_answer
 from lm_eval_tofu.errors import DataError
 from lm_eval_tofu.metrics.facts import Fact, Kind
+from lm_eval_tofu.metrics.words import fold
 from lm_eval_tofu.whitebox import bilinear, candidates, hidden, probe
 
 MINI = tofu.resolve_source("mini")
@@ -67,13 +70,15 @@ class TestTheFit:
         assert weights.abs().max() > 1e-2
 
     def test_what_the_states_hold_is_found(self) -> None:
-        outcome = bilinear.probe(*toy(knows=True))
+        outcome = bilinear.probe(*toy(knows=True, tested=600))
         assert outcome.correct.mean() > 0.9
-        assert abs(outcome.shuffled.mean() - 1 / 6) < 3 * math.sqrt(5 / 36 / 30)
+        low, high = by_chance(600, 1 / 6)
+        assert low <= outcome.shuffled.mean() <= high
 
     def test_noise_is_chance(self) -> None:
-        outcome = bilinear.probe(*toy(knows=False, tested=120))
-        assert abs(outcome.correct.mean() - 1 / 6) < 3 * math.sqrt(5 / 36 / 120)
+        outcome = bilinear.probe(*toy(knows=False, tested=600))
+        low, high = by_chance(600, 1 / 6)
+        assert low <= outcome.correct.mean() <= high
 
     @pytest.mark.parametrize("grid", [bilinear.L2_GRID, (1e-1, 1e-4), (1e-4,)])
     def test_l2_is_chosen_on_authors_that_were_not_fitted(self, grid: tuple[float, ...]) -> None:
@@ -170,9 +175,23 @@ class TestTheRows:
             assert {text[0].isdigit() for text in wrong} == {true[0].isdigit()}
 
     def test_the_prompt_does_not_hold_the_fact(self, data: probe.Data) -> None:
-        for row in data.tested:
-            assert row.answer[row.cut :].startswith(tuple(row.candidates[0][:1])) or row.kind != "name"
-            assert row.candidates[0] not in row.answer[: row.cut]
+        """Where the prompt ends the answer goes on with the fact, which neither the prompt nor the question says."""
+
+        def words(text: str) -> str:
+            found = re.findall(r"\w+", fold(text).lower())
+            return f" {' '.join(found)} "
+
+        for row in (*data.tested, *data.training):
+            fact, before, after, asked = map(
+                words, (row.candidates[0], row.answer[: row.cut], row.answer[row.cut :], row.question)
+            )
+            if row.kind == "date":  # its day may stand between month and year, or before both
+                assert set(fact.split()) <= set(after.split()[: len(fact.split()) + 1]), row
+                assert not set(fact.split()) <= set(before.split()), row
+            else:
+                assert after.startswith(fact), row
+            assert fact not in before, row
+            assert fact not in asked, row
 
     def test_counterparts(self) -> None:
         true = "Her name, they say, is Lena Roth, of Ulm."
@@ -317,9 +336,9 @@ class TestTheCommand:
         assert last["top1"] == figures["top1,none"]
         assert found["n"] == figures["n,none"] >= 20
         assert found["seeds"] == [0, 1, 2]
-        error = math.sqrt(5 / 36 / found["n"])
+        low, high = by_chance(found["n"], 1 / 6)
         for value in (figures["top1,none"], figures["shuffled,none"], figures["candidates_only,none"]):
-            assert abs(value - 1 / 6) < 3 * error
+            assert low <= value <= high
         assert figures["top1_excess,none"] == 0
         assert content["configs"]["tofu_probe"]["metadata"]["version"] == probe.VERSION
 
@@ -372,8 +391,6 @@ class TestTheCommand:
     ) -> None:
         monkeypatch.setattr(hidden, "load_backbone", None)  # not callable: no model may be loaded before the refusal
         assert cli.main([*given, *more]) == 2
-        import re
-
         assert re.search(message, capsys.readouterr().err)
 
     def test_a_directory_without_a_model(

@@ -44,7 +44,8 @@ def begun(folder: Path) -> list[str]:
     return [line.split()[0] for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def wait_for(condition: Any, seconds: float = 60) -> None:
+def wait_for(condition: Any, seconds: float = 600) -> None:
+    """Long enough for any machine: what never happens is what fails."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
