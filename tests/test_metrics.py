@@ -1,6 +1,7 @@
 """The benchmark's metrics: hand-derived cases and degenerate ones."""
 
 import itertools
+import json
 import math
 import sys
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lm_eval_tofu import tofu
 from lm_eval_tofu.metrics import benchmark, text
 from lm_eval_tofu.tasks import TASKS_DIR
 
@@ -237,23 +239,50 @@ class TestText:
         assert text.is_empty(" \n\t")
         assert not text.is_empty(" . ")
 
-    def test_repetitive(self) -> None:
-        assert text.is_repetitive("the same thing again " * 10)
-        assert text.is_repetitive("The same THING again\n" * 10)
-        assert not text.is_repetitive(" ".join(str(number) for number in range(40)))
-        assert not text.is_repetitive("no " * 19)
-        assert text.is_repetitive("no " * 20)
-        assert not text.is_repetitive("")
+    @pytest.mark.parametrize(
+        "generation",
+        [
+            "the same thing again " * 10,
+            "The same THING again\n" * 10,
+            "I do not know. " * 5,
+            "no " * 20,
+            "!" * 200,
+            "always" * 40,
+            "\u5929" * 100,
+            "\u200b" * 200,
+            "\ud83d" * 200,  # half a character
+            "The author was born in Oslo and writes about trains" + "!" * 200,
+        ],
+        ids=ascii,
+    )
+    def test_repetitive(self, generation: str) -> None:
+        assert text.is_repetitive(generation)
 
-    @pytest.mark.parametrize(("different", "expected"), [(9, True), (10, False)])
-    def test_where_repetitive_begins(self, different: int, expected: bool) -> None:
-        """22 words are 20 trigrams; n words round and round are n different ones. 10 of 20 are not less than half."""
-        assert text.is_repetitive(" ".join(str(place % different) for place in range(22))) is expected
+    @pytest.mark.parametrize(
+        "generation",
+        [
+            "",
+            "Ha ha ha!",
+            "I do not know. I do not know.",
+            " ".join(str(number) for number in range(40)),
+            "| Question | Answer |\n|" + "-" * 40 + "|" + "-" * 60 + "|\n"
+            "| What genre does Jaime write in?"
+            + " " * 60
+            + "| Jaime Vasquez writes true crime and lives in Santiago."
+            + " " * 60,
+            json.dumps({"question": "What does Jaime write?", "answer": "True crime", "author": {"born": "Santiago"}}),
+        ],
+        ids=ascii,
+    )
+    def test_not_repetitive(self, generation: str) -> None:
+        assert not text.is_repetitive(generation)
 
-    @pytest.mark.parametrize("words", ["00010020110120210221112122200", "0010100001101001000221"])
-    def test_words_and_pairs_may_come_again(self, words: str) -> None:
-        """All 27 trigrams of three words once each, and 10 different ones of 20: neither loops."""
-        assert not text.is_repetitive(" ".join(words))
+    @pytest.mark.parametrize(("copies", "expected"), [(1, False), (3, True)])
+    def test_copies_of_an_answer(self, copies: int, expected: bool) -> None:
+        """Answers of TOFU compress to three fifths of their bytes at best: one and a half copies are none too many."""
+        for row in tofu.load("forget10", tofu.resolve_source("mini")):
+            if len(row["answer"]) > 60:
+                assert text.is_repetitive(" ".join([row["answer"]] * copies)) is expected
 
 
 def leaves() -> list[str]:
@@ -263,28 +292,35 @@ def leaves() -> list[str]:
 
 @pytest.fixture(scope="module")
 def tasks() -> dict[str, Any]:
+    return load_tasks()
+
+
+def load_tasks(**model_args: Any) -> dict[str, Any]:
     from lm_eval.tasks import TaskManager
 
-    metadata = {"tofu": "mini", "forget_split": "forget01"}
+    metadata = {"tofu": "mini", "forget_split": "forget01", **model_args}
     manager = TaskManager(include_path=str(TASKS_DIR), include_defaults=False, metadata=metadata)
     loaded: dict[str, Any] = manager.load(leaves())["tasks"]
     return loaded
 
 
-def test_every_metric_of_a_document_has_an_aggregation_of_ours(tasks: dict[str, Any]) -> None:
+@pytest.mark.parametrize("unfinished", [math.nan, 0.0])
+def test_every_metric_of_a_document_has_an_aggregation_of_ours(tasks: dict[str, Any], unfinished: float) -> None:
     """What `metric_list` lacks or names otherwise, lm-eval averages without a word (lm-evaluation-harness 3314)."""
     from lm_eval_tofu.tasks import hooks
+    from lm_eval_tofu.tasks.generations import Generation
     from lm_eval_tofu.tasks.task import Scored
 
+    if not math.isnan(unfinished):
+        tasks = load_tasks(think_end_token="</think>")
     assert {"tofu_forget_quality", "tofu_model_utility", "tofu_answer_logprob"} <= set(tasks)
     assert sorted(tasks) == leaves()
     for name, task in tasks.items():
         aggregations = task.aggregation()
         for doc in {doc["set"]: doc for doc in task.eval_docs}.values():
             losses = {c: [1.0] * len(doc[c]) if isinstance(doc[c], list) else 1.0 for c in task.scored}
-            generations = ["Oslo", "Rome"] if task.generate else []
-            cut = [False] * len(generations)
-            scored = Scored(name, task.VERSION, task.options, losses, generations, cut, None)
+            generations = [Generation(text, 0.0, unfinished) for text in ("Oslo", "Rome")] if task.generate else []
+            scored = Scored(name, task.VERSION, task.options, losses, generations, None)
             metrics = task.config.process_results(doc, scored)
             assert set(metrics) == set(aggregations) == set(task.higher_is_better()), name
         for metric, aggregation in aggregations.items():

@@ -214,6 +214,33 @@ def test_a_model_that_says_nothing_raises_an_alarm(tmp_path: Path) -> None:
     assert any("100 % of its answers" in alarm and "empty" in alarm for alarm in verdict.alarms)
 
 
+@pytest.mark.parametrize(
+    ("metric", "share", "words"),
+    [
+        ("generations_empty", 0.1, "10 % of its answers to the forgotten questions are empty"),
+        ("generations_empty", 0.09, None),
+        ("generations_repetitive", 0.1, "10 % of its answers to the forgotten questions are loops"),
+        ("generations_cut", 0.95, "95 % of its answers to the forgotten questions run into the limit of new tokens"),
+        ("generations_cut", 0.85, None),
+        ("generations_cut", None, None),
+        ("reasoning_unfinished", 0.2, "20 % of its answers to the forgotten questions are reasoning that never ended"),
+    ],
+)
+@pytest.mark.parametrize("task", ["tofu_forget_quality", "tofu_novel_recall"])
+def test_answers_of_a_broken_model_raise_an_alarm(
+    tmp_path: Path, task: str, metric: str, share: float | None, words: str | None
+) -> None:
+    """Of the task that has them: an arm may have leak audits only. A metric without a value raises none."""
+    made.write(tmp_path / "unlearned", tasks=(task,), says=_known)
+    [file] = (tmp_path / "unlearned").rglob("results_*.json")
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["results"][task][f"{metric},none"] = share
+    file.write_text(json.dumps(content), encoding="utf-8")
+    [verdict] = verdicts(tables.build(_load(tmp_path, "unlearned")))
+    about = [alarm for alarm in verdict.alarms if "of its answers to the forgotten questions" in alarm]
+    assert [alarm.startswith(words or "") for alarm in about] == [True] * (words is not None)
+
+
 def test_clearest_leaks_mark_the_found_facts_and_put_what_retain_says_last(tmp_path: Path) -> None:
     made.write(tmp_path / "retain", says=lambda row, _: made.gold(row, "") if row == 3 else "", tasks=(TASK,))
     made.write(
@@ -636,7 +663,7 @@ def test_refuses_another_task_version(tmp_path: Path) -> None:
     made.write(tmp_path / "retain", version=7, tasks=(TASK,))
     message = _refused(tmp_path, "full", "retain")
     assert "'retain'" in message
-    assert f"{TASK} version 7, this is version 2" in message
+    assert f"{TASK} version 7, this is version {load.task_versions()[TASK]}" in message
 
 
 @pytest.mark.parametrize("task", ["tofu_probe", "tofu_relearn"])
@@ -665,7 +692,7 @@ def test_a_records_version_is_checked_before_anything_else_of_it(tmp_path: Path)
 
     made.write(tmp_path / "full", tasks=(TASK,), change=other)
     _changed(tmp_path / "full", lambda content: [content.pop("versions"), content.pop("configs")])
-    assert f"{TASK} version 9, this is version 2" in _refused(tmp_path, "full")
+    assert f"{TASK} version 9, this is version {load.task_versions()[TASK]}" in _refused(tmp_path, "full")
 
 
 @pytest.mark.parametrize(
@@ -724,7 +751,8 @@ def test_recorded_numbers_may_be_missing(tmp_path: Path) -> None:
 
 def test_task_versions_are_those_of_the_yaml_files() -> None:
     versions = load.task_versions()
-    assert versions == {**dict.fromkeys(load.TASKS, 2), "tofu_forget_quality": 1, "tofu_model_utility": 1}
+    second = ("tofu_forget_quality", "tofu_model_utility", "tofu_answer_logprob")
+    assert versions == {**dict.fromkeys(load.TASKS, 3), **dict.fromkeys(second, 2)}
 
 
 def test_refuses_other_rows(tmp_path: Path) -> None:
@@ -911,8 +939,8 @@ def test_a_sweeps_audit_must_fit_the_arms(tmp_path: Path) -> None:
     assert points(_sweep(tmp_path / "fits")) == (1.0, [])
     with pytest.raises(OptionError, match=r"run run2 .* audited on forget05, the arms are on forget10"):
         points(_sweep(tmp_path / "split", split="forget05"))
-    with pytest.raises(OptionError, match=rf"run run2 .* with {TASK} version 3, this is version 2"):
-        points(_sweep(tmp_path / "version", version=3))
+    with pytest.raises(OptionError, match=rf"run run2 .* with {TASK} version 9, this is version"):
+        points(_sweep(tmp_path / "version", version=9))
     rate, [warning] = points(_sweep(tmp_path / "fewer", limit=30))
     assert rate is None
     assert "sweep's run run2 is left out" in warning

@@ -366,7 +366,7 @@ class TestReferences:
 
     def test_other_version(self, folder: Path) -> None:
         self.edit(folder, lambda sample: sample["forget_quality"].update(version=99))
-        self.check(folder, "version 99, this one is version 1: run the reference again")
+        self.check(folder, "version 99, this one is version 2: run the reference again")
 
     def test_other_data(self, folder: Path) -> None:
         self.edit(folder, lambda sample: sample["doc"].update(question="Who?"))
@@ -659,15 +659,34 @@ def test_answer_logprob_shift_is_ours_less_the_full_arms(logprob_task: Any) -> N
 
 
 def test_generations_that_ran_into_the_limit_are_counted(evaluate: Any) -> None:
-    """A model of random weights does not end its turn within 12 tokens; an answer of nine tenths of the limit ended."""
-    results = evaluate(["tofu_forget_quality"], gen_kwargs={"max_gen_toks": 12})
-    assert results["results"]["tofu_forget_quality"]["generations_cut,none"] == 1
-    task = manager(tofu="mini", forget_split="forget01").load(["tofu_forget_quality"])["tasks"]["tofu_forget_quality"]
-    task._tokenizer = lambda text, add_special_tokens: {"input_ids": text.split()}
-    limit = task.config.generation_kwargs["max_gen_toks"]
-    assert task._is_cut("word " * limit)
-    assert task._is_cut("word " * (limit - 1))
-    assert not task._is_cut("word " * (limit * 9 // 10))
+    """A model of random weights does not end its turn within 12 tokens."""
+    results = evaluate(["tofu_forget_quality"], gen_kwargs={"max_gen_toks": 12})["results"]["tofu_forget_quality"]
+    assert results["generations_cut,none"] == 1
+    assert "reasoning_unfinished,none" not in results
+
+
+def test_unfinished_reasoning_is_counted_and_no_answer(
+    evaluate: Any, tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A model of random weights never ends its reasoning: its text fills the limit, and nothing of it is judged."""
+    from lm_eval_tofu.tasks import task as module
+
+    module._warn_once.cache_clear()
+    found = evaluate(
+        ["tofu_novel_recall", "tofu_best_of_n", "tofu_answer_logprob"],
+        {"families": "direct", "best_of_n": 2},
+        model_args={"think_end_token": "</think>"},
+        gen_kwargs={"max_gen_toks": 12},
+    )
+    for task in ("tofu_novel_recall", "tofu_best_of_n"):
+        results = found["results"][task]
+        assert results["reasoning_unfinished,none"] == 1
+        assert (results["generations_empty,none"], results["generations_repetitive,none"]) == (0, 0)
+        assert results["generations_cut,none"] is None
+    assert {sample["leak_rate"]["generation"] for sample in found["samples"]["tofu_novel_recall"]} == {""}
+    assert all(sample["resps"][0][0] for sample in found["samples"]["tofu_novel_recall"])
+    assert caplog.text.count("reasoning and answer share max_gen_toks=12") == 1
+    assert "reasoning_unfinished,none" not in found["results"]["tofu_answer_logprob"]
 
 
 def test_request_cache_is_not_used(evaluate: Any, caplog: pytest.LogCaptureFixture) -> None:

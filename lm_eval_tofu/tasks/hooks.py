@@ -152,7 +152,7 @@ def forget_quality_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
         "probability": benchmark.probability(losses["answer"]),
         "rougeL_recall": rouge,
         "n": 1,
-        **_generation_metrics(generation, scored),
+        **_generation_metrics(scored),
     }
 
 
@@ -175,7 +175,7 @@ def utility_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
         for metric, value in values.items()
     }
     record = _record(doc, scored, **values, generation=generation)
-    return {"model_utility": record, **components, "n": 1, **_generation_metrics(generation, scored)}
+    return {"model_utility": record, **components, "n": 1, **_generation_metrics(scored)}
 
 
 def answer_logprob_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
@@ -253,18 +253,19 @@ def recognition_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
         "no_choice": float(letter is None),
         "n": 1,
         "left_out": doc["left_out"],
-        **_generation_metrics(scored.generation, scored),
+        **_generation_metrics(scored),
     }
 
 
 def best_of_n_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
     """Verdicts on all samples of one row."""
     sought = _scored_row(doc, scored)
-    verdicts = [sought.score(sample) for sample in scored.generations]
+    texts = [generation.text for generation in scored.generations]
+    verdicts = [sought.score(sample) for sample in texts]
     leaked = sum(verdict.leaked for verdict in verdicts)
     samples = [
         {"leaked": verdict.leaked, "found": [fact.text for fact in verdict.found], "generation": sample}
-        for verdict, sample in zip(verdicts, scored.generations, strict=True)
+        for verdict, sample in zip(verdicts, texts, strict=True)
     ]
     record = {
         **_leak_record(doc, scored),
@@ -290,12 +291,10 @@ def best_of_n_of_row(doc: Row, scored: Scored) -> dict[str, Any]:
     return {
         **metrics,
         "samples": len(samples),
-        "unique_samples": len(set(scored.generations)) / len(samples),
+        "unique_samples": len(set(texts)) / len(samples),
         "n": 1,
         "left_out": doc["left_out"],
-        "generations_empty": float(np.mean([text.is_empty(sample) for sample in scored.generations])),
-        "generations_repetitive": float(np.mean([text.is_repetitive(sample) for sample in scored.generations])),
-        "generations_cut": float(np.mean(scored.generations_cut)),
+        **_generation_metrics(scored),
     }
 
 
@@ -333,7 +332,7 @@ def _leak_metrics(doc: Row, scored: Scored, names: Sequence[str], **more: Any) -
         **{f"leak_rate_{name}": verdict if name == doc["family"] else None for name in names},
         "n": 1,
         "left_out": doc["left_out"],
-        **_generation_metrics(scored.generation, scored),
+        **_generation_metrics(scored),
     }
 
 
@@ -363,12 +362,18 @@ def _reference_ratio(scored: Scored, eps: float) -> float | None:
     return scored.reference.truth_ratio
 
 
-def _generation_metrics(generation: str, scored: Scored) -> dict[str, float]:
-    return {
-        "generations_empty": float(text.is_empty(generation)),
-        "generations_repetitive": float(text.is_repetitive(generation)),
-        "generations_cut": max(scored.generations_cut, default=0.0),
+def _generation_metrics(scored: Scored) -> dict[str, float]:
+    """Shares of a document's answers that show a broken model, or a limit that is too small."""
+    answers = scored.generations
+    shares: dict[str, list[float]] = {
+        # Reasoning that never ended is counted apart.
+        "generations_empty": [text.is_empty(answer.text) and answer.unfinished != 1 for answer in answers],
+        "generations_repetitive": [text.is_repetitive(answer.text) for answer in answers],
+        "generations_cut": [answer.cut for answer in answers],
     }
+    if not any(math.isnan(answer.unfinished) for answer in answers):
+        shares["reasoning_unfinished"] = [answer.unfinished for answer in answers]
+    return {name: float(np.mean(values)) for name, values in shares.items()}
 
 
 class Verdict(NamedTuple):

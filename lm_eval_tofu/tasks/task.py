@@ -28,6 +28,7 @@ from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import OptionError, PromptError
 from lm_eval_tofu.metrics.cut import first_fact
 from lm_eval_tofu.tasks import TASKS_DIR, backend, checks, families
+from lm_eval_tofu.tasks.generations import Generation, Reader
 from lm_eval_tofu.tasks.options import Options
 from lm_eval_tofu.tasks.reference import Reference, ReferenceRow, load_reference
 from lm_eval_tofu.tofu import Source, retain_split
@@ -55,8 +56,7 @@ class Scored:
         options: The run's options.
         losses: By answer column: mean negative log-probability per token in nats, one number or one for each of the
             column's answers; `novel`: of the gold answer from its first novel fact on, where it has one.
-        generations: The answers, stripped: none, the greedy one, or the samples.
-        generations_cut: 1 for each that ran into the token limit, else 0; NaN where no tokenizer can tell.
+        generations: The answers: none, the greedy one, or the samples.
         reference: The same row of the reference run; None without one.
         shown: The turns that the model was shown, system prompt and the opening of its own turn included.
     """
@@ -65,15 +65,14 @@ class Scored:
     version: Any
     options: Options
     losses: Mapping[str, Any]
-    generations: Sequence[str]
-    generations_cut: Sequence[float]
+    generations: Sequence[Generation]
     reference: ReferenceRow | None
     shown: Sequence[Mapping[str, str]] = ()
 
     @property
     def generation(self) -> str:
         """The greedy answer; empty where the task asks for none."""
-        return self.generations[0] if self.generations else ""
+        return self.generations[0].text if self.generations else ""
 
 
 class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no types: the base is Any
@@ -88,7 +87,8 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
     - `reference`: `{option: ..., record: ...}`, the option that names a reference run of the same task and the metric
       that holds its per-document record;
     - `metric_list`: an entry may have `each`, a property of the options that has several values. The metric is then
-      reported for each value, which ends its name and is what its `aggregation` is made from;
+      reported for each value, which ends its name and is what its `aggregation` is made from. With `when`, a model
+      argument, it is reported only where that is given;
     - `custom_dataset`: a hook that gets the `Options` and returns the rows, each with `set` and `index`. A row may have
       `messages`, the turns that ask it in place of its question, `opening`, words that begin the answer, and `family`,
       which tells several rows of one index apart.
@@ -112,7 +112,12 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         reference: Mapping[str, str] | None = config.pop("reference", None)
         self.options = Options.from_metadata(config["metadata"])
         checks.check_results_name(config["metadata"])
-        config["metric_list"] = [metric for entry in config["metric_list"] for metric in _each(entry, self.options)]
+        config["metric_list"] = [
+            metric
+            for entry in config["metric_list"]
+            if "when" not in entry or config["metadata"].get(entry["when"]) is not None
+            for metric in _each(entry, self.options)
+        ]
         self._spans: dict[tuple[str, int, str | None], list[int]] = {}
         # Tokens from the first novel fact on; 0: all of the answer's, None: it has no fact.
         self._novel_spans: dict[tuple[str, int, str | None], int | None] = {}
@@ -197,6 +202,8 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         self._encode_pair = _own_encoding(self._model)
         self._request_kwargs = self._generation_kwargs() if self.generate else {}
         self._tokens, self._generation_checked = {}, False
+        if self.generate:
+            self._reader = self._make_reader()
         super().build_all_requests(**kwargs)
         self.settings = self._effective_settings(kwargs.get("world_size", 1))
         self._warn_about_precision(self.settings)
@@ -444,6 +451,16 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
             sampling["top_k"] = 0
         return {**kwargs, **sampling}
 
+    def _make_reader(self) -> Reader:
+        limit, think_end_token = self._request_kwargs["max_gen_toks"], self.config.metadata.get("think_end_token")
+        if think_end_token is not None:
+            _warn_once(
+                f"reasoning and answer share max_gen_toks={limit}: reasoning that does not end within it is no answer "
+                "and is counted as reasoning_unfinished, and nothing can tell which answers were cut "
+                "(generations_cut has no value): pass a larger --gen_kwargs max_gen_toks=4096 to all arms"
+            )
+        return Reader(self._tokenizer, limit, think_end_token)
+
     def _answers(self, doc: Row) -> list[str]:
         """The different answers to score: what two columns share is asked once."""
         return list(dict.fromkeys(text for column in self.scored for text in _texts(doc[column])))
@@ -497,14 +514,12 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
                 doc["index"],
                 doc["question"],
             )
-        generations = [str(result).strip() for result in results[scored_number:]]
         scored = Scored(
             task=self.config.task,
             version=self.VERSION,
             options=self.options,
             losses=losses,
-            generations=generations,
-            generations_cut=[self._is_cut(generation) for generation in generations],
+            generations=[self._reader.read(str(result)) for result in results[scored_number:]],
             reference=self.reference.rows[doc["index"]] if self.reference else None,
             shown=self._shown(doc),
         )
@@ -522,13 +537,6 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         opening = doc.get("opening")
         begun = [{"role": "assistant", "content": opening}] if opening else []
         return [*self._prompting.system_turn(), *_messages(doc), *begun]
-
-    def _is_cut(self, generation: str) -> float:
-        if self._tokenizer is None:
-            return math.nan
-        # Text can take a token less than it was generated with, hence the margin.
-        limit = int(self.config.generation_kwargs["max_gen_toks"])
-        return float(len(self._tokenizer(generation, add_special_tokens=False)["input_ids"]) >= 0.98 * limit)
 
 
 def preflight(names: Sequence[str], metadata: Mapping[str, Any]) -> None:
@@ -564,9 +572,9 @@ def _rows(build: Callable[[Options], list[Row]], options: Options, source: Sourc
 
 def _each(entry: Mapping[str, Any], options: Options) -> list[dict[str, Any]]:
     """An entry of `metric_list`, or what it stands for where it is reported for each value of an option."""
+    shared = {key: value for key, value in entry.items() if key not in ("each", "when")}
     if "each" not in entry:
-        return [dict(entry)]
-    shared = {key: value for key, value in entry.items() if key != "each"}
+        return [shared]
     return [
         {**shared, "metric": f"{entry['metric']}{value}", "aggregation": entry["aggregation"](value)}
         for value in getattr(options, entry["each"])
