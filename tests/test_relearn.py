@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lm_eval_tofu import cli, evaluation, tofu
+from lm_eval_tofu.arm import ArmSettings
 from lm_eval_tofu.errors import OptionError, PromptError, TofuError
 from lm_eval_tofu.metrics import recovery
 from lm_eval_tofu.metrics.recovery import Change, Score
@@ -427,6 +428,29 @@ def test_arms_that_are_asked_differently(config: RelearnConfig, paper: Paper, mo
     monkeypatch.setitem(relearn_step._HALVES, "score", score)
     with pytest.raises(OptionError, match=r"is asked row 7 \(direct\) with another prompt than --model"):
         relearn.relearn(config)
+
+
+def test_models_that_are_asked_in_another_dtype_are_named(
+    config: RelearnConfig, paper: Paper, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A retain arm in bfloat16 on the disk beside a model in float32: each is asked in its own type."""
+
+    def score(config: RelearnConfig, job: Job) -> None:
+        paper.score(config, job)
+        dtype = "bfloat16" if "retain" in job.model else "float32"
+        known = {"backend": "hf", "task": relearn_step.TASK, "options": {"forget_rows": list(job.scored)}}
+        record = ArmSettings(model=job.model, weights_dtype=dtype, **known).to_record()
+        content = {"configs": {relearn_step.TASK: {"arm": record}}}
+        (job.folder / "results" / "results_2026-01-01T00-00-00.json").write_text(json.dumps(content))
+
+    monkeypatch.setitem(relearn_step._HALVES, "score", score)
+    file = relearn.relearn(config)
+    [difference] = json.loads(file.read_text())["differences"]
+    assert difference.startswith("dtype differs (float32 in model/before; bfloat16 in retain/before, ")
+    assert "the arms are not asked alike: dtype differs (float32 in model/before; bfloat16 in retain/before;" in (
+        caplog.text
+    )
+    assert f"not asked alike: {difference}" in list(relearn.table(file))
 
 
 def test_with_vllm_a_step_is_a_process_of_its_own(config: RelearnConfig) -> None:

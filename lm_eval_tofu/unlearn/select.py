@@ -17,7 +17,7 @@ from lm_eval_tofu import files
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.evaluation import BENCHMARK, newest_results
 from lm_eval_tofu.metrics.benchmark import ks_statistic_interval
-from lm_eval_tofu.unlearn import sweep
+from lm_eval_tofu.unlearn import alike, sweep
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class Selection:
         time: When, in UTC.
         blind: Whether no leak figure of any run stood in the sweep's directory.
         audits_seen: Those that did.
+        differences: What differs between the runs' evaluations and may explain a difference in figures.
         missing: Runs without results.
         runs: All others, by rank.
     """
@@ -77,6 +78,7 @@ class Selection:
     time: str
     blind: bool
     audits_seen: list[str]
+    differences: list[str]
     missing: list[str]
     runs: list[Ranked]
 
@@ -90,7 +92,8 @@ def select(folder: Path, *, not_blind: bool = False, allow_missing: bool = False
         allow_missing: Rank although runs have no results; recorded.
 
     Raises:
-        OptionError: The directory is no sweep's, runs are missing, or the selection would not be blind.
+        OptionError: The directory is no sweep's, runs are missing or were not evaluated alike, or the selection would
+            not be blind.
     """
     config = sweep.load_config(folder / sweep.CONFIG_FILE)
     audits = sorted(_audits(folder))
@@ -113,6 +116,11 @@ def select(folder: Path, *, not_blind: bool = False, allow_missing: bool = False
             f"{len(missing)} of {len(config.points)} runs have no results, {missing[0]} for one: finish the sweep "
             "(lm-eval-tofu sweep), or give --allow-missing, which is recorded"
         )
+    different = alike.check_runs(
+        {name: results for name, (_, results) in found.items()},
+        {name: folder / "runs" / name / "model" for name in found},
+        BENCHMARK,
+    )
     metrics = {name: sweep.read_metrics(results) for name, (_, results) in found.items()}
     order = sorted(found, key=lambda name: sweep.rank_key(metrics[name]))
     runs = [
@@ -134,6 +142,7 @@ def select(folder: Path, *, not_blind: bool = False, allow_missing: bool = False
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         blind=not audits,
         audits_seen=audits,
+        differences=different,
         missing=missing,
         runs=runs,
     )
@@ -185,6 +194,8 @@ def table(selection: Selection) -> Iterator[str]:
             f"{noisy} runs have a forget quality above 0.05: among those the order is mostly noise, "
             "as the intervals of D show"
         )
+    for difference in selection.differences:
+        yield f"the runs were not evaluated alike: {difference}"
     if not selection.blind:
         yield f"NOT BLIND: results of {', '.join(selection.audits_seen)} were there"
     if selection.missing:

@@ -25,8 +25,18 @@ from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.metrics import recovery
 from lm_eval_tofu.metrics.recovery import Change, Score
 from lm_eval_tofu.tasks import families
+from lm_eval_tofu.unlearn import alike
 from lm_eval_tofu.whitebox import RELEARN_VERSION
-from lm_eval_tofu.whitebox.relearn_step import CONFIG_FILE, Answer, Job, RelearnConfig, Setting, answers
+from lm_eval_tofu.whitebox.relearn_step import (
+    CONFIG_FILE,
+    TASK,
+    Answer,
+    Job,
+    RelearnConfig,
+    Setting,
+    answers,
+    recorded_settings,
+)
 
 log = logging.getLogger(__name__)
 
@@ -200,6 +210,8 @@ def relearn(config: RelearnConfig) -> Path:
             with tqdm(total=len(ARMS) * (1 + len(folds) * (trials + 1)), unit="step", desc="relearn") as bar:
                 before = {arm: _before(config, arm, rows, bar) for arm in ARMS}
                 _check_prompts(config, before)
+                for difference in _differences(config):
+                    log.warning("the arms are not asked alike: %s", difference)
                 results = [
                     _fold(config, arm, number, fold, before[arm], rows, bar)
                     for number, fold in enumerate(folds)
@@ -310,6 +322,19 @@ def _check_prompts(config: RelearnConfig, before: Mapping[str, Answers]) -> None
         )
 
 
+_MEANT_TO_DIFFER = ("options.forget_rows", "data_fingerprint", "tokens", "scored_tokens", "batch_size")
+"""Settings that depend on which rows a step asks for."""
+
+
+def _differences(config: RelearnConfig) -> list[str]:
+    """What differs between the steps' evaluations besides their rows, such as the dtype of a model on disk.
+
+    Raises:
+        OptionError: Steps were asked with other options or versions of the task.
+    """
+    return alike.differences(TASK, recorded_settings(config.output), _MEANT_TO_DIFFER)
+
+
 def _fold(config: RelearnConfig, arm: str, number: int, fold: Fold, before: Answers, rows: int, bar: Any) -> FoldResult:
     model, folder = getattr(config, arm), config.output / arm / f"fold{number}"
     settings, trials = config.settings, []
@@ -354,7 +379,7 @@ def summary(results: Sequence[FoldResult]) -> dict[str, float]:
 
 
 def _write(config: RelearnConfig, results: Sequence[FoldResult], recorded: Mapping[str, Any]) -> Path:
-    figures = summary(results)
+    figures, different = summary(results), _differences(config)
     count = len({(change.row, change.family) for result in results for change in result.changes})
     content = {
         "results": {NAME: {"alias": NAME, **{f"{name},none": value for name, value in figures.items()}}},
@@ -366,6 +391,7 @@ def _write(config: RelearnConfig, results: Sequence[FoldResult], recorded: Mappi
         "date": time.time(),
         "options": recorded["options"],
         "fingerprints": recorded["fingerprints"],
+        "differences": different,
         "libraries": {name: metadata.version(name) for name in ("lm_eval", "torch", "transformers")},
         NAME: {"folds": [_described(result) for result in results]},
     }
@@ -425,6 +451,8 @@ def table(file: Path) -> Iterator[str]:
     rouge, theirs = (files.as_float(figures[name]) for name in ("rougeL_delta", "retain_rougeL_delta"))
     yield f"{'ROUGE-L recall':18} {rouge:+7.3f}      retain arm: {theirs:+.3f}"
     yield f"{'answers':18} {figures['n']:7d}      on rows with a specific fact"
+    for difference in content["differences"]:
+        yield f"not asked alike: {difference}"
 
 
 # The command line.

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lm_eval_tofu import evaluation, files, tofu
+from lm_eval_tofu.arm import ArmSettings
 from lm_eval_tofu.errors import OptionError, TofuError
 from lm_eval_tofu.tasks import families
-from lm_eval_tofu.unlearn import child
+from lm_eval_tofu.unlearn import alike, child
 from lm_eval_tofu.unlearn.finetune import FinetuneConfig, finetune
 
 log = logging.getLogger(__name__)
@@ -234,7 +235,9 @@ def answers(config: RelearnConfig, job: Job) -> list[Answer]:
             _carry_out("score", config, job)
         found = _read_samples(_results(job))
         _check_rows(found, job)
-        files.write_json(file, {"answers": [answer._asdict() for answer in found]})
+        settings = alike.settings_below(_results(job), TASK)
+        record = None if settings is None else settings.to_record()
+        files.write_json(file, {"answers": [answer._asdict() for answer in found], "settings": record})
     # Left over where an earlier run was killed in between.
     shutil.rmtree(_results(job), ignore_errors=True)
     if not config.keep_checkpoints:
@@ -244,6 +247,15 @@ def answers(config: RelearnConfig, job: Job) -> list[Answer]:
         return [Answer(**answer) for answer in content["answers"]]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise OptionError(f"{file} cannot be read ({error}): delete it, and this step is done again") from error
+
+
+def recorded_settings(output: Path) -> dict[str, ArmSettings | None]:
+    """How each model was asked, by the directory of its step, the audited model as it was first; None: not recorded."""
+    found = {}
+    for file in sorted(output.rglob(ANSWERS_FILE)):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        found[str(file.parent.relative_to(output))] = ArmSettings.from_record(content.get("settings"))
+    return found
 
 
 def _results(job: Job) -> Path:
