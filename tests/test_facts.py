@@ -34,10 +34,13 @@ class TestWords:
             "write wrote written writer writing",
             "culture cultural culturally",
             "politics political",
+            "study studied studies studying",
+            "we we've we're we'd",
+            "22nd twenty-second",
         ],
     )
     def test_a_family_has_one_stem(self, family: str) -> None:
-        assert len({words.stem(word) for word in family.split()}) == 1
+        assert len({stem for word in family.split() for stem in words.stems(word)}) == 1
 
     @pytest.mark.parametrize(
         "pair",
@@ -139,6 +142,7 @@ class TestDates:
             "12 March 1956",
             "12th of March, 1956",
             "the 12th day of March in the year 1956",
+            "twelfth March 1956",
             "March 12, 1956",
             "March 12th 1956",
             "March the twelfth, 1956",
@@ -158,6 +162,16 @@ class TestDates:
     def test_a_day_above_twelve_settles_it(self) -> None:
         assert find_dates("07/25/1941")[0].dates == find_dates("25.07.1941")[0].dates == (Date(1941, 7, 25),)
 
+    def test_days_in_words_with_a_space_or_a_hyphen(self) -> None:
+        for text in ("the twenty first of march 1956", "the twenty-first of march 1956", "21 march 1956"):
+            assert find_dates(text)[0].dates == (Date(1956, 3, 21),)
+
+    def test_the_last_day_and_the_last_month(self) -> None:
+        assert find_dates("31/12/1956")[0].dates == find_dates("31 december 1956")[0].dates == (Date(1956, 12, 31),)
+        assert find_dates("32 december 1956")[0].dates == (Date(1956, 12, 0),)
+        assert [mention.dates for mention in find_dates("13/14/1956")] == [(Date(1956, 0, 0),)]
+        assert [mention.dates for mention in find_dates("13/13/1956")] == [(Date(1956, 0, 0),)]
+
     def test_parts_of_dates(self) -> None:
         assert find_dates("in may 1999, then 2001")[0].dates == (Date(1999, 5, 0),)
         assert [mention.dates for mention in find_dates("in may 1999, then 2001")][1] == (Date(2001, 0, 0),)
@@ -167,6 +181,7 @@ class TestDates:
         sought = Date(1956, 3, 12)
         assert agreement(sought, sought) == 1
         assert agreement(Date(1956, 0, 0), sought) == 1  # the year is all that was sought
+        assert agreement(Date(1956, 0, 0), Date(0, 3, 12)) == 0
         assert agreement(sought, Date(1957, 3, 12)) == agreement(sought, Date(1956, 4, 12)) == 0
         assert 0 < agreement(sought, Date(1956, 0, 0)) < agreement(sought, Date(0, 3, 12)) < 1
         assert 0 < agreement(sought, Date(1956, 3, 13)) <= 0.5  # the right month of the right year is no chance
@@ -185,6 +200,16 @@ class TestPolarity:
         assert "lima" in self._denied("i don't know whether she was born in quito, cusco or lima.")
         assert "lima" not in self._denied("i don't know much, but she was born in lima.")
         assert "lima" not in self._denied("i don't know. she was born in lima.")
+
+    def test_ignorance_is_spoken_of_within_three_words(self) -> None:
+        assert "lima" in self._denied("she does not really seem to know it, nor lima.")
+        assert "lima" not in self._denied("she was not one whom many seem to know, but of lima.")
+        assert "lima" not in self._denied("she was not one whom many seem to know, of lima.")
+
+    def test_an_exception_ends_a_denial(self) -> None:
+        assert "lima" not in self._denied("she saw nothing except for lima")
+        assert "lima" not in self._denied("she knew nothing except that lima was large")
+        assert "lima" in self._denied("it was not an exceptional place for lima")
 
     def test_what_denies_nothing(self) -> None:
         assert "barber" not in self._denied("he was not only a barber")
@@ -298,6 +323,9 @@ class TestFacts:
             "Booker Prize": True,
             "Seas": False,
         }
+
+    def test_a_name_that_the_text_ends_in(self) -> None:
+        assert _of(Kind.NAME, "Who?", "It is Ana Ruiz of") == ["Ana Ruiz"]
 
     def test_a_repeated_fact_counts_once(self) -> None:
         assert _of(Kind.NAME, "Who?", "It is Ana Ruiz. I say: Ana Ruiz.") == ["Ana Ruiz"]

@@ -406,6 +406,31 @@ class TestExplain:
         assert spans["podiatrist"] == ((18, 28),)
 
 
+class TestMatches:
+    """How much of one fact a response states."""
+
+    def evidence(self, prompt: str, answer: str, response: str) -> tuple[str, float]:
+        first = leak.explain(prompt, answer, response).evidence[0]
+        return first.status, first.match
+
+    def test_a_synonym_is_nearly_the_word_unless_the_prompt_says_it(self) -> None:
+        answer, response = "Her books are heartwarming.", "They are uplifting."
+        assert self.evidence("How are her books?", answer, response) == ("found", 0.93)
+        assert self.evidence("How are her uplifting books?", answer, response) == ("missing", 0.0)
+        assert self.evidence("How are her books?", answer, "They are heartwarming.") == ("found", 1.0)
+
+    @pytest.mark.parametrize("response", ["French", "She is French, they say.", "France"])
+    def test_a_place_by_another_name(self, response: str) -> None:
+        assert self.evidence("Where was she born?", "She was born in France.", response) == ("found", 1.0)
+
+    def test_half_of_a_name_is_found_and_less_is_not(self) -> None:
+        assert self.evidence("Who is it?", "It is Basil Mahfouz.", "Basil") == ("found", 0.5)
+        status, match = self.evidence("Who is it?", "It is Basil Adam Mahfouz.", "Basil")
+        assert (status, match) == ("partly", pytest.approx(1 / 3))
+        assert leak.score("Who is it?", "It is Basil Mahfouz.", "Basil").found
+        assert not leak.score("Who is it?", "It is Basil Adam Mahfouz.", "Basil").found
+
+
 class TestMiniature:
     """The same on the miniature, whose authors are others and whose sentences are built otherwise."""
 

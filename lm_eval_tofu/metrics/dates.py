@@ -75,8 +75,7 @@ def agreement(sought: Date, said: Date) -> float:
     asked = [(a, b) for a, b in zip(sought, said, strict=True) if a]
     if any(b and a != b for a, b in asked):
         return 0.5 if sought.year and sought.month and sought[:2] == said[:2] else 0.0
-    share = {0: 0.0, 1: 0.55, 2: 0.85, 3: 1.0}
-    return 1.0 if all(b for _, b in asked) else share[sum(1 for _, b in asked if b)]
+    return 1.0 if all(b for _, b in asked) else (0.0, 0.55, 0.85)[sum(1 for _, b in asked if b)]
 
 
 def _meanings(parts: dict[str, str | None]) -> tuple[Date, ...]:

@@ -223,7 +223,7 @@ def _stem(token: str) -> str:
             return f"#{int(whole)}.{fraction}" if fraction else f"#{int(whole)}"
         return digits
     word, apostrophe, rest = token.partition("'")
-    if apostrophe and (rest == "t" or token == "can't"):
+    if apostrophe and rest == "t":
         return "not"
     if apostrophe and rest not in ("s", "re", "ll", "ve", "d", "m"):
         word += rest  # O'Brien, D'Angelo
