@@ -3,12 +3,14 @@
 Written for lm-eval 0.4.13's `hf`, `vllm` and API models. Of other backends less is known; what is not known stays None.
 """
 
+import hashlib
 import logging
 import sys
+import weakref
 from collections.abc import Mapping
 from importlib import metadata as packages
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from lm_eval_tofu import arm
@@ -121,36 +123,51 @@ def backend_name(model: Any, metadata: Mapping[str, Any]) -> str:
 # Decoding.
 
 
-def generation_pins(model: Any, metadata: Mapping[str, Any], *, sampled: bool) -> tuple[dict[str, Any], bool]:
-    """What a request must say so that nothing but the task decides how answers are generated.
+class Pins(NamedTuple):
+    """What keeps everything but the task from deciding how answers are generated.
+
+    Attributes:
+        arguments: What a request must say.
+        known: Whether the backend is known to follow it, and to add nothing of its own.
+        overruled: What the checkpoint's generation_config.json asked for and does not get.
+    """
+
+    arguments: dict[str, Any]
+    known: bool
+    overruled: dict[str, Any]
+
+
+_limits: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+
+def pin_generation(model: Any, metadata: Mapping[str, Any], *, sampled: bool) -> Pins:
+    """Find out what a request must say so that nothing but the task decides how answers are generated.
+
+    A `max_new_tokens` of the checkpoint is taken out of the loaded model's settings: transformers prefers it to the
+    limit that lm-eval passes, and lm-eval 0.4.13 lets no request set it.
 
     Args:
         model: lm-eval's model object; None where it is not known.
         metadata: The model's arguments.
         sampled: Whether samples are drawn.
-
-    Returns:
-        Generation arguments, and whether the backend is known to follow them.
     """
     config = getattr(getattr(model, "model", None), "generation_config", None)
     if config is not None:
+        if getattr(config, "max_new_tokens", None) is not None:
+            _limits[model] = config.max_new_tokens
+            config.max_new_tokens = None
+        limit = {"max_new_tokens": _limits[model]} if model in _limits else {}
         neutral = {**_NEUTRAL, **(_NEUTRAL_SAMPLING if sampled else {})}
-        return {
-            name: value for name, value in neutral.items() if not _is_neutral(name, getattr(config, name, None))
-        }, True
+        asked = {name: getattr(config, name, None) for name in neutral}
+        bent = {name: value for name, value in asked.items() if not _is_neutral(name, value)}
+        return Pins({name: neutral[name] for name in bent}, True, {**bent, **limit})
     if is_a(model, "VLLM") or is_a(model, "SGLangLM"):
-        return {}, True  # they take all settings from the request; what it leaves out has its neutral value
+        return Pins({}, True, {})  # all settings come from the request; what it leaves out has its neutral value
     url = getattr(model, "base_url", None) or metadata.get("base_url")
     host = urlsplit(str(url)).hostname or "" if url else ""
     if not host or any(host == each or host.endswith(f".{each}") for each in _HOSTED):
-        return {}, False
-    return dict(_SENT_SAMPLING if sampled else _SENT), True
-
-
-def overruled(model: Any, pins: Mapping[str, Any]) -> dict[str, Any]:
-    """What the checkpoint's generation_config.json asked for, of that which is pinned."""
-    config = getattr(getattr(model, "model", None), "generation_config", None)
-    return {} if config is None else {name: getattr(config, name) for name in pins if hasattr(config, name)}
+        return Pins({}, False, {})
+    return Pins(dict(_SENT_SAMPLING if sampled else _SENT), True, {})
 
 
 def check_greedy(task: str, given: Mapping[str, Any]) -> None:
@@ -326,8 +343,6 @@ def _snapshot(name: str, revision: str | None) -> Path | None:
 
 def _loaded_weights(model: Any) -> str | None:
     """Fingerprint of a model in memory: of each parameter 64 values, evenly spread."""
-    import hashlib
-
     digest = hashlib.sha256()
     try:
         for name, parameter in model.named_parameters():

@@ -536,6 +536,12 @@ def answer_logprob_shift(pairs: Sequence[tuple[float | None, float | None]]) -> 
             '--metadata \'{"full_reference": "DIR"}\''
         )
         return math.nan
+    if len(pairs) > 1 and all(ours is not None and ours == theirs for ours, theirs in pairs):
+        log.warning(
+            "the log-probabilities equal the full_reference's in all %d rows: it seems to be a run of this very model; "
+            "was the adapter loaded (peft=, lora_local_path=), and the right path given?",
+            len(pairs),
+        )
     return _mean([as_float(ours) - as_float(theirs) for ours, theirs in pairs])
 
 

@@ -110,6 +110,13 @@ class Reference:
         if self.settings is None:
             return
         where = f"{self.option}={str(self.path)!r}"
+        if arm.has_same_weights(self.settings, settings):
+            log.warning(
+                "%s has the very weights of this run (%s): is it the right reference, and was the adapter loaded "
+                "(peft=, lora_local_path=)?",
+                where,
+                settings.name,
+            )
         for difference in arm.compare(self.settings, settings, "reference"):
             if difference.severity == "refused":
                 raise ReferenceRunError(

@@ -244,8 +244,8 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
             data_fingerprint=rows_fingerprint(self.rows, ("question", "answer", *self.scored)),
             options=options.recorded(self.config.task),
             generation=generation,
-            pinned=self._pinned if self.generate else True,
-            overruled=self._overruled if self.generate else {},
+            pinned=self._pins.known if self.generate else True,
+            overruled=self._pins.overruled if self.generate else {},
         )
 
     def _warn_about_precision(self, settings: ArmSettings) -> None:
@@ -417,14 +417,14 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         given = self.config.generation_kwargs
         _check_limit(given)
         kwargs = {**given, "until": [*_stops(given.get("until", [])), *self._end_of_turn]}
-        pins, self._pinned = backend.generation_pins(self._model, self.config.metadata, sampled=self.sampled)
-        self._overruled = backend.overruled(self._model, pins)
-        if self._overruled:
-            named = ", ".join(f"{name}={value}" for name, value in self._overruled.items())
+        self._pins = backend.pin_generation(self._model, self.config.metadata, sampled=self.sampled)
+        if self._pins.overruled:
+            named = ", ".join(f"{name}={str(value)[:40]}" for name, value in self._pins.overruled.items())
             _warn_once(
                 f"the checkpoint's generation_config.json sets {named}: the tasks ask what the model itself would "
                 "answer, and overrule it"
             )
+        pins = self._pins.arguments
         if not self.sampled:
             backend.check_greedy(self.config.task, given)
             return {**pins, **kwargs}
