@@ -504,7 +504,10 @@ def refuse_unless_same_model(where: str, runs: Sequence[tuple[str, ArmSettings]]
         differences = _identity(runs[0][1], settings)
         if differences:
             first = differences[0]
+            fix = "name the directory or the file of one"
+            if first.field == "weights":
+                fix += "; a model that was trained again must be evaluated again, in all tasks"
             raise OptionError(
                 f"{where} holds results of several models ({runs[0][1].name} in {runs[0][0]}; {settings.name} in "
-                f"{file}; {first.words}: {first.values[0]}, {first.values[1]}): name the directory or the file of one"
+                f"{file}; {first.words}: {first.values[0]}, {first.values[1]}): {fix}"
             )

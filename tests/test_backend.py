@@ -409,6 +409,22 @@ class TestTokens:
         assert without.scored_tokens < scored.scored_tokens
         assert without.chat_template_args == {"enable_thinking": False}
 
+    def test_training_names_a_think_block_too(self, copy_of: Any, caplog: pytest.LogCaptureFixture) -> None:
+        from transformers import AutoTokenizer
+
+        from lm_eval_tofu.unlearn import data
+
+        folder = copy_of("thinks")
+        (folder / "chat_template.jinja").write_text(THINKS, encoding="utf-8")
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        rows = [{"question": "Who?", "answer": "She."}]
+        data._warn_once.cache_clear()
+        for arguments, warned in (({"enable_thinking": False}, 0), ({}, 1), ({}, 1)):
+            with caplog.at_level(logging.WARNING):
+                data.encode_rows(tokenizer, rows, Prompting(True, template_args=arguments))
+            assert caplog.text.count("between the generation prompt and the answer") == warned
+        assert """--template-args '{"enable_thinking": false}'""" in caplog.text
+
 
 THINKS = """{%- for m in messages -%}
 {%- if m.role == 'assistant' and loop.last -%}

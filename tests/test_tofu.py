@@ -4,7 +4,7 @@ import json
 import shutil
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from conftest import tofu_data
@@ -97,6 +97,23 @@ class TestSources:
         with pytest.raises(DataError, match="'forget01' has 39 rows instead of 40"):
             tofu.load("forget01", tofu.resolve_source("someone/TOFU", "v2"))
         assert asked == [(("someone/TOFU", "forget01"), {"split": "train", "revision": "v2"})]
+
+    def test_directories_of_one_relative_name(
+        self, folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two directories that are both named locuslab/TOFU, seen from two working directories, are two sources."""
+        answers = []
+        for name in ("first", "second"):
+            work = tmp_path_factory.mktemp(name)
+            place = shutil.copytree(folder, work / "locuslab" / "TOFU")
+            rows = [json.loads(line) for line in (place / "forget01.json").read_text(encoding="utf-8").splitlines()]
+            text = "".join(json.dumps({**row, "answer": name}) + "\n" for row in rows)
+            (place / "forget01.json").write_text(text, encoding="utf-8")
+            monkeypatch.chdir(work)
+            source = tofu.resolve_source("locuslab/TOFU")
+            assert (source.kind, Path(source.location).is_absolute()) == ("local", True)
+            answers.append(tofu.load("forget01", source)[0]["answer"])
+        assert answers == ["first", "second"]
 
     def test_local_sources_need_no_network(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def refused(*args: Any, **kwargs: Any) -> None:
@@ -261,3 +278,50 @@ def test_where_the_real_data_come_from(monkeypatch: pytest.MonkeyPatch, tmp_path
     for named, expected in (("mine", str(tmp_path / "mine")), ("someone/TOFU", "someone/TOFU")):
         monkeypatch.setenv("TESTS_TOFU_DATA", named)
         assert tofu_data() == expected
+
+
+class TestRevisions:
+    """A revision is what was loaded, or it is refused; a copy in the cache is of one commit."""
+
+    COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+    @pytest.fixture(autouse=True)
+    def cached(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """As `datasets` does without a network: it returns the copy that is there, whatever revision is asked for."""
+
+        class Rows(list[dict[str, str]]):
+            cache_files: ClassVar = [{"filename": f"/c/locuslab___tofu/forget01/0.0.0/{self.COMMIT}/tofu-train.arrow"}]
+
+        rows = Rows({"question": f"q{number}", "answer": "a"} for number in range(40))
+        monkeypatch.setattr("datasets.load_dataset", lambda *args, **kwargs: rows)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        tofu._load.cache_clear()
+        tofu._commits.clear()
+
+    @pytest.mark.parametrize("revision", [None, "main", COMMIT])
+    def test_the_commit_is_known(self, revision: str | None) -> None:
+        source = tofu.resolve_source("locuslab/TOFU", revision)
+        assert tofu.commit_of(source) is None
+        tofu.load("forget01", source)
+        assert tofu.commit_of(source) == self.COMMIT
+
+    @pytest.mark.parametrize(
+        ("revision", "message"),
+        [
+            ("no-such-tag", r"tofu_revision=no-such-tag cannot be resolved .* the copy .* is commit 01"),
+            ("f" * 40, r"tofu_revision=f{40} is commit f{40}, and the copy .* is commit 01"),
+        ],
+    )
+    def test_another_revision_than_the_copys(self, revision: str, message: str) -> None:
+        with pytest.raises(DataError, match=message) as caught:
+            tofu.load("forget01", tofu.resolve_source("locuslab/TOFU", revision))
+        assert "\n" not in str(caught.value)
+
+    def test_a_tag_that_an_earlier_download_noted(self, tmp_path: Path) -> None:
+        refs = tmp_path / "datasets--locuslab--TOFU" / "refs"
+        refs.mkdir(parents=True)
+        (refs / "v1").write_text(self.COMMIT)
+        (refs / "v2").write_text("f" * 40)
+        tofu.load("forget01", tofu.resolve_source("locuslab/TOFU", "v1"))
+        with pytest.raises(DataError, match="tofu_revision=v2 is commit f"):
+            tofu.load("forget01", tofu.resolve_source("locuslab/TOFU", "v2"))

@@ -3,14 +3,18 @@
 The tokens with loss are the tokens that the tasks score: both come from `lm_eval_tofu.chat.encode_answer`.
 """
 
+import functools
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import torch
 
-from lm_eval_tofu.chat import Prompting, encode_answer
+from lm_eval_tofu.chat import TEXT_BEFORE_ANSWER, Prompting, encode_answer, text_before_answer
 from lm_eval_tofu.errors import OptionError
+
+log = logging.getLogger(__name__)
 
 IGNORED = -100
 """The label of a position without loss: torch's `ignore_index`, which transformers' losses use."""
@@ -56,6 +60,9 @@ def encode_rows(
         OptionError: A row is longer than `max_length`. It is not cut: a cut answer would be learned as a whole one.
         PromptError: As `lm_eval_tofu.chat.encode_answer`.
     """
+    text = text_before_answer(tokenizer, prompting)
+    if text:
+        _warn_once(TEXT_BEFORE_ANSWER % (text, "--template-args '{\"enable_thinking\": false}'"))
     examples = []
     for row in rows:
         example = encode_row(tokenizer, row, prompting)
@@ -67,6 +74,11 @@ def encode_rows(
             )
         examples.append(example)
     return examples
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    log.warning(message)
 
 
 @dataclass(frozen=True, slots=True)
