@@ -6,6 +6,7 @@ TOFU itself skips where it is missing, and says how to provide it.
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -202,3 +203,73 @@ def test_losses_of_the_same_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(differences) == 2 * 7
     assert max(differences) < 1e-3
     assert math.isfinite(sum(differences))
+
+
+class TestMigrating:
+    """What docs/migrating.md states, where it can be tried without open-unlearning."""
+
+    @pytest.fixture(scope="class")
+    def document(self) -> str:
+        return (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
+
+    def test_its_commands_name_the_task(self, document: str) -> None:
+        """Both configurations have `task_name: ???`, which must be given."""
+        commands = [line for line in document.splitlines() if "python src/" in line]
+        assert len(commands) == 2
+        assert all(" task_name=NAME`" in line for line in commands)
+
+    def test_its_metrics_are_reported_here(self, document: str) -> None:
+        """Every metric of the table by one of our tasks; its names are those of a log."""
+        from lm_eval.tasks import TaskManager
+
+        from lm_eval_tofu.tasks import TASKS_DIR
+
+        metadata = {"tofu": "mini", "forget_split": "forget01"}
+        manager = TaskManager(include_path=str(TASKS_DIR), include_defaults=False, metadata=metadata)
+        rows = [line.strip("|").split("|") for line in document.splitlines() if "| `tofu_" in line]
+        reported = {
+            task: manager.load([task])["tasks"][task].aggregation() for task in {row[1].strip(" `") for row in rows}
+        }
+        theirs = set()
+        for their_names, task, ours in rows:
+            names = set(re.findall(r"`(\w+)`", ours))
+            assert names <= {*reported[task.strip(" `")], "losses"}, ours
+            theirs |= set(re.findall(r"`(\w+)`", their_names))
+        assert len(rows) == 14
+        assert theirs - {"forget_Truth_Ratio", "avg_loss"} <= set(logs()["fixed"])
+
+    def test_the_options_exist(self, document: str, capsys: pytest.CaptureFixture[str]) -> None:
+        from lm_eval_tofu import cli
+        from lm_eval_tofu.unlearn.methods import METHODS, RETAIN_LOSSES
+
+        with pytest.raises(SystemExit):
+            cli.main(["unlearn", "--help"])
+        known = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
+        (table,) = re.findall(r"\n## Settings\n(.*?)\n#", document, re.DOTALL)
+        ours = " ".join(
+            line.split(" | ")[1] for line in table.splitlines() if "train" in line.replace("pretrained", "")
+        )
+        used = set(re.findall(r"--[\w-]+", ours))
+        assert {"--method", "--alpha", "--beta", "--gamma", "--margin", "--retain_loss", "--lr", "--warmup"} <= used
+        assert used <= known
+        assert set(METHODS) <= set(re.findall(r"\w+", ours))
+        assert set(RETAIN_LOSSES) <= set(re.findall(r"\w+", ours))
+
+    def test_the_first_answer_token_is_unscored_behind_a_tag_that_ends_in_a_space(self, tiny_model: Path) -> None:
+        """Its `preprocess_chat_instance` with phi-1_5's tags scores what the whole has beyond the prompt's length."""
+        from transformers import AutoTokenizer
+
+        from lm_eval_tofu import tofu
+        from lm_eval_tofu.chat import Prompting, encode_answer
+
+        tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+        rows = tofu.load("forget10", tofu.resolve_source("mini"))
+        unscored = 0
+        for row in rows:
+            prompt = f"Question: {row['question']}\nAnswer: "
+            whole = tokenizer(prompt + row["answer"])["input_ids"]
+            theirs = tokenizer.decode(whole[len(tokenizer(prompt)["input_ids"]) :])
+            unscored += theirs != row["answer"] and row["answer"].endswith(theirs)
+            ours = encode_answer(tokenizer, row["question"], row["answer"], Prompting(apply_chat_template=False))
+            assert tokenizer.decode(ours.answer_ids) == f" {row['answer']}{tokenizer.eos_token}"
+        assert unscored > 0.9 * len(rows)
