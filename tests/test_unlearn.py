@@ -187,6 +187,10 @@ def test_merging_rounds_once_and_says_what_rounding_lost(config, caplog):
             lost += (found.float() - exact).square().sum().item()
             size += update.square().sum().item()
     merge = record(output)["merge"]
+    assert sorted(path.name for path in (output / "adapters").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
     assert merge["dtype"] == "bfloat16"
     assert merge["update_error"] == pytest.approx((lost / size) ** 0.5, rel=1e-4)
     assert merge["update_error"] > 0.3
@@ -374,6 +378,13 @@ def test_bad_options_are_refused_before_a_model_is_loaded(config, monkeypatch, c
     assert "\n" not in str(caught.value)
     assert not config.output.exists()
     assert not checkpoint.partial_folder(config.output).exists()
+
+
+def test_adapters_are_no_model(config, tmp_path):
+    (tmp_path / "adapters").mkdir()
+    (tmp_path / "adapters" / "adapter_config.json").write_text("{}")
+    with pytest.raises(OptionError, match=r"--model .*adapters holds LoRA adapters and no model: merge them"):
+        unlearn(replace(config, model=str(tmp_path / "adapters")))
 
 
 def test_a_missing_split_is_named(config, tmp_path):

@@ -159,7 +159,8 @@ def save_merged(
     merged.save_pretrained(folder)
     if not found.is_faithful:
         adapters.rename(folder / ADAPTERS)
-        (folder / ADAPTERS / "training_args.bin").unlink(missing_ok=True)
+        for name in ("training_args.bin", "README.md"):  # the second is peft's form to fill in
+            (folder / ADAPTERS / name).unlink(missing_ok=True)
         log.warning(
             "merging the adapters into weights in %s lost a part of what was trained: relative error of the update "
             "%.2f; loss on forget rows %.4f before training, %.4f with the adapters, %.4f merged (nats/token). %s The "

@@ -19,8 +19,7 @@ def check_model(model: str, option: str = "--model") -> None:
     """
     folder = Path(os.path.expanduser(model))  # noqa: PTH111 - keeps a user that does not exist
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise OptionError(f"{option} {model} has no config.json: name the directory that save_pretrained wrote")
+        check_folder(folder, f"{option} {model}")
         return
     if model.count("/") > 1 or model.startswith((".", "/", "~")) or folder.exists():
         raise OptionError(f"{option} {model} is no directory: name a model's directory or its name on the hub")
@@ -32,6 +31,26 @@ def check_model(model: str, option: str = "--model") -> None:
             f"{option} {model} is no directory, and not in the hub's cache while HF_HUB_OFFLINE is set: "
             "name a local directory, or unset it"
         )
+
+
+def check_folder(folder: Path, named: str) -> None:
+    """Make sure that a directory holds a whole model.
+
+    Args:
+        folder: The directory.
+        named: How messages call it: the option and its value.
+
+    Raises:
+        OptionError: It has no model's configuration.
+    """
+    if (folder / "config.json").is_file():
+        return
+    if (folder / "adapter_config.json").is_file():
+        raise OptionError(
+            f"{named} holds LoRA adapters and no model: merge them into their base with peft's merge_and_unload, save "
+            "the result with its tokenizer, and name that"
+        )
+    raise OptionError(f"{named} has no config.json: name the directory that save_pretrained wrote")
 
 
 def load_tokenizer(model: str, apply_chat_template: bool, option: str = "--model") -> tuple[Any, int | None]:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from lm_eval_tofu import files
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.unlearn.checkpoint import fingerprint, saved_digests
+from lm_eval_tofu.unlearn.models import check_folder
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +70,7 @@ def locate(option: str, name: str) -> Model:
     folder = Path(name).expanduser()
     if not folder.is_dir():
         folder = _from_hub(option, name)
-    if not (folder / "config.json").is_file():
-        raise OptionError(f"{option} {name} has no config.json: name the directory that save_pretrained wrote")
+    check_folder(folder, f"{option} {name}")
     try:
         config = AutoConfig.from_pretrained(folder).get_text_config()
         layers = int(config.num_hidden_layers)
