@@ -279,6 +279,20 @@ def test_options_that_only_other_libraries_check(config, training, message):
     assert not config.output.exists()
 
 
+def test_weights_in_bfloat16_that_steps_cannot_move_are_warned_of(config, tmp_path, caplog):
+    """AdamW's first step is as long as the learning rate: 1e-4 is less than half of the distance from 2^-5 upwards."""
+    weight = torch.tensor([0.9, 1.1]).mul(2**-5).bfloat16()
+    parameter = torch.nn.Parameter(weight.clone())
+    parameter.grad = torch.ones_like(parameter)
+    torch.optim.AdamW([parameter], lr=1e-4, weight_decay=0.0).step()
+    assert (parameter != weight).tolist() == [True, False]
+    training_arguments(replace(config, dtype="bfloat16", learning_rate=1e-4), tmp_path, examples=20)
+    assert "rounds a step of --learning-rate 0.0001 away on every weight above 0.031" in caplog.text
+    caplog.clear()
+    training_arguments(replace(config, dtype="float32"), tmp_path, examples=20)
+    assert "away" not in caplog.text
+
+
 def test_a_run_that_is_all_warm_up_is_warned_of(config, tmp_path, caplog):
     training_arguments(replace(config, epochs=2, warmup=1), tmp_path, examples=20)
     assert "warm-up" not in caplog.text

@@ -96,6 +96,7 @@ def test_the_checkpoint_is_whole_and_says_how_it_was_made(config, caplog):
     # For release 4 of transformers.
     written = [json.loads((output / name).read_text()) for name in ("config.json", "tokenizer_config.json")]
     assert (written[0]["rope_theta"], written[1]["tokenizer_class"]) == (10000.0, "PreTrainedTokenizerFast")
+    assert written[1]["chat_template"] == tokenizer.chat_template
 
     made = record(output)
     source = tofu.resolve_source("mini")

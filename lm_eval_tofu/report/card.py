@@ -258,7 +258,7 @@ def _text(checkpoint: Path, record_name: str, record: Mapping[str, Any], content
     audited = next((verdict for verdict in verdicts(content) if verdict.arm == own.name), None)
     excesses = [cell.excess for row in rows if (cell := row.cells[own.name]) is not None]
     data = _dataset(record, own)
-    chat = bool(record.get("apply_chat_template", (checkpoint / "chat_template.jinja").is_file()))
+    chat = bool(record.get("apply_chat_template", _has_chat_template(checkpoint)))
     command = _command(own, results.split, chat)
     return render.render(
         "card.md.j2",
@@ -291,6 +291,13 @@ def _text(checkpoint: Path, record_name: str, record: Mapping[str, Any], content
             "is_npo": options.get("method") == "npo",
         },
     )
+
+
+def _has_chat_template(checkpoint: Path) -> bool:
+    if (checkpoint / "chat_template.jinja").is_file():
+        return True
+    path = checkpoint / "tokenizer_config.json"
+    return path.is_file() and bool(load._json(path).get("chat_template"))
 
 
 def _summary(record: Mapping[str, Any], options: Mapping[str, Any], data: first_card.Dataset) -> str:

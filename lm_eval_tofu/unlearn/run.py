@@ -137,7 +137,8 @@ class Run:
             if main:
                 # The trainer's own settings name folders of this machine; ours are in the record.
                 (folder / "training_args.bin").unlink(missing_ok=True)
-                self.tokenizer.save_pretrained(folder)
+                # The template within tokenizer_config.json, where every release looks for it.
+                self.tokenizer.save_pretrained(folder, save_jinja_files=False)
                 checkpoint.write_old_names(folder)
                 describe(folder)
             return said

@@ -123,6 +123,13 @@ def training_arguments(
             remove_unused_columns=False,
             **{**defaults, **options.training, **more},
         )
+    if precision(options.dtype) == "bfloat16" and getattr(options, "lora_r", None) is None:
+        # Neighbours of a number in [2^k, 2^(k+1)) are 2^(k-7) apart, and AdamW's steps are about as long as its rate.
+        log.warning(
+            "--dtype bfloat16 keeps the weights in bfloat16 too, and rounds a step of --learning-rate %g away on every "
+            "weight above %.2g: give mixed or float32, or --lora-r to unlearn",
+            *(options.learning_rate, 2.0 ** math.ceil(8 + math.log2(options.learning_rate))),
+        )
     if "warmup_steps" not in options.training:
         if options.warmup >= options.epochs:
             log.warning(
