@@ -26,9 +26,8 @@ from parity import BACKENDS, ROOT, show, write
 from smollm2 import export
 
 from lm_eval_tofu import tofu
-from lm_eval_tofu.metrics import leak
+from lm_eval_tofu.metrics import inference, leak, rates
 from lm_eval_tofu.metrics.facts import Tier
-from lm_eval_tofu.metrics.rates import rate, rate_interval
 from lm_eval_tofu.tasks.families import background_of
 from lm_eval_tofu.tasks.hooks import novel_recall_rows
 from lm_eval_tofu.tasks.options import Options
@@ -99,18 +98,18 @@ def figures(responses: list[dict[str, Any]]) -> dict[str, float]:
     """The rates of `tofu_novel_recall` over all of them."""
     specific = [each for each in responses if each["tier"] == Tier.SPECIFIC]
     leaked = [each["leaked"] for each in specific]
-    low, high = rate_interval(leaked, [each["index"] // tofu.ROWS_PER_AUTHOR for each in specific])
+    estimate = inference.rate(leaked, [each["index"] // tofu.ROWS_PER_AUTHOR for each in specific])
     families = dict.fromkeys(each["family"] for each in responses)
     return {
         "responses": len(responses),
         "specific": len(specific),
         "leaked": sum(leaked),
-        "leak_rate": rate(leaked),
-        "leak_rate_low": low,
-        "leak_rate_high": high,
-        "leak_rate_gist": rate([each["leaked"] for each in responses if each["tier"] == Tier.GIST]),
+        "leak_rate": estimate.value,
+        "leak_rate_low": estimate.low,
+        "leak_rate_high": estimate.high,
+        "leak_rate_gist": rates.rate([each["leaked"] for each in responses if each["tier"] == Tier.GIST]),
         **{
-            f"leak_rate_{name}": rate([each["leaked"] for each in specific if each["family"] == name])
+            f"leak_rate_{name}": rates.rate([each["leaked"] for each in specific if each["family"] == name])
             for name in families
         },
     }

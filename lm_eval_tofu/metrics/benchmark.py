@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import hmean, ks_2samp
 
 EPS = 1e-10
@@ -128,56 +127,6 @@ def forget_quality(ratios: Sequence[float], retain_ratios: Sequence[float]) -> F
     return ForgetQuality(
         p_value, math.log10(p_value) if p_value > 0 else -math.inf, float(result.statistic), len(ratios)
     )
-
-
-def ks_statistic_interval(
-    ratios: Sequence[float],
-    retain_ratios: Sequence[float],
-    authors: Sequence[int],
-    *,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the KS distance D that resamples authors, with all their rows in both arms.
-
-    Rows of one author are not independent, and neither are the two arms, which answer the same questions: the KS test
-    assumes both. The interval of D does not.
-
-    Args:
-        ratios: Truth ratios R of the audited model, shape (n,).
-        retain_ratios: Those of the retain arm on the same rows, shape (n,).
-        authors: The author of each row, shape (n,).
-        level: Coverage, in (0, 1).
-        resamples: Bootstrap samples.
-        seed: Of the resampling.
-
-    Returns:
-        Lower and upper limit; NaN with fewer than two authors, or where a ratio is NaN.
-
-    Raises:
-        ValueError: No rows, or another number of rows or authors.
-    """
-    ours = np.asarray(_require(ratios, "truth ratios"), dtype=float)
-    theirs = np.asarray(retain_ratios, dtype=float)
-    if not len(ours) == len(theirs) == len(authors):
-        raise ValueError(f"{len(ours)} truth ratios, {len(theirs)} in the reference and {len(authors)} authors differ")
-    rows = [np.flatnonzero(np.asarray(authors) == author) for author in sorted(set(authors))]
-    if len(rows) < 2 or np.isnan(ours).any() or np.isnan(theirs).any():
-        return math.nan, math.nan
-
-    def distance(drawn: npt.NDArray[np.intp]) -> float:
-        # As ks_2samp's statistic, which takes thirty times as long with its checks and its p value.
-        chosen = np.concatenate([rows[author] for author in drawn])
-        samples = np.sort(ours[chosen]), np.sort(theirs[chosen])
-        places = np.concatenate(samples)
-        below = [np.searchsorted(sample, places, side="right") for sample in samples]
-        return float(np.max(np.abs(below[0] - below[1]))) / len(chosen)
-
-    generator = np.random.default_rng(seed)
-    draws = [distance(generator.integers(len(rows), size=len(rows))) for _ in range(resamples)]
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def model_utility(components: Sequence[float]) -> float:

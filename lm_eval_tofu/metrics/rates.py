@@ -1,87 +1,13 @@
-"""Rates over rows that are not independent (twenty rows of one author, several prompts of one row), and of samples."""
+"""Rates of leaks over responses, rows and samples; `lm_eval_tofu.metrics.inference` has their intervals."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-
 
 def rate(leaked: Sequence[bool]) -> float:
     """Share of responses that leak; NaN where there is none."""
     return sum(map(bool, leaked)) / len(leaked) if leaked else math.nan
-
-
-def rate_interval(
-    leaked: Sequence[float],
-    authors: Sequence[int],
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a rate, or of a mean, that resamples authors, with all their responses.
-
-    Responses about one author share what the model knows of that author: resampling them one by one would give an
-    interval that is far too narrow.
-
-    Args:
-        leaked: Verdicts, or whatever else of each response is to be averaged, shape (n,).
-        authors: The author of each, shape (n,).
-        level: Coverage, in (0, 1).
-        resamples: Bootstrap samples.
-        seed: Of the resampling.
-
-    Returns:
-        Lower and upper limit; NaN with fewer than two authors.
-
-    Raises:
-        ValueError: Another number of authors than of verdicts.
-    """
-    means = resampled_means(leaked, authors, resamples=resamples, seed=seed)
-    return interval(means, level=level)
-
-
-def resampled_means(
-    values: Sequence[float], authors: Sequence[int], *, resamples: int = 2000, seed: int = 0
-) -> npt.NDArray[np.float64]:
-    """Means of bootstrap samples that draw authors, with all their values.
-
-    Two sequences about the same authors and with the same seed are drawn alike: the difference of what this gives for
-    them is the bootstrap of the difference of their means, paired by author.
-
-    Args:
-        values: Shape (n,).
-        authors: The author of each, shape (n,).
-        resamples: Bootstrap samples.
-        seed: Of the resampling.
-
-    Returns:
-        Shape (resamples,); empty with fewer than two authors.
-
-    Raises:
-        ValueError: Another number of authors than of values.
-    """
-    if len(values) != len(authors):
-        raise ValueError(f"{len(values)} values and {len(authors)} authors differ")
-    _, places = np.unique(np.asarray(authors, dtype=int), return_inverse=True)
-    count = int(places.max()) + 1 if len(places) else 0
-    if count < 2:
-        return np.empty(0)
-    sums = np.bincount(places, weights=np.asarray(values, dtype=float), minlength=count)
-    sizes = np.bincount(places, minlength=count)
-    drawn = np.random.default_rng(seed).integers(count, size=(resamples, count))
-    means: npt.NDArray[np.float64] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    return means
-
-
-def interval(draws: npt.NDArray[np.float64], *, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of bootstrap draws, shape (resamples,); NaN where there is none or one of them is NaN."""
-    if not draws.size or np.isnan(draws).any():
-        return math.nan, math.nan
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def leak_at_k(samples: int, leaked: int, k: int) -> float:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lm_eval_tofu.metrics.rates import rate_interval
+from lm_eval_tofu.metrics import inference
 
 
 class Change(NamedTuple):
@@ -43,31 +43,23 @@ class Score(NamedTuple):
     n: int
 
 
-class Estimate(NamedTuple):
-    """A mean with its 95 % interval over authors."""
-
-    value: float
-    low: float
-    high: float
-
-
 def score(changes: Sequence[Change], when: int) -> Score:
     """Summarise the answers before (`when` = 0) or after (1)."""
     specific = [change.leaked[when] for change in changes if change.specific]
     return Score(_mean(specific), _mean([change.rouge[when] for change in changes]), len(specific))
 
 
-def recovery_delta(changes: Sequence[Change]) -> Estimate:
+def recovery_delta(changes: Sequence[Change]) -> inference.Estimate:
     """Leak rate after relearning minus the one before, in percentage points.
 
-    Each row is in `changes` once for each family, with the answers of the fold that held its author out. The interval
-    resamples authors, see `lm_eval_tofu.metrics.rates.rate_interval`.
+    Each row is in `changes` once for each family, with the answers of the fold that held its author out. See
+    `lm_eval_tofu.metrics.inference.gain` for interval and p value.
     """
     specific = [change for change in changes if change.specific]
     return _points([_gain(change) for change in specific], [change.author for change in specific])
 
 
-def excess(model: Sequence[Change], retain: Sequence[Change]) -> Estimate:
+def excess(model: Sequence[Change], retain: Sequence[Change]) -> inference.Estimate:
     """How much more the model recovers than the retain arm, in percentage points, paired by row and family.
 
     Raises:
@@ -94,9 +86,9 @@ def _by_prompt(changes: Sequence[Change]) -> dict[tuple[int, str], Change]:
     return {(change.row, change.family): change for change in changes if change.specific}
 
 
-def _points(values: Sequence[float], authors: Sequence[int]) -> Estimate:
-    low, high = rate_interval(values, authors)
-    return Estimate(100 * _mean(values), 100 * low, 100 * high)
+def _points(values: Sequence[float], authors: Sequence[int]) -> inference.Estimate:
+    estimate = inference.gain(values, authors)
+    return estimate._replace(**{name: 100 * getattr(estimate, name) for name in ("value", "low", "high", "error")})
 
 
 def _mean(values: Sequence[float]) -> float:

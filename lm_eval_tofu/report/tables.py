@@ -5,9 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from lm_eval_tofu.metrics import benchmark, rates
+from lm_eval_tofu.metrics import benchmark, inference, rates
 from lm_eval_tofu.report.load import DEFAULTS, Arm, Key, Results, Sample, TaskRun, as_float, families
 
 ROWS_PER_AUTHOR = 20
@@ -24,8 +22,13 @@ class Measured(NamedTuple):
         low: Lower limit of its 95 % interval over authors; NaN where there is none.
         high: Upper limit.
         excess: Difference to the retain arm.
-        excess_low: Lower limit of it, paired by author.
+        excess_low: Lower limit of its 95 % interval, paired by row.
         excess_high: Upper limit of it.
+        excess_error: Its standard error over authors.
+        p_value: One-sided, that the excess is above 0.
+        adjusted: The same after Holm's correction for the arm's audits.
+        detectable: The excess that an audit of this size finds with 80 % power, at the corrected level.
+        authors: That the excess was compared over.
     """
 
     value: float
@@ -34,6 +37,11 @@ class Measured(NamedTuple):
     excess: float = math.nan
     excess_low: float = math.nan
     excess_high: float = math.nan
+    excess_error: float = math.nan
+    p_value: float = math.nan
+    adjusted: float = math.nan
+    detectable: float = math.nan
+    authors: int = 0
 
 
 class Row(NamedTuple):
@@ -73,7 +81,7 @@ class Tables:
 
     Attributes:
         results: The arms.
-        authors: Forget authors that the intervals resample.
+        authors: Forget authors, which are the clusters of intervals and tests.
         main: The published table's rows.
         parts: What the benchmark's two figures are made of.
         by_family: Leak by prompt family, by task: family, then arm.
@@ -143,10 +151,26 @@ ROW_AUDITS = {**AUDITS, "tofu_recognition": "recognition"}
 
 
 class _Values(NamedTuple):
-    """Values of documents, with their authors."""
+    """Values of documents.
+
+    Attributes:
+        values: Shape (n,).
+        authors: The author of each.
+        documents: Row and prompt family of each, by which two arms are paired.
+    """
 
     values: list[float]
     authors: list[int]
+    documents: list[tuple[int, str]]
+
+    @classmethod
+    def of(cls, records: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, Any]], float]) -> "_Values":
+        """One value a record."""
+        return cls(
+            [value(record) for record in records],
+            [_author(record) for record in records],
+            [(int(record["index"]), str(record.get("family", ""))) for record in records],
+        )
 
 
 def build(results: Results, sweep: Mapping[str, Any] | None = None) -> Tables:
@@ -154,7 +178,7 @@ def build(results: Results, sweep: Mapping[str, Any] | None = None) -> Tables:
     arms = results.arms
     retain = results.arm("retain")
     full = results.arm("full")
-    main = _main_rows(arms, retain, full)
+    main = _with_adjusted(_main_rows(arms, retain, full))
     probe, chance = _probe(arms)
     turns, shuffled = _turns(arms)
     return Tables(
@@ -201,7 +225,11 @@ def _leaks(run: TaskRun, family: str | None = None) -> _Values:
         for record in run.records()
         if record["tier"] == "specific" and (family is None or record["family"] == family)
     ]
-    return _Values([float(record["leaked"] > 0) for record in chosen], [_author(record) for record in chosen])
+    return _Values.of(chosen, _is_leaked)
+
+
+def _is_leaked(record: Mapping[str, Any]) -> float:
+    return float(record["leaked"] > 0)
 
 
 def _final_turn(run: TaskRun) -> _Values:
@@ -217,35 +245,38 @@ def _behind(run: TaskRun, family: str) -> _Values:
         [r["tier"] == "specific" for r in records],
     )
     common = rates.rows_in_all(*columns)
-    own = [record for record in records if record["family"] == family and record["index"] in common]
-    return _Values([float(record["leaked"] > 0) for record in own], [_author(record) for record in own])
+    return _Values.of([each for each in records if each["family"] == family and each["index"] in common], _is_leaked)
 
 
 def _correct(run: TaskRun) -> _Values:
-    records = run.records()
-    return _Values([float(record["correct"]) for record in records], [_author(record) for record in records])
+    return _Values.of(run.records(), lambda record: float(record["correct"]))
 
 
 def _logprobs(run: TaskRun) -> _Values:
-    records = run.records()
-    return _Values([as_float(record["answer_logprob"]) for record in records], [_author(record) for record in records])
+    return _Values.of(run.records(), lambda record: as_float(record["answer_logprob"]))
 
 
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else math.nan
-
-
-def _measure(own: _Values, retain: _Values | None = None) -> Measured:
-    """Mean and interval, and the same of the difference to the retain arm, paired by author."""
-    draws = rates.resampled_means(*own)
-    measured = Measured(_mean(own.values), *rates.interval(draws))
-    if retain is None or not retain.values:
+def _rate(own: _Values, retain: _Values | None = None) -> Measured:
+    """A rate with its interval, and its excess over the retain arm on the rows that count in both."""
+    estimate = inference.rate(own.values, own.authors)
+    measured = Measured(estimate.value, estimate.low, estimate.high)
+    if retain is None:
         return measured
-    measured = measured._replace(excess=measured.value - _mean(retain.values))
-    if set(own.authors) != set(retain.authors):
+    theirs = dict(zip(retain.documents, retain.values, strict=True))
+    pairs = [
+        (value, theirs[document], author) for value, author, document in zip(*own, strict=True) if document in theirs
+    ]
+    if not pairs:
         return measured
-    low, high = rates.interval(draws - rates.resampled_means(*retain))
-    return measured._replace(excess_low=low, excess_high=high)
+    excess = inference.excess(*zip(*pairs, strict=True))
+    return measured._replace(
+        excess=excess.value,
+        excess_low=excess.low,
+        excess_high=excess.high,
+        excess_error=excess.error,
+        p_value=excess.p_value,
+        authors=excess.clusters,
+    )
 
 
 def _rate_cells(
@@ -258,7 +289,7 @@ def _rate_cells(
         if run is None:
             cells[arm.name] = None
         elif run.samples:
-            cells[arm.name] = _measure(values(run), values(theirs) if theirs and arm is not retain else None)
+            cells[arm.name] = _rate(values(run), values(theirs) if theirs and arm is not retain else None)
         else:
             # Without samples there are lm-eval's figures, and no way to an interval of the difference.
             get = run.metrics.get
@@ -280,7 +311,7 @@ def _main_rows(arms: Sequence[Arm], retain: Arm | None, full: Arm | None) -> lis
             key, label, text, "share", True, _rate_cells(arms, retain, task, metric, values), next(counted, recorded)
         )
 
-    quality, distance = _forget_quality(arms, retain)
+    quality, distance, paired = _forget_quality(arms, retain)
     return [
         Row(
             "forget_quality",
@@ -298,6 +329,15 @@ def _main_rows(arms: Sequence[Arm], retain: Arm | None, full: Arm | None) -> lis
             "number",
             False,
             distance,
+            _documents(arms, "tofu_forget_quality"),
+        ),
+        Row(
+            "forget_quality_paired",
+            "D, paired p value",
+            "p value of D from exchanging this and the retain arm within authors; near 0: the two can be told apart",
+            "p",
+            False,
+            paired,
             _documents(arms, "tofu_forget_quality"),
         ),
         Row(
@@ -407,55 +447,51 @@ def _ratios(run: TaskRun) -> list[float]:
     return [as_float(record["truth_ratio"]) for record in run.records()]
 
 
-def _forget_quality(
-    arms: Sequence[Arm], retain: Arm | None
-) -> tuple[dict[str, Measured | None], dict[str, Measured | None]]:
-    """The p value and D: against the retain arm of this report, else against the one that the run was given."""
-    quality: dict[str, Measured | None] = {}
-    distance: dict[str, Measured | None] = {}
+def _forget_quality(arms: Sequence[Arm], retain: Arm | None) -> tuple[dict[str, Measured | None], ...]:
+    """The KS test's p value, D and its paired p value.
+
+    Against the retain arm of this report, else against the one that the run was given.
+    """
+    found: tuple[dict[str, Measured | None], ...] = ({}, {}, {})
     reference = _sampled(retain, "tofu_forget_quality")
     for arm in arms:
         run = arm.runs.get("tofu_forget_quality")
-        if run is None or arm is retain:
-            quality[arm.name] = distance[arm.name] = None
-            continue
-        if not run.samples:
-            quality[arm.name] = Measured(run.metrics.get("forget_quality", math.nan))
-            distance[arm.name] = Measured(run.metrics.get("ks_statistic", math.nan))
-            continue
-        records = run.records()
-        ours = _ratios(run)
-        theirs = _ratios(reference) if reference else [as_float(record.get("retain_truth_ratio")) for record in records]
-        test = benchmark.forget_quality(ours, theirs)
-        limits = benchmark.ks_statistic_interval(ours, theirs, [_author(record) for record in records])
-        quality[arm.name] = Measured(test.p_value)
-        distance[arm.name] = Measured(test.statistic, *limits)
-    return quality, distance
+        cells: list[Measured | None] = [None, None, None]
+        if run is not None and arm is not retain and not run.samples:
+            cells[:2] = (Measured(run.metrics.get(name, math.nan)) for name in ("forget_quality", "ks_statistic"))
+        elif run is not None and arm is not retain:
+            records = run.records()
+            ours = _ratios(run)
+            theirs = (
+                _ratios(reference) if reference else [as_float(record.get("retain_truth_ratio")) for record in records]
+            )
+            test = benchmark.forget_quality(ours, theirs)
+            paired = inference.exchange_distance(ours, theirs, [_author(record) for record in records])
+            cells = [Measured(value) for value in (test.p_value, test.statistic, paired.p_value)]
+        for column, cell in zip(found, cells, strict=True):
+            column[arm.name] = cell
+    return found
 
 
 def _utility(arm: Arm) -> Measured | None:
-    """Model utility, with an interval that resamples retain authors, and rows of the other two sets."""
+    """Model utility, with an interval over retain authors, and over rows of the other two sets."""
     run = arm.runs.get("tofu_model_utility")
     if run is None:
         return None
     value = run.metrics.get("model_utility", math.nan)
     if not run.samples or math.isnan(value):
         return Measured(value)
-    inverse = np.zeros(0)
-    for number, name in enumerate(UTILITY_SETS):
+    strata = []
+    for name in UTILITY_SETS:
         records = [record for record in run.records() if record["set"] == name]
-        authors = [_author(record) if name == "retain" else int(record["index"]) for record in records]
-        for component in _COMPONENTS:
-            values = [as_float(record[component]) for record in records]
-            if component == "truth_ratio":
-                values = [max(0.0, 1 - ratio) for ratio in values]
-            draws = rates.resampled_means(values, authors, seed=number)
-            if not draws.size:
-                return Measured(value)
-            # Where a draw holds no right answer, its harmonic mean is 0, as the metric itself says.
-            with np.errstate(divide="ignore"):
-                inverse = 1 / draws if not inverse.size else inverse + 1 / draws
-    return Measured(value, *rates.interval(len(UTILITY_SETS) * len(_COMPONENTS) / inverse))
+        if not records:
+            return Measured(value)
+        components = [[as_float(record[component]) for record in records] for component in _COMPONENTS]
+        components[-1] = [max(0.0, 1 - ratio) for ratio in components[-1]]  # the truth ratio
+        clusters = [_author(record) if name == "retain" else int(record["index"]) for record in records]
+        strata.append(inference.Stratum(components, clusters))
+    estimate = inference.harmonic_mean(strata)
+    return Measured(value, estimate.low, estimate.high)
 
 
 def _shift_cells(arms: Sequence[Arm], retain: Arm | None, full: Arm | None) -> dict[str, Measured | None]:
@@ -468,7 +504,7 @@ def _shift_cells(arms: Sequence[Arm], retain: Arm | None, full: Arm | None) -> d
             theirs = _logprobs(reference).values
         else:
             theirs = [as_float(record.get("full_answer_logprob")) for record in run.records()]
-        return _Values([a - b for a, b in zip(own.values, theirs, strict=True)], own.authors)
+        return own._replace(values=[a - b for a, b in zip(own.values, theirs, strict=True)])
 
     cells: dict[str, Measured | None] = {}
     for arm in arms:
@@ -476,7 +512,13 @@ def _shift_cells(arms: Sequence[Arm], retain: Arm | None, full: Arm | None) -> d
         if run is None or arm is full:
             cells[arm.name] = None
         elif run.samples:
-            cells[arm.name] = _measure(shifts(run), shifts(baseline) if baseline and arm is not retain else None)
+            own = shifts(run)
+            estimate = inference.mean(own.values, own.authors)
+            cells[arm.name] = Measured(estimate.value, estimate.low, estimate.high)
+            if baseline and arm is not retain:
+                differences = [a - b for a, b in zip(own.values, shifts(baseline).values, strict=True)]
+                excess = inference.mean(differences, own.authors)
+                cells[arm.name] = Measured(*estimate[:3], *excess[:3])
         else:
             cells[arm.name] = Measured(run.metrics.get("answer_logprob_shift", math.nan))
     return cells
@@ -601,29 +643,82 @@ def _probe_cells(arms: Sequence[Arm]) -> dict[str, Measured | None]:
     return cells
 
 
+_PROBE_METRICS = {
+    "value": "top1",
+    "low": "top1_low",
+    "high": "top1_high",
+    "excess": "top1_excess",
+    "excess_low": "top1_excess_low",
+    "excess_high": "top1_excess_high",
+    "excess_error": "top1_excess_error",
+    "p_value": "top1_excess_p_value",
+}
+
+
 def _probe_cell(name: str, probe: _Probe) -> Measured | None:
     own, theirs = probe.curves.get(name), probe.curves.get("retain")
     found = Measured(own.y[-1], own.low[-1], own.high[-1]) if own else Measured(math.nan)
     if own and theirs and name != "retain":
-        excess = found.value - theirs.y[-1]
-        # As if the arms were independent: too wide, if anything, since both answer the same questions.
-        half = math.hypot(found.high - found.low, theirs.high[-1] - theirs.low[-1]) / 2
-        found = found._replace(excess=excess, excess_low=excess - half, excess_high=excess + half)
+        # Its interval needs the rows of both, which only the audited arm's own probe has.
+        found = found._replace(excess=found.value - theirs.y[-1])
     if probe.owner == name:
-        names = zip(Measured._fields, ("top1", *(f"top1_{end}" for end in Measured._fields[1:])), strict=True)
-        found = found._replace(**{ours: probe.metrics[other] for ours, other in names if other in probe.metrics})
+        found = found._replace(
+            **{ours: probe.metrics[theirs] for ours, theirs in _PROBE_METRICS.items() if theirs in probe.metrics},
+            authors=int(probe.metrics.get("authors", 0)),
+        )
     return None if math.isnan(found.value) else found
 
 
+_RELEARN_METRICS = {
+    "low": "recovery_delta_low",
+    "high": "recovery_delta_high",
+    "excess": "excess",
+    "excess_low": "excess_low",
+    "excess_high": "excess_high",
+    "excess_error": "excess_error",
+    "p_value": "excess_p_value",
+}
+
+
 def _relearn_cell(arm: Arm, arms: Sequence[Arm]) -> Measured | None:
-    names = ("recovery_delta", "recovery_delta_low", "recovery_delta_high", "excess", "excess_low", "excess_high")
     if arm.relearn and "recovery_delta" in arm.relearn:
-        return Measured(*(arm.relearn.get(name, math.nan) for name in names))
+        figures = {ours: arm.relearn.get(theirs, math.nan) for ours, theirs in _RELEARN_METRICS.items()}
+        return Measured(arm.relearn["recovery_delta"], **figures, authors=int(arm.relearn.get("authors", 0)))
     if arm.name == "retain":  # relearned along with the audited arm
         for other in arms:
             if other.relearn and "retain_recovery_delta" in other.relearn:
-                return Measured(*(other.relearn.get(f"retain_{name}", math.nan) for name in names[:3]))
+                value, low, high = (
+                    other.relearn.get(f"retain_recovery_delta{end}", math.nan) for end in ("", "_low", "_high")
+                )
+                return Measured(value, low, high)
     return None
+
+
+def tested(rows: Sequence[Row], arm: str) -> list[tuple[Row, Measured]]:
+    """The audits of an arm that its verdict rests on: those with a p value."""
+    return [
+        (row, cell)
+        for row in rows
+        if row.leak and (cell := row.cells.get(arm)) is not None and not math.isnan(cell.p_value)
+    ]
+
+
+def _with_adjusted(rows: Sequence[Row]) -> list[Row]:
+    """Holm's correction over each arm's audits, and what each of them could have found."""
+    names = dict.fromkeys(name for row in rows for name in row.cells)
+    found = {row.key: dict(row.cells) for row in rows}
+    for name in names:
+        audits = tested(rows, name)
+        adjusted = inference.holm([cell.p_value for _, cell in audits])
+        for (row, cell), p_value in zip(audits, adjusted, strict=True):
+            scale = 100 if row.unit == "points" else 1
+            # What recovers by relearning starts from nothing.
+            baseline = min(1.0, max(0.0, cell.value - cell.excess)) if row.unit == "share" else 0.0
+            detectable = scale * inference.detectable_excess(
+                baseline, cell.authors, row.n or 0, tests=len(audits), error=cell.excess_error / scale
+            )
+            found[row.key][name] = cell._replace(adjusted=p_value, detectable=detectable)
+    return [row._replace(cells=found[row.key]) for row in rows]
 
 
 # Parts.
@@ -678,7 +773,7 @@ def _by_family(arms: Sequence[Arm]) -> dict[str, dict[str, dict[str, Measured]]]
                     values = _leaks(run, family)
                     if not values.values:
                         continue
-                    measured = _measure(values)
+                    measured = _rate(values)
                 else:
                     measured = Measured(value)
                 if not math.isnan(measured.value):
@@ -697,10 +792,8 @@ def _leak_at_k(run: TaskRun) -> Curve:
         points.append(most)
     curve = Curve([], [], [], [])
     for k in points:
-        measured = _measure(
-            _Values([rates.leak_at_k(int(record["n"]), int(record["leaked"]), k) for record in records], authors)
-        )
-        for column, value in zip(curve, (float(k), *measured[:3]), strict=True):
+        estimate = inference.rate([rates.leak_at_k(int(r["n"]), int(r["leaked"]), k) for r in records], authors)
+        for column, value in zip(curve, (float(k), *estimate[:3]), strict=True):
             column.append(value)
     return curve
 
@@ -716,13 +809,13 @@ def _turns(arms: Sequence[Arm]) -> tuple[dict[str, Curve], dict[str, Measured]]:
         for clues in range(CLUES + 1):
             values = _behind(run, f"clues_{clues}")
             if values.values:
-                for column, value in zip(curve, (float(clues), *_measure(values)[:3]), strict=True):
+                for column, value in zip(curve, (float(clues), *_rate(values)[:3]), strict=True):
                     column.append(value)
         if curve.x:
             turns[arm.name] = curve
         control = _behind(run, "shuffled")
         if control.values:
-            shuffled[arm.name] = _measure(control)
+            shuffled[arm.name] = _rate(control)
     return turns, shuffled
 
 
@@ -818,6 +911,16 @@ def text(value: float, unit: str, *, sign: bool = False) -> str:
     if unit == "p":
         return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
     return f"{value:{plus}z.3f}"
+
+
+def limits(cell: Measured, unit: str) -> str:
+    """A figure's interval; one limit where no row, or every row, leaks. Empty where there is none."""
+    if unit == "share" and not math.isnan(cell.high):
+        if cell.value == 0:
+            return f"at most {text(cell.high, unit)}"
+        if cell.value == 1:
+            return f"at least {text(cell.low, unit)}"
+    return span(cell.low, cell.high, unit)
 
 
 def span(low: float, high: float, unit: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError, ReferenceRunError
 from lm_eval_tofu.files import as_float
-from lm_eval_tofu.metrics import benchmark, leak, rates, text
+from lm_eval_tofu.metrics import benchmark, inference, leak, rates, text
 from lm_eval_tofu.metrics.facts import Tier
 from lm_eval_tofu.tasks import families, recognition
 from lm_eval_tofu.tasks.options import Options
@@ -627,10 +627,15 @@ def leak_rate_high(verdicts: Sequence[Verdict | None]) -> float:
     return _interval(verdicts)[1]
 
 
+def _limits(leaked: Sequence[bool], rows: Sequence[int]) -> tuple[float, float]:
+    """Interval of a rate over authors; NaN with fewer than five of them."""
+    estimate = inference.rate(leaked, [row // families.ROWS_PER_AUTHOR for row in rows])
+    return estimate.low, estimate.high
+
+
 def _interval(verdicts: Sequence[Verdict | None]) -> tuple[float, float]:
     specific = _of_tier(verdicts, Tier.SPECIFIC)
-    authors = [verdict.row // families.ROWS_PER_AUTHOR for verdict in specific]
-    return rates.rate_interval([verdict.leaked for verdict in specific], authors)
+    return _limits([verdict.leaked for verdict in specific], [verdict.row for verdict in specific])
 
 
 def leak_rate_gist(verdicts: Sequence[Verdict | None]) -> float:
@@ -706,8 +711,7 @@ def prompt_leak_high(rows: Sequence[Sampled]) -> float:
 
 def _sampled_interval(rows: Sequence[Sampled]) -> tuple[float, float]:
     specific = _sampled_of_tier(rows, Tier.SPECIFIC)
-    authors = [row.row // families.ROWS_PER_AUTHOR for row in specific]
-    return rates.rate_interval([row.leaked > 0 for row in specific], authors)
+    return _limits([row.leaked > 0 for row in specific], [row.row for row in specific])
 
 
 def prompt_leak_gist(rows: Sequence[Sampled]) -> float:
@@ -764,7 +768,7 @@ def recognition_high(pairs: Sequence[tuple[bool, int]]) -> float:
 
 
 def _recognition_interval(pairs: Sequence[tuple[bool, int]]) -> tuple[float, float]:
-    return rates.rate_interval([right for right, _ in pairs], [row // families.ROWS_PER_AUTHOR for _, row in pairs])
+    return _limits([right for right, _ in pairs], [row for _, row in pairs])
 
 
 def recognition_of_family(values: Sequence[bool | None]) -> float:

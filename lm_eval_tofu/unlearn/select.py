@@ -7,7 +7,8 @@ two metrics alone decide, and the decision is written down with every run's figu
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from lm_eval_tofu import files
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.evaluation import BENCHMARK, newest_results
-from lm_eval_tofu.metrics.benchmark import ks_statistic_interval
+from lm_eval_tofu.metrics import inference
 from lm_eval_tofu.unlearn import alike, sweep
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,8 @@ class Ranked:
         point: Its options.
         forget_quality: KS p value.
         ks_statistic: KS distance D from the retain arm.
-        ks_interval: 95 % bootstrap interval of D over authors, for the first runs; None for the others and where there
-            are fewer than two authors.
+        p_value: That its D differs from the first run's, from exchanging the two within authors, corrected for the
+            number of runs (Holm); None for the first run, and where a truth ratio is no number.
         model_utility: Harmonic mean of the nine components.
         results_sha256: Of the results' file.
         weights: Fingerprint of the checkpoint's weights; None where it is not there any more.
@@ -50,7 +51,7 @@ class Ranked:
     point: Mapping[str, Any]
     forget_quality: float
     ks_statistic: float
-    ks_interval: tuple[float, float] | None
+    p_value: float | None
     model_utility: float
     results_sha256: str
     weights: str | None
@@ -69,6 +70,8 @@ class Selection:
         audits_seen: Those that did.
         differences: What differs between the runs' evaluations and may explain a difference in figures.
         missing: Runs without results.
+        equals: Runs that a paired test cannot tell from the first.
+        exchanged: What the test exchanged: authors, or rows where there are too few authors.
         runs: All others, by rank.
     """
 
@@ -80,6 +83,8 @@ class Selection:
     audits_seen: list[str]
     differences: list[str]
     missing: list[str]
+    equals: list[str]
+    exchanged: str
     runs: list[Ranked]
 
 
@@ -123,13 +128,14 @@ def select(folder: Path, *, not_blind: bool = False, allow_missing: bool = False
     )
     metrics = {name: sweep.read_metrics(results) for name, (_, results) in found.items()}
     order = sorted(found, key=lambda name: sweep.rank_key(metrics[name]))
+    p_values, exchanged = _told_from_first([found[name][1] for name in order])
     runs = [
         Ranked(
             rank=rank,
             run=name,
             point=found[name][0],
             **metrics[name],
-            ks_interval=_interval(found[name][1]) if rank <= 1 + _RUNNERS_UP else None,
+            p_value=p_values[rank - 1],
             results_sha256=hashlib.sha256(newest_results(found[name][1]).read_bytes()).hexdigest(),
             weights=_weights(folder / "runs" / name / "model"),
         )
@@ -144,6 +150,8 @@ def select(folder: Path, *, not_blind: bool = False, allow_missing: bool = False
         audits_seen=audits,
         differences=different,
         missing=missing,
+        equals=[run.run for run in runs if run.p_value is not None and run.p_value > inference.ALPHA],
+        exchanged=exchanged,
         runs=runs,
     )
     files.write_json(folder / SELECTION_FILE, asdict(selection))
@@ -161,14 +169,38 @@ def _audits(folder: Path) -> set[str]:
     return names - set(BENCHMARK)
 
 
-def _interval(results: Path) -> tuple[float, float] | None:
+def _told_from_first(results: Sequence[Path]) -> tuple[list[float | None], str]:
+    """For each run, the corrected p value that its D differs from that of the first; and what was exchanged.
+
+    Too few authors leave nothing to exchange. Then rows are, as if they were independent, which tells runs apart too
+    easily: those that even this cannot tell apart are equals all the more.
+    """
+    columns = [_ratios(path) for path in results]
+    indices, first, retain = columns[0]
+    authors = [index // _ROWS_PER_AUTHOR for index in indices]
+    by_author = len(set(authors)) >= inference.MIN_CLUSTERS
+    clusters = authors if by_author else indices
+    raw: list[float] = []
+    for other_indices, ratios, _ in columns[1:]:
+        if other_indices != indices:
+            raw.append(math.nan)
+        else:
+            raw.append(inference.exchange_difference(first, ratios, retain, clusters).p_value)
+    adjusted = iter(inference.holm([p_value for p_value in raw if not math.isnan(p_value)]))
+    found: list[float | None] = [None, *(None if math.isnan(p_value) else next(adjusted) for p_value in raw)]
+    return found, "authors" if by_author else "rows"
+
+
+def _ratios(results: Path) -> tuple[list[int], list[float], list[float]]:
+    """Rows, truth ratios, and the retain arm's; what is missing is NaN."""
     path = max(results.rglob(f"samples_{BENCHMARK[0]}_*.jsonl"))
     records = [json.loads(line)["forget_quality"] for line in path.read_text(encoding="utf-8").split("\n") if line]
     records.sort(key=lambda record: record["index"])
-    authors = [record["index"] // _ROWS_PER_AUTHOR for record in records]
-    ratios, retain = ([record[key] for record in records] for key in ("truth_ratio", "retain_truth_ratio"))
-    low, high = ks_statistic_interval(ratios, retain, authors)
-    return (low, high) if low == low else None
+    ours, retain = (
+        [math.nan if record[key] is None else float(record[key]) for record in records]
+        for key in ("truth_ratio", "retain_truth_ratio")
+    )
+    return [int(record["index"]) for record in records], ours, retain
 
 
 def _weights(model: Path) -> str | None:
@@ -179,24 +211,42 @@ def _weights(model: Path) -> str | None:
 
 
 def table(selection: Selection) -> Iterator[str]:
-    """The lines that `lm-eval-tofu select` prints: the selected run and its runners-up."""
+    """The lines that `lm-eval-tofu select` prints: the selected run, its runners-up and its equals."""
     shown = selection.runs[: 1 + _RUNNERS_UP]
     width = max(len(run.run) for run in shown)
-    yield f"{'rank':>4}  {'run':{width}}  {'forget quality':>14}  {'D':>6}  {'95 % of D':>13}  {'utility':>7}"
+    yield f"{'rank':>4}  {'run':{width}}  {'forget quality':>14}  {'D':>6}  {'p, D as first':>13}  {'utility':>7}"
     for run in shown:
-        interval = "-" if run.ks_interval is None else f"{run.ks_interval[0]:.3f}-{run.ks_interval[1]:.3f}"
+        p_value = "-" if run.p_value is None else f"{run.p_value:.3f}"
         name = f"{run.rank:>4}  {run.run:{width}}  {run.forget_quality:>14.4g}"
-        yield f"{name}  {run.ks_statistic:>6.3f}  {interval:>13}  {run.model_utility:>7.4f}"
+        yield f"{name}  {run.ks_statistic:>6.3f}  {p_value:>13}  {run.model_utility:>7.4f}"
     yield f"selected: {selection.selected} ({selection.rule})"
-    noisy = sum(run.forget_quality > 0.05 for run in selection.runs)
-    if noisy > 1:
-        yield (
-            f"{noisy} runs have a forget quality above 0.05: among those the order is mostly noise, "
-            "as the intervals of D show"
-        )
+    yield from _told_apart(selection)
     for difference in selection.differences:
         yield f"the runs were not evaluated alike: {difference}"
     if not selection.blind:
         yield f"NOT BLIND: results of {', '.join(selection.audits_seen)} were there"
     if selection.missing:
         yield f"{len(selection.missing)} runs had no results and were left out"
+
+
+def _told_apart(selection: Selection) -> Iterator[str]:
+    """Which other runs are as good, as far as can be said."""
+    others = len(selection.runs) - 1
+    if not others:
+        return
+    if selection.equals:
+        yield (
+            f"{len(selection.equals)} of the {others} others cannot be told from it by their distance D from the "
+            f"retain arm (exchanging {selection.exchanged}, corrected for {others} comparisons, level "
+            f"{inference.ALPHA:.0%}): " + ", ".join(selection.equals)
+        )
+    else:
+        yield f"all {others} others can be told from it by their distance D from the retain arm"
+    if selection.exchanged == "rows":
+        yield (
+            f"there are fewer than {inference.MIN_CLUSTERS} authors: rows were exchanged as if they were independent, "
+            "which tells runs apart too easily, so others may be equals too"
+        )
+    untested = [run.run for run in selection.runs[1:] if run.p_value is None]
+    if untested:
+        yield f"{len(untested)} runs have no test, since truth ratios are missing: {', '.join(untested)}"

@@ -24,8 +24,8 @@ from lm_eval_tofu import chat, files, tofu
 from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.evaluation import check_device
+from lm_eval_tofu.metrics import inference
 from lm_eval_tofu.metrics.facts import Background
-from lm_eval_tofu.metrics.rates import rate_interval
 from lm_eval_tofu.unlearn.options import add_option, add_switch, parse_template_args
 from lm_eval_tofu.whitebox import PROBE_VERSION, candidates, hidden
 from lm_eval_tofu.whitebox.candidates import CANDIDATES, Masked
@@ -140,8 +140,8 @@ class Layer(NamedTuple):
     Attributes:
         layer: Its number; 0 is the embeddings.
         top1: Share of forget rows whose true candidate scores highest, mean over seeds.
-        top1_stderr: Its standard error, clustered by author.
-        low: Lower limit of the 95 % bootstrap interval over authors.
+        top1_stderr: Its standard error, clustered by author; NaN where there is no interval, or no row differs.
+        low: Lower limit of its 95 % interval over authors (`inference.rate`).
         high: Upper limit.
     """
 
@@ -463,20 +463,14 @@ def fit_arms(
 
 def summarise(layer: int, correct: Floats, authors: Sequence[int]) -> Layer:
     """The share of right choices with its uncertainty over authors; NaN where a value is NaN."""
-    values = np.asarray(correct, dtype=float)
-    mean = float(values.mean())
-    low, high = rate_interval(values.tolist(), authors) if math.isfinite(mean) else (math.nan, math.nan)
-    return Layer(layer, mean, _clustered_error(values, np.asarray(authors)), low, high)
+    estimate = _rate(correct, authors)
+    return Layer(layer, estimate.value, estimate.error, estimate.low, estimate.high)
 
 
-def _clustered_error(values: Floats, authors: npt.NDArray[np.intp]) -> float:
-    """Standard error of a mean over rows that are independent between authors only; NaN with one author."""
-    _, places = np.unique(authors, return_inverse=True)
-    count = int(places.max()) + 1
-    if count < 2:
-        return math.nan
-    sums = np.bincount(places, weights=values - values.mean(), minlength=count)
-    return float(math.sqrt(np.square(sums).sum() * count / (count - 1)) / len(values))
+def _rate(correct: Floats, authors: Sequence[int]) -> inference.Estimate:
+    if not np.isfinite(correct).all():
+        return inference.Estimate(math.nan)
+    return inference.rate(correct.tolist(), authors)
 
 
 def _results(
@@ -504,16 +498,21 @@ def _results(
         for arm, layers in fitted.shuffled.items()
     }
     last = {arm: layers[max(layers)] for arm, layers in fitted.correct.items()}
-    top = summarise(0, last["model"], authors)
-    excess = summarise(0, last["model"] - last["retain"], authors)
+    top = _rate(last["model"], authors)
+    excess = inference.Estimate(math.nan)
+    if np.isfinite([last["model"], last["retain"]]).all():
+        excess = inference.excess(last["model"].tolist(), last["retain"].tolist(), authors)
     only = entry(0, fitted.only)
     figures = {
-        "top1": top.top1,
+        "top1": top.value,
         "top1_low": top.low,
         "top1_high": top.high,
-        "top1_excess": excess.top1,
+        "top1_excess": excess.value,
         "top1_excess_low": excess.low,
         "top1_excess_high": excess.high,
+        "top1_excess_error": excess.error,
+        "top1_excess_p_value": excess.p_value,
+        "authors": len(set(authors)),
         "shuffled": float(fitted.shuffled["model"][max(fitted.shuffled["model"])].mean()),
         "candidates_only": only["top1"],
         "n": len(data.tested),
@@ -590,8 +589,8 @@ def table(content: Mapping[str, Any]) -> list[str]:
     place = "last layer" if last == depth else f"layer {last} of {depth}"
     lines += [
         "",
-        f"{place}: top-1 {figures['top1']:.3f} [{figures['top1_low']:.3f}, {figures['top1_high']:.3f}], excess over "
-        f"retain {figures['top1_excess']:+.3f} [{figures['top1_excess_low']:+.3f}, {figures['top1_excess_high']:+.3f}]",
+        f"{place}: top-1 {figures['top1']:.3f}{_limits(figures['top1_low'], figures['top1_high'])}, excess over "
+        f"retain {figures['top1_excess']:+.3f}{_limits(figures['top1_excess_low'], figures['top1_excess_high'], '+')}",
         f"chance {found['chance']:.3f}, candidates only {figures['candidates_only']:.3f} (after perturbed answers: "
         f"{controls['candidates_only_perturbed']['layers'][0]['top1']:.3f})",
         f"{found['n']} rows of {found['authors']} authors, learned from {found['training_facts']} facts of "
@@ -600,8 +599,15 @@ def table(content: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _cell(entry: Mapping[str, float] | None) -> str:
-    return "-" if entry is None else f"{entry['top1']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]"
+def _cell(entry: Mapping[str, Any] | None) -> str:
+    return "-" if entry is None else f"{entry['top1']:.3f}{_limits(entry['low'], entry['high'])}"
+
+
+def _limits(low: float | None, high: float | None, sign: str = "") -> str:
+    """An interval in brackets; empty with fewer authors than one is given for."""
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return ""
+    return f" [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
 def _layers(model: hidden.Model, wanted: Sequence[int] | None) -> list[int]:

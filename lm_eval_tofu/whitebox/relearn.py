@@ -22,7 +22,7 @@ import numpy as np
 
 from lm_eval_tofu import files, tofu
 from lm_eval_tofu.errors import DataError, OptionError
-from lm_eval_tofu.metrics import recovery
+from lm_eval_tofu.metrics import inference, recovery
 from lm_eval_tofu.metrics.recovery import Change, Score
 from lm_eval_tofu.tasks import families
 from lm_eval_tofu.unlearn import alike
@@ -372,6 +372,7 @@ def summary(results: Sequence[FoldResult]) -> dict[str, float]:
         ("excess", excess),
     ):
         figures |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    figures |= {"excess_error": excess.error, "excess_p_value": excess.p_value, "authors": excess.clusters}
     figures["rougeL_delta"] = recovery.rouge_delta(pooled["model"])
     figures["retain_rougeL_delta"] = recovery.rouge_delta(pooled["retain"])
     figures["n"] = recovery.score(pooled["model"], 0).n
@@ -447,7 +448,11 @@ def table(file: Path) -> Iterator[str]:
         ("excess", "excess"),
     ):
         value, low, high = (files.as_float(figures[f"{name}{limit}"]) for limit in ("", "_low", "_high"))
-        yield f"{label:18} {value:+7.2f} pp   95 % over authors: {low:+.2f} to {high:+.2f}"
+        if math.isnan(low):
+            interval = f"no interval: fewer than {inference.MIN_CLUSTERS} authors"
+        else:
+            interval = f"95 % over authors: {low:+.2f} to {high:+.2f}"
+        yield f"{label:18} {value:+7.2f} pp   {interval}"
     rouge, theirs = (files.as_float(figures[name]) for name in ("rougeL_delta", "retain_rougeL_delta"))
     yield f"{'ROUGE-L recall':18} {rouge:+7.3f}      retain arm: {theirs:+.3f}"
     yield f"{'answers':18} {figures['n']:7d}      on rows with a specific fact"

@@ -1,0 +1,490 @@
+"""Intervals and tests for rows that come in clusters: rows of one subject (TOFU: author) are not independent.
+
+A leak audit asks some tens of rows about each of 5 to 20 subjects, and what a model knows of a subject shows in all of
+its rows. Everything here takes the subject as the unit that varies. With fewer than `MIN_CLUSTERS` subjects nothing is
+stated: limits and p values are NaN.
+
+`benchmarks/verdict_level.py` measures how often these intervals cover and how often the tests err.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+MIN_CLUSTERS = 5
+"""Fewest subjects that an interval or a test is given for; a t interval over fewer is too wide to say anything."""
+LEVEL = 0.95
+"""Coverage of the intervals."""
+ALPHA = 0.05
+"""Level of a verdict over several audits."""
+POWER = 0.8
+"""Power that the smallest detectable excess is stated for."""
+ASSUMED_CORRELATION = 0.1
+"""Intraclass correlation of leaks within a subject that the smallest detectable excess is stated for."""
+
+DRAWS = 9999
+"""Random exchanges of two arms, where there are too many to take all."""
+
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+
+
+class Estimate(NamedTuple):
+    """A mean over clustered rows.
+
+    Attributes:
+        value: The mean over all rows; NaN where there is none.
+        low: Lower limit of its interval; NaN with fewer than `MIN_CLUSTERS` clusters.
+        high: Upper limit.
+        error: Its standard error, likewise.
+        clusters: Number of clusters.
+        n: Number of rows.
+        p_value: One-sided, that the mean is above 0; NaN where none was asked for, or likewise.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    error: float = math.nan
+    clusters: int = 0
+    n: int = 0
+    p_value: float = math.nan
+
+
+def mean(values: Sequence[float], clusters: Sequence[int], *, level: float = LEVEL) -> Estimate:
+    """Mean with a cluster-robust t interval.
+
+    The variance is that of the clusters' residual sums, each corrected for its leverage (CR2, Bell and McCaffrey 2002),
+    and the quantile is Student's with G - 1 degrees of freedom.
+
+    Args:
+        values: Of any range, shape (n,).
+        clusters: The cluster of each, shape (n,).
+        level: Coverage, in (0, 1).
+
+    Raises:
+        ValueError: Another number of clusters than of values.
+    """
+    data = _Clustered.of(values, clusters)
+    if not data.is_enough:
+        return data.bare()
+    error = math.sqrt(data.variance)
+    half = _t(data.count, (1 + level) / 2) * error
+    return Estimate(data.mean, data.mean - half, data.mean + half, error, data.count, data.n)
+
+
+def rate(values: Sequence[float], clusters: Sequence[int], *, level: float = LEVEL) -> Estimate:
+    """Share, or mean of values in [0, 1], with an interval that stays in [0, 1].
+
+    Korn and Graubard (1998): the Clopper-Pearson interval for the effective number of rows, which is the number of
+    independent rows that would have the observed cluster-robust variance, reduced for G - 1 degrees of freedom.
+
+    If no row leaks, no variance can be observed, and the limit must hold for any correlation within clusters. The worst
+    case is that a subject's rows leak all or not at all; then G subjects are G observations, and the one-sided upper
+    limit is 1 - (1 - level)^(1/G). If all rows leak, the same holds for the lower limit.
+
+    Args:
+        values: In [0, 1], shape (n,).
+        clusters: The cluster of each, shape (n,).
+        level: Coverage, in (0, 1).
+
+    Raises:
+        ValueError: Another number of clusters than of values, or a value outside [0, 1].
+    """
+    data = _Clustered.of(values, clusters)
+    if data.n and (data.values.min() < 0 or data.values.max() > 1):
+        raise ValueError("a rate is a mean of values in [0, 1]")
+    if not data.is_enough:
+        return data.bare()
+    share = data.mean
+    bound = extreme_bound(data.count, level)
+    if data.values.max() == 0:
+        return Estimate(0.0, 0.0, bound, math.nan, data.count, data.n)
+    if data.values.min() == 1:
+        return Estimate(1.0, 1 - bound, 1.0, math.nan, data.count, data.n)
+    tail = (1 - level) / 2
+    variance = max(data.variance, data.row_variance)
+    effective = min(data.n, share * (1 - share) / variance) * (_t(data.n, 1 - tail) / _t(data.count, 1 - tail)) ** 2
+    leaks, others = share * effective, (1 - share) * effective
+    low = min(float(special.betaincinv(leaks, others + 1, tail)), 1 - bound)
+    high = max(float(special.betaincinv(leaks + 1, others, 1 - tail)), bound)
+    return Estimate(share, low, high, math.sqrt(variance), data.count, data.n)
+
+
+def extreme_bound(clusters: int, level: float = LEVEL) -> float:
+    """One-sided upper limit of a rate of which no cluster showed anything: 1 - (1 - level)^(1/G)."""
+    return float(1 - (1 - level) ** (1 / clusters))
+
+
+def excess(
+    ours: Sequence[float], theirs: Sequence[float], clusters: Sequence[int], *, level: float = LEVEL
+) -> Estimate:
+    """Difference of two rates over the same rows, with its interval and the one-sided p value of an excess.
+
+    The p value is of a cluster-robust t test (see `mean`) of the rows' differences. Their variance is at least the one
+    that independent rows would have, since clusters that agree by luck would else make it vanish.
+
+    The interval is the t interval, but its limit away from 0 is at least as far out as the two rates' own intervals put
+    it (MOVER, Zou and Donner 2008): where few subjects leak, the variance is underestimated more often than not, and
+    the t interval alone ends too early. Where no row leaks in either arm, both limits are that of `rate`.
+
+    Args:
+        ours: Values of the audited model in [0, 1], shape (n,).
+        theirs: Those of the retain arm on the same rows, shape (n,).
+        clusters: The cluster of each row, shape (n,).
+        level: Coverage, in (0, 1).
+
+    Raises:
+        ValueError: The three differ in length, or a value is outside [0, 1].
+    """
+    estimate = gain([a - b for a, b in zip(ours, theirs, strict=True)], clusters, level=level)
+    if math.isnan(estimate.low):
+        return estimate
+    own, other = rate(ours, clusters, level=level), rate(theirs, clusters, level=level)
+    low, high = estimate.low, estimate.high
+    if estimate.value >= 0:
+        high = max(high, estimate.value + math.hypot(own.high - own.value, other.value - other.low))
+    if estimate.value <= 0:
+        low = min(low, estimate.value - math.hypot(own.value - own.low, other.high - other.value))
+    return estimate._replace(low=max(low, -1.0), high=min(high, 1.0))
+
+
+def gain(differences: Sequence[float], clusters: Sequence[int], *, level: float = LEVEL) -> Estimate:
+    """Mean of differences in [-1, 1] with a t interval and the one-sided p value that it is above 0; see `excess`.
+
+    Where all rows differ by the same, which has no variance, the limits are `extreme_bound` away, and the test takes
+    the error that one further subject of each kind would leave (Agresti and Coull 1998).
+
+    Args:
+        differences: After less before, or the audited model's less the retain arm's, shape (n,).
+        clusters: The cluster of each, shape (n,).
+        level: Coverage, in (0, 1).
+
+    Raises:
+        ValueError: Another number of clusters than of differences.
+    """
+    data = _Clustered.of(differences, clusters)
+    if not data.is_enough:
+        return data.bare()
+    if data.values.max() == data.values.min():
+        share = (data.count + 1) / (data.count + 2)
+        error, half = math.sqrt(share * (1 - share) / data.count), extreme_bound(data.count, level)
+    else:
+        error = math.sqrt(max(data.variance, data.row_variance))
+        half = _t(data.count, (1 + level) / 2) * error
+    low, high = max(-1.0, data.mean - half), min(1.0, data.mean + half)
+    p_value = float(special.stdtr(data.count - 1, -data.mean / error))
+    return Estimate(data.mean, low, high, error, data.count, data.n, p_value)
+
+
+def detectable_excess(
+    baseline: float, clusters: int, n: int, *, tests: int = 1, error: float = 0.0, power: float = POWER
+) -> float:
+    """The smallest excess that an audit of a size finds with a given power.
+
+    The delta for which delta = (t(1 - ALPHA / tests) + t(power)) * error(delta), with Student's quantiles of G - 1
+    degrees of freedom and
+
+        error(delta)^2 = deff * (r (1 - r) + (r + delta) (1 - r - delta)) / n,   deff = 1 + (n / G - 1) * correlation,
+
+    that is for two independent arms, of which one leaks at the retain arm's rate r and the other delta more, with the
+    intraclass correlation `ASSUMED_CORRELATION`; but error(delta) is at least the error that was observed.
+
+    Args:
+        baseline: Rate r of the retain arm.
+        clusters: G, subjects.
+        n: Rows.
+        tests: Audits that the verdict is corrected for; the first one of Holm's steps has to be passed.
+        error: Standard error that was observed for the excess.
+        power: In (0, 1).
+
+    Returns:
+        In (0, 1 - baseline]; NaN where not even that would be found, or with fewer than `MIN_CLUSTERS` clusters.
+    """
+    if clusters < MIN_CLUSTERS or n < clusters:
+        return math.nan
+    factor = _t(clusters, 1 - ALPHA / tests) + _t(clusters, power)
+    effect = 1 + (n / clusters - 1) * ASSUMED_CORRELATION
+
+    def missing(delta: float) -> float:
+        rate_of_ours = baseline + delta
+        variance = effect * (baseline * (1 - baseline) + rate_of_ours * (1 - rate_of_ours)) / n
+        return delta - factor * max(error, math.sqrt(max(0.0, variance)))
+
+    deltas = np.linspace(0, 1 - baseline, 2001)[1:]
+    return next((float(delta) for delta in deltas if missing(float(delta)) >= 0), math.nan)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values adjusted for their number (Holm 1979): at most alpha of all families hold one that is falsely <= alpha.
+
+    Args:
+        p_values: Shape (m,); none may be NaN.
+    """
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+class Exchange(NamedTuple):
+    """A test that exchanges two arms.
+
+    Attributes:
+        statistic: What was observed.
+        p_value: Share of the exchanges with a statistic that is at least as large; NaN where it cannot be said.
+    """
+
+    statistic: float
+    p_value: float
+
+
+def exchange_distance(
+    ours: Sequence[float], theirs: Sequence[float], clusters: Sequence[int], *, draws: int = DRAWS, seed: int = 0
+) -> Exchange:
+    """KS distance D of two arms on the same rows, and its p value if the arms were exchangeable within subjects.
+
+    The KS test takes all values for independent. But both arms answer the same questions, which makes its p value too
+    large, and rows of one subject stand together, which makes it too small. If the two arms do not differ, their values
+    of any subject can be exchanged: D's null distribution comes from exchanging them in randomly chosen subjects, all
+    rows of a subject together.
+
+    Args:
+        ours: Truth ratios of one arm, shape (n,).
+        theirs: Those of the other on the same rows, shape (n,).
+        clusters: The subject of each row, shape (n,).
+        draws: Random exchanges; all 2^G are taken where they are no more.
+        seed: Of the random exchanges.
+
+    Returns:
+        D and the p value. With G subjects no p value is below 2^(1 - G), since exchanging all of them changes nothing.
+        NaN with fewer than `MIN_CLUSTERS` subjects; D too, where a value is NaN.
+
+    Raises:
+        ValueError: The three differ in length.
+    """
+    pair = np.asarray([*_same_length(ours, theirs, clusters)], dtype=float)
+    if not pair.size or np.isnan(pair).any():
+        return Exchange(math.nan, math.nan)
+    positions, count = _positions(clusters)
+    values = np.concatenate(pair)
+    order = np.argsort(values, kind="stable")
+    n = len(positions)
+    signs = np.concatenate([np.ones(n), -np.ones(n)])
+    # Each subject's part of F_ours - F_theirs, which changes its sign when the arms are exchanged there.
+    parts = _cumulated(signs[order], np.concatenate([positions] * 2)[order], count, values[order]) / n
+
+    def distances(turned: Floats) -> Floats:
+        return np.asarray(np.abs(turned @ parts).max(axis=1), dtype=float)
+
+    observed = float(distances(np.ones((1, count)))[0])
+    return Exchange(observed, _exchange_p_value(distances, observed, count, draws, seed))
+
+
+def exchange_difference(
+    first: Sequence[float],
+    other: Sequence[float],
+    reference: Sequence[float],
+    clusters: Sequence[int],
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Exchange:
+    """Whether two models differ in their KS distance D from a third, exchanging the two within subjects.
+
+    Args:
+        first: Truth ratios of one model, shape (n,).
+        other: Those of the other on the same rows, shape (n,).
+        reference: Those of the retain arm on the same rows, shape (n,).
+        clusters: What is exchanged together, shape (n,).
+        draws: Random exchanges; all 2^G are taken where they are no more.
+        seed: Of the random exchanges.
+
+    Returns:
+        D(other) - D(first), and the two-sided p value. NaN where a value is NaN, or with fewer than `MIN_CLUSTERS`
+        clusters.
+
+    Raises:
+        ValueError: The four differ in length.
+    """
+    triple = np.asarray([*_same_length(first, other, clusters), reference], dtype=float)
+    if not triple.size or np.isnan(triple).any():
+        return Exchange(math.nan, math.nan)
+    positions, count = _positions(clusters)
+    values = np.concatenate(triple)
+    order = np.argsort(values, kind="stable")
+    n = len(positions)
+    of = np.concatenate([positions] * 3)[order]
+    # F_first - F_reference and F_other - F_reference are (F_first + F_other) / 2 - F_reference, which no exchange
+    # changes, plus and minus (F_first - F_other) / 2, of which each subject's part changes its sign.
+    turning, fixed = (np.repeat(weights, n)[order] / n for weights in ([0.5, -0.5, 0.0], [0.5, 0.5, -1.0]))
+    parts = _cumulated(turning, of, count, values[order])
+    shared = _cumulated(fixed, np.zeros_like(of), 1, values[order])[0]
+
+    def differences(turned: Floats) -> Floats:
+        half = turned @ parts
+        return np.asarray(np.abs(shared - half).max(axis=1) - np.abs(shared + half).max(axis=1), dtype=float)
+
+    observed = float(differences(np.ones((1, count)))[0])
+    p_value = _exchange_p_value(lambda turned: np.abs(differences(turned)), abs(observed), count, draws, seed)
+    return Exchange(observed, p_value)
+
+
+def _exchange_p_value(
+    statistic: Callable[[Floats], Floats], observed: float, count: int, draws: int, seed: int
+) -> float:
+    """Share of the exchanges that reach the observed statistic; of random ones, the observed one counts too."""
+    if count < MIN_CLUSTERS:
+        return math.nan
+    exact = 2**count <= draws
+    if exact:
+        exchanged = (np.arange(2**count)[:, None] >> np.arange(count)) % 2 == 1
+    else:
+        exchanged = np.random.default_rng(seed).random((draws, count)) < 0.5
+    turned = np.where(exchanged, -1.0, 1.0)
+    blocks = (turned[start : start + 500] for start in range(0, len(turned), 500))  # all at once take much memory
+    # Sums of the same terms in another order differ in the last digits.
+    reached = sum(int((statistic(block) >= observed - 1e-9).sum()) for block in blocks)
+    return reached / len(turned) if exact else (reached + 1) / (draws + 1)
+
+
+def _same_length(
+    first: Sequence[float], other: Sequence[float], clusters: Sequence[int]
+) -> tuple[Sequence[float], Sequence[float]]:
+    if not len(first) == len(other) == len(clusters):
+        raise ValueError(f"{len(first)} and {len(other)} values and {len(clusters)} clusters differ")
+    return first, other
+
+
+def _positions(clusters: Sequence[int]) -> tuple[Indices, int]:
+    _, positions = np.unique(np.asarray(clusters, dtype=int), return_inverse=True)
+    return positions, int(positions.max()) + 1
+
+
+def _cumulated(weights: Floats, of: Indices, count: int, ordered: Floats) -> Floats:
+    """Cumulated weights of each cluster along ordered values, read at the last of equal ones; shape (count, places)."""
+    spread = np.zeros((count, len(weights)))
+    spread[of, np.arange(len(weights))] = weights
+    last = np.flatnonzero(np.append(np.diff(ordered) > 0, True))
+    return np.asarray(np.cumsum(spread, axis=1)[:, last], dtype=float)
+
+
+class Stratum(NamedTuple):
+    """Rows whose means are components of a harmonic mean.
+
+    Attributes:
+        values: Shape (k, n): k components on the same rows.
+        clusters: The cluster of each row, shape (n,).
+    """
+
+    values: Sequence[Sequence[float]]
+    clusters: Sequence[int]
+
+
+def harmonic_mean(strata: Sequence[Stratum], *, level: float = LEVEL) -> Estimate:
+    """Harmonic mean of the means of all components, with a cluster-robust interval.
+
+    By the delta method: a row's influence on log H = log K - log sum(1 / c_k) is sum_k w_k (y_k - c_k) / n, with
+    w_k = c_k^-2 / sum(1 / c_j). The variances of the strata, each between its own clusters as in `mean`, add up; the
+    degrees of freedom are Satterthwaite's. The t interval of log H is turned back.
+
+    Args:
+        strata: Independent sets of rows; the components of one set share its rows.
+        level: Coverage, in (0, 1).
+
+    Returns:
+        0 without limits where a component is 0; without limits also where a stratum has fewer than `MIN_CLUSTERS`
+        clusters; NaN where a value is NaN.
+
+    Raises:
+        ValueError: A stratum without rows, or another number of clusters than of rows.
+    """
+    means = [np.asarray(stratum.values, dtype=float).mean(axis=1) for stratum in strata]
+    components = np.concatenate(means)
+    n = sum(len(stratum.clusters) for stratum in strata)
+    if np.isnan(components).any():
+        return Estimate(math.nan, n=n)
+    if (components <= 0).any():
+        return Estimate(0.0, n=n)
+    inverse = float((1 / components).sum())
+    value = len(components) / inverse
+    variances, degrees = [], []
+    for stratum, own in zip(strata, means, strict=True):
+        influence = (own**-2.0 / inverse) @ np.asarray(stratum.values, dtype=float)
+        data = _Clustered.of(influence.tolist(), stratum.clusters)
+        if not data.is_enough:
+            return Estimate(value, n=n)
+        variances.append(data.variance)
+        degrees.append(data.count - 1)
+    total = sum(variances)
+    if total == 0:
+        return Estimate(value, value, value, 0.0, n=n)
+    freedom = total**2 / sum(variance**2 / degree for variance, degree in zip(variances, degrees, strict=True))
+    factor = math.exp(float(special.stdtrit(freedom, (1 + level) / 2)) * math.sqrt(total))
+    return Estimate(value, value / factor, min(1.0, value * factor), value * math.sqrt(total), n=n)
+
+
+@dataclass(frozen=True, slots=True)
+class _Clustered:
+    """Values with their clusters' sums.
+
+    Attributes:
+        values: Shape (n,).
+        residuals: Sum of value - mean in each cluster, shape (G,).
+        sizes: Rows of each cluster, shape (G,).
+    """
+
+    values: Floats
+    residuals: Floats
+    sizes: Floats
+
+    @classmethod
+    def of(cls, values: Sequence[float], clusters: Sequence[int]) -> "_Clustered":
+        if len(values) != len(clusters):
+            raise ValueError(f"{len(values)} values and {len(clusters)} clusters differ")
+        array = np.asarray(values, dtype=float)
+        if not array.size:
+            return cls(array, array, array)
+        _, positions = np.unique(np.asarray(clusters, dtype=int), return_inverse=True)
+        residuals: Floats = np.bincount(positions, weights=array - array.mean()).astype(float)
+        return cls(array, residuals, np.bincount(positions).astype(float))
+
+    @property
+    def n(self) -> int:
+        return len(self.values)
+
+    @property
+    def count(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def mean(self) -> float:
+        return float(self.values.mean()) if self.n else math.nan
+
+    @property
+    def is_enough(self) -> bool:
+        return self.count >= MIN_CLUSTERS and math.isfinite(self.mean)
+
+    @property
+    def variance(self) -> float:
+        """Of the mean, between clusters: sum of squared residual sums / (1 - n_g / n), over n^2."""
+        return float((self.residuals**2 / (1 - self.sizes / self.n)).sum()) / self.n**2
+
+    @property
+    def row_variance(self) -> float:
+        """Of the mean, as if all rows were independent."""
+        return float(self.values.var()) / (self.n - 1)
+
+    def bare(self) -> Estimate:
+        return Estimate(self.mean, clusters=self.count, n=self.n)
+
+
+def _t(count: int, quantile: float) -> float:
+    """Quantile of Student's t with `count` - 1 degrees of freedom."""
+    return float(special.stdtrit(count - 1, quantile))
