@@ -26,8 +26,9 @@ TIME = "2026-01-02T03-04-05.678901"
 
 @functools.cache
 def rows() -> list[dict[str, Any]]:
-    """Forty rows about two authors, of the miniature."""
-    return tofu.load("forget10_perturbed", tofu.resolve_source("mini"))
+    """120 rows about six authors: the forget rows of the miniature, which are two authors', and more of its rows."""
+    source = tofu.resolve_source("mini")
+    return [*tofu.load("forget10_perturbed", source), *tofu.load("retain90", source)[:80]]
 
 
 def gold(row: int, _: str) -> str:
@@ -50,7 +51,7 @@ def write(
     samples: bool = True,
     split: str = "forget10",
     version: int | None = None,
-    limit: int = 40,
+    limit: int = 120,
     settings: Mapping[str, Any] | None = None,
     arm: Mapping[str, Any] | None = None,
     model: str = "models/m",

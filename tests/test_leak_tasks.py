@@ -687,25 +687,6 @@ class TestRates:
         assert rates.rows_in_all(rows, families, [True, True, True, True, False]) == {0}
         assert rates.rows_in_all([], [], []) == set()
 
-    def test_interval_of_two_authors(self) -> None:
-        """One leaks always, one never: resamples give 0, 1/2 or 1, a quarter, a half and a quarter of them."""
-        leaked, authors = [True, True, False, False], [0, 0, 1, 1]
-        assert rates.rate_interval(leaked, authors) == (0, 1)
-        assert rates.rate_interval(leaked, authors, level=0.4) == (0.5, 0.5)
-
-    def test_authors_of_different_size(self) -> None:
-        """A resample's rate is over responses, not a mean of authors: one leak of 1 and none of 3 give 0, 1/4 or 1."""
-        low, high = rates.rate_interval([True, False, False, False], [0, 1, 1, 1], level=0.4)
-        assert (low, high) == (0.25, 0.25)
-
-    def test_degenerate(self) -> None:
-        assert rates.rate_interval([False] * 4, [0, 0, 1, 1]) == (0, 0)
-        assert rates.rate_interval([True] * 4, [0, 0, 1, 1]) == (1, 1)
-        assert all(map(math.isnan, rates.rate_interval([True], [0])))
-        assert all(map(math.isnan, rates.rate_interval([], [])))
-        with pytest.raises(ValueError, match="differ"):
-            rates.rate_interval([True], [0, 1])
-
 
 class TestOddResponses:
     """What a model may write must not end a run that is all but done."""

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import resource
-import shutil
+import statistics
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -16,13 +16,12 @@ from typing import Any
 
 import chromium
 import made_results as made
-import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
 from lm_eval_tofu import cli
 from lm_eval_tofu.errors import OptionError
-from lm_eval_tofu.metrics import leak, rates
+from lm_eval_tofu.metrics import inference, leak
 from lm_eval_tofu.report import leaks, load, render, tables
 from lm_eval_tofu.report.verdicts import verdicts
 from lm_eval_tofu.whitebox import PROBE_VERSION, RELEARN_VERSION
@@ -36,10 +35,12 @@ HOSTILE = (
 
 
 def _known(row: int, family: str) -> str:
-    """Knows the first author when asked directly, and one row of the second whatever the prompt."""
-    return (
-        made.gold(row, family) if (row < 20 and family in ("direct", "clues_4")) or row == 25 else made.nothing(0, "")
-    )
+    """Knows half of every author when asked directly, and one row more whatever the prompt."""
+    return made.gold(row, family) if _is_known(row, family) else made.nothing(0, "")
+
+
+def _is_known(row: int, family: str) -> bool:
+    return (row % 20 < 10 and family in ("direct", "clues_4")) or row == 35
 
 
 @pytest.fixture(scope="module")
@@ -77,56 +78,89 @@ def _specific() -> list[int]:
 def test_leaks_have_an_interval_over_authors_and_an_excess_over_retain(arms: Path) -> None:
     built = tables.build(_load(arms))
     specific = _specific()
-    # Two families: the first author leaks in one, row 25 in both.
-    leaked = [[row < 20 or row == 25, row == 25] for row in specific]
-    values = [float(each) for pair in leaked for each in pair]
+    values = [float(_is_known(row, family)) for row in specific for family in made.FAMILIES[TASK]]
     authors = [row // 20 for row in specific for _ in range(2)]
     cell = _cell(built, "novel_recall", "unlearned")
     assert cell.value == pytest.approx(sum(values) / len(values))
-    assert (cell.low, cell.high) == rates.rate_interval(values, authors)
-    assert cell.excess == pytest.approx(cell.value)  # retain knows nothing
-    assert (cell.excess_low, cell.excess_high) == pytest.approx((cell.low, cell.high))
+    own, more = inference.rate(values, authors), inference.excess(values, [0.0] * len(values), authors)
+    assert (cell.low, cell.high) == (own.low, own.high)
+    assert (cell.excess, cell.excess_low, cell.excess_high) == (more.value, more.low, more.high)  # retain knows nothing
+    assert (cell.excess_error, cell.p_value, cell.authors) == (more.error, more.p_value, 6)
     assert _cell(built, "novel_recall", "full").value == 1
-    assert _cell(built, "novel_recall", "retain").value == 0
-    assert math.isnan(_cell(built, "novel_recall", "retain").excess)
+    retain = _cell(built, "novel_recall", "retain")
+    assert (retain.value, retain.low, retain.high) == (0, 0, pytest.approx(1 - 0.05 ** (1 / 6)))
+    assert math.isnan(retain.excess)
 
 
-def test_excess_is_paired_by_author(tmp_path: Path) -> None:
-    # Both arms know the first author; only unlearned knows row 25 too. Paired, the first author's part falls out.
-    made.write(tmp_path / "retain", says=lambda row, _: made.gold(row, "") if row < 20 else "", tasks=(TASK,))
-    made.write(
-        tmp_path / "unlearned", says=lambda row, _: made.gold(row, "") if row < 20 or row == 25 else "", tasks=(TASK,)
-    )
+def test_p_values_are_corrected_over_the_audits_of_an_arm(arms: Path) -> None:
+    rows = tables.tested(tables.build(_load(arms)).main, "unlearned")
+    assert [row.key for row, _ in rows] == [
+        "novel_recall",
+        "format_shift",
+        "best_of_n",
+        "chain_of_clues",
+        "recognition",
+    ]
+    assert [cell.adjusted for _, cell in rows] == inference.holm([cell.p_value for _, cell in rows])
+    for row, cell in rows:
+        baseline = 1 / 6 if row.key == "recognition" else 0.0
+        assert row.n is not None
+        assert cell.detectable == inference.detectable_excess(baseline, 6, row.n, tests=5, error=cell.excess_error), (
+            row.key
+        )
+
+
+def test_one_audit_alone_is_not_corrected(arms: Path, tmp_path: Path) -> None:
+    for name in ("retain", "unlearned"):
+        made.write(tmp_path / name, tasks=(TASK,), says=_known if name == "unlearned" else made.nothing)
+    [(_, alone)] = tables.tested(tables.build(_load(tmp_path, "retain", "unlearned")).main, "unlearned")
+    assert alone.adjusted == alone.p_value == _cell(tables.build(_load(arms)), "novel_recall", "unlearned").p_value
+
+
+def test_excess_is_paired_by_row(tmp_path: Path) -> None:
+    """Both arms know half of the authors, of which the excess must not depend; unlearned knows one row more."""
+    for name, more in (("retain", None), ("unlearned", 65)):
+        made.write(
+            tmp_path / name,
+            says=lambda row, _, more=more: made.gold(row, "") if row < 60 or row == more else "",
+            tasks=(TASK,),
+        )
     cell = _cell(tables.build(_load(tmp_path, "retain", "unlearned")), "novel_recall", "unlearned")
     specific = _specific()
-    second = [row for row in specific if row >= 20]
-    assert 25 in second
+    assert 65 in specific
+    differences = [float(row == 65) for row in specific for _ in range(2)]
+    expected = inference.gain(differences, [row // 20 for row in specific for _ in range(2)])
     assert cell.excess == pytest.approx(1 / len(specific))
-    assert cell.excess_low == 0  # the first author drawn twice
-    assert cell.excess_high == pytest.approx(1 / len(second))
+    assert (cell.p_value, cell.excess_low) == pytest.approx((expected.p_value, expected.low))
 
 
-def test_resampled_means_draw_authors_and_pair_what_has_the_same_seed() -> None:
-    authors = [0] * 3 + [1] * 3
-    draws = rates.resampled_means([1.0] * 3 + [0.0] * 3, authors)
-    assert set(draws) == {0.0, 0.5, 1.0}  # two authors, drawn twice
-    assert rates.interval(draws) == (0, 1)
-    other = rates.resampled_means([3.0] * 3 + [2.0] * 3, authors)
-    assert other - draws == pytest.approx(2.0)
-    assert not rates.resampled_means([1.0, 2.0], [7, 7]).size
-    assert all(math.isnan(limit) for limit in rates.interval(np.empty(0)))
-    with pytest.raises(ValueError, match="2 values and 1 authors"):
-        rates.resampled_means([1.0, 2.0], [7])
+def test_rows_that_count_in_one_arm_only_are_no_part_of_the_excess(tmp_path: Path) -> None:
+    """Another system prompt can make a row's answer less telling."""
+
+    def vague(task: str, sample: dict[str, Any]) -> None:
+        if sample[load.TASKS[task]]["index"] < 10:
+            sample[load.TASKS[task]]["tier"] = "gist"
+
+    made.write(tmp_path / "retain", tasks=(TASK,), change=vague)
+    made.write(tmp_path / "unlearned", tasks=(TASK,), says=lambda row, _: made.gold(row, "") if row < 40 else "")
+    cell = _cell(tables.build(_load(tmp_path, "retain", "unlearned")), "novel_recall", "unlearned")
+    specific = _specific()
+    assert cell.value == pytest.approx(sum(row < 40 for row in specific) / len(specific))
+    counted = [row for row in specific if row >= 10]
+    assert len(counted) < len(specific)
+    assert cell.excess == pytest.approx(sum(row < 40 for row in counted) / len(counted))
 
 
 def test_forget_quality_is_computed_against_the_retain_arm_of_the_report(arms: Path) -> None:
     built = tables.build(_load(arms))
-    ours, theirs = [1.055 + row / 100 for row in range(40)], [1 + row / 100 for row in range(40)]
+    ours, theirs = [1.055 + row / 100 for row in range(120)], [1 + row / 100 for row in range(120)]
     test = ks_2samp(ours, theirs)
     assert _cell(built, "forget_quality", "unlearned").value == pytest.approx(test.pvalue)
     distance = _cell(built, "ks_statistic", "unlearned")
     assert distance.value == pytest.approx(test.statistic)
-    assert distance.low <= distance.value <= distance.high
+    assert math.isnan(distance.low)  # a bootstrap of a largest distance lies above it
+    paired = inference.exchange_distance(ours, theirs, [row // 20 for row in range(120)])
+    assert _cell(built, "forget_quality_paired", "unlearned").value == paired.p_value
     [row] = [row for row in built.main if row.key == "forget_quality"]
     assert row.cells["retain"] is None
 
@@ -137,29 +171,24 @@ def test_shift_utility_and_final_turn(arms: Path) -> None:
     assert shift.value == pytest.approx(-1.0)
     assert shift.excess == pytest.approx(0.5)  # retain is at -2, unlearned at -1.5
     utility = _cell(built, "model_utility", "unlearned")
-    assert (utility.value, utility.low, utility.high) == pytest.approx((0.5, 0.5, 0.5))
+    assert utility.value == 0.5
+    assert utility.low < 0.5 < utility.high
     specific = _specific()
-    known = sum(row < 20 or row == 25 for row in specific) / len(specific)
+    known = sum(_is_known(row, "clues_4") for row in specific) / len(specific)
     assert _cell(built, "chain_of_clues", "unlearned").value == pytest.approx(known)
     assert built.turns["unlearned"].y[0] == pytest.approx(1 / len(specific))
     assert built.turns["unlearned"].y[4] == pytest.approx(known)
     assert built.shuffled["unlearned"].value == pytest.approx(1 / len(specific))
 
 
-def test_utility_reaches_zero_where_a_draw_holds_no_right_answer(arms: Path, tmp_path: Path) -> None:
-    """One real author of forty is answered: a good third of the draws leave him out, (39/40)^40."""
-    shutil.copytree(arms / "unlearned", tmp_path / "unlearned")
-    for path in tmp_path.rglob("samples_tofu_model_utility_*.jsonl"):
-        samples = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        for sample in samples:
-            record = sample["model_utility"]
-            if record["set"] == "real_authors":
-                record["rougeL_recall"] = float(record["index"] == 3)
-        path.write_text("".join(json.dumps(sample) + "\n" for sample in samples), encoding="utf-8")
-    utility = _cell(tables.build(_load(tmp_path, "unlearned")), "model_utility", "unlearned")
-    assert utility.low == 0
-    # Where he is drawn three times: eight components of 0.5 and one of 3/40.
-    assert utility.high == pytest.approx(9 / (8 / 0.5 + 40 / 3))
+def test_utility_is_clustered_by_retain_author_and_by_other_row(arms: Path) -> None:
+    strata = [
+        inference.Stratum([[0.5] * 120] * 3, [row // 20 for row in range(120)]),
+        *[inference.Stratum([[0.5] * 120] * 3, range(120))] * 2,
+    ]
+    expected = inference.harmonic_mean(strata)
+    utility = _cell(tables.build(_load(arms)), "model_utility", "unlearned")
+    assert (utility.low, utility.high) == (expected.low, expected.high)
 
 
 def test_leak_at_k_rises_to_the_prompt_level(arms: Path) -> None:
@@ -172,12 +201,12 @@ def test_leak_at_k_rises_to_the_prompt_level(arms: Path) -> None:
 
 def test_the_row_level_table_counts_each_audits_answers(arms: Path) -> None:
     built = tables.build(_load(arms))
-    assert len(built.rows) == 4 * 40
-    row = next(row for row in built.rows if row.arm == "unlearned" and row.index == 25)
+    assert len(built.rows) == 4 * 120
+    row = next(row for row in built.rows if row.arm == "unlearned" and row.index == 35)
     assert row.leaks["tofu_novel_recall"] == (2, 2)
     assert row.leaks["tofu_best_of_n"] == (1, 4)
     assert row.leaks["tofu_chain_of_clues"] == (5, 5)  # without the control
-    assert row.truth_ratio == pytest.approx(1.055 + 0.25)
+    assert row.truth_ratio == pytest.approx(1.055 + 0.35)
 
 
 def test_verdicts_say_looks_and_knows_apart(arms: Path) -> None:
@@ -186,7 +215,7 @@ def test_verdicts_say_looks_and_knows_apart(arms: Path) -> None:
     assert verdict.looks[0] == "yes"
     assert verdict.knows[0] == "yes"
     assert verdict.useful[0] == "yes"
-    assert any("2 forget authors" in alarm for alarm in verdict.alarms)
+    assert not any("forget authors" in alarm for alarm in verdict.alarms)
     [control] = verdicts(tables.build(_load(arms, "full", "retain")))
     assert (control.arm, control.looks[0]) == ("full", "no")
     assert any("as a control" in alarm for alarm in control.alarms)
@@ -275,7 +304,7 @@ def test_visible_keeps_the_length_and_nothing_that_hides_or_reverses() -> None:
     assert leaks.visible("a\tb\u00a0c\nd é 漢") == "a b c\nd é 漢"
 
 
-def test_not_found_needs_an_interval_wherever_an_excess_is_positive(tmp_path: Path) -> None:
+def test_not_found_needs_a_test_wherever_an_excess_is_positive(tmp_path: Path) -> None:
     """Everything leaks in one audit, which has no samples; the other has some, and no excess."""
     for name, says in (("retain", made.nothing), ("unlearned", made.gold)):
         made.write(tmp_path / name, says=says, tasks=(TASK,), samples=False, time="2026-01-01")
@@ -284,11 +313,11 @@ def test_not_found_needs_an_interval_wherever_an_excess_is_positive(tmp_path: Pa
     assert verdict.knows[0] == "unknown"
     assert "Novel-recall leak, 100.0 %, +100.0 points" in verdict.knows[1]
     assert "needs samples of both arms" in verdict.knows[1]
-    # Without a positive excess there is nothing that an interval could tell from chance.
+    # Without a positive excess there is nothing that a test could tell from chance.
     made.write(tmp_path / "unlearned", tasks=(TASK,), samples=False, time="2026-01-03")
     [verdict] = verdicts(tables.build(_load(tmp_path, "retain", "unlearned")))
     assert verdict.knows[0] == "no"
-    assert "None of 2 audits" in verdict.knows[1]
+    assert "The one audit that could be tested has not found more" in verdict.knows[1]
 
 
 def test_not_found_names_what_could_not_be_compared(tmp_path: Path) -> None:
@@ -300,12 +329,99 @@ def test_not_found_names_what_could_not_be_compared(tmp_path: Path) -> None:
     assert "Nothing of the retain arm to compare with: Novel-recall leak (100.0 %)." in verdict.knows[1]
 
 
-def test_one_authors_samples_have_no_interval_and_the_reason_is_right(tmp_path: Path) -> None:
-    made.write(tmp_path / "retain", tasks=(TASK,), limit=20)
-    made.write(tmp_path / "unlearned", tasks=(TASK,), limit=20, says=made.gold)
-    [verdict] = verdicts(tables.build(_load(tmp_path, "retain", "unlearned")))
+@pytest.mark.parametrize("authors", [1, 2, 4, 5])
+def test_fewer_than_five_authors_say_nothing(tmp_path: Path, authors: int) -> None:
+    for name, says in (("retain", made.nothing), ("unlearned", made.gold)):
+        made.write(tmp_path / name, tasks=(TASK, "tofu_forget_quality"), limit=20 * authors, says=says)
+    built = tables.build(_load(tmp_path, "retain", "unlearned"))
+    [verdict] = verdicts(built)
+    cell = _cell(built, "novel_recall", "unlearned")
+    assert cell.value == 1
+    few = [alarm for alarm in verdict.alarms if "forget author" in alarm]
+    if authors == 5:
+        assert verdict.knows[0] == "yes"
+        assert (cell.low, few) == (pytest.approx(0.05 ** (1 / 5)), [])
+        return
     assert verdict.knows[0] == "unknown"
-    assert "two authors or more" in verdict.knows[1]
+    number = "1 author is" if authors == 1 else f"{authors} authors are"
+    assert f"{number} too few for a test: it takes 5" in verdict.knows[1]
+    assert all(math.isnan(figure) for figure in (cell.low, cell.high, cell.excess_low, cell.p_value, cell.adjusted))
+    assert cell.excess == 1
+    assert math.isnan(_cell(built, "forget_quality_paired", "unlearned").value)
+    [alarm] = few
+    assert "fewer than 5 there is no interval and no test" in alarm
+    assert tables.tested(built.main, "unlearned") == []
+
+
+def _said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **adjusted: float) -> tuple[str, str]:
+    """What is said of knowing where the audits have these corrected p values."""
+    for name in ("retain", "unlearned"):
+        made.write(tmp_path / name, tasks=(TASK, "tofu_format_shift"))
+    built = tables.build(_load(tmp_path, "retain", "unlearned"))
+    for position, row in enumerate(built.main):
+        cell = row.cells["unlearned"]
+        if cell is not None and row.key in adjusted:
+            cells = {**row.cells, "unlearned": cell._replace(adjusted=adjusted[row.key], detectable=0.125)}
+            built.main[position] = row._replace(cells=cells)
+    return verdicts(built)[0].knows
+
+
+def test_knowing_is_said_up_to_the_level_and_the_audits_that_carry_it_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, words = _said(tmp_path, monkeypatch, novel_recall=0.05, format_shift=0.051)
+    assert said == "yes"
+    assert "One of 2 audits found more than in the retain arm, at a level of 5% for all of them together" in words
+    assert "Novel-recall leak, +0.0 points (p = 0.050)" in words
+    assert "Format-shift" not in words
+    said, words = _said(tmp_path, monkeypatch, novel_recall=0.051, format_shift=0.2)
+    assert said == "no"
+    assert "None of 2 audits found more" in words
+    assert "80 % power" in words
+    assert "Novel-recall leak +12.5 points; Format-shift leak +12.5 points" in words
+
+
+@pytest.mark.parametrize(("p_value", "word"), [(0.05, "yes"), (0.0499, "no")])
+def test_the_usual_level_decides_on_looks(arms: Path, p_value: float, word: str) -> None:
+    built = tables.build(_load(arms))
+    for position, row in enumerate(built.main):
+        if row.key == "forget_quality":
+            built.main[position] = row._replace(cells={**row.cells, "unlearned": tables.Measured(p_value)})
+    assert verdicts(built)[0].looks[0] == word
+
+
+@pytest.mark.parametrize(
+    ("share", "word"), [(0.9, "yes"), (0.899, "partly"), (0.5, "partly"), (0.499, "no"), (1.2, "yes")]
+)
+def test_use_is_measured_by_the_full_arms_utility(arms: Path, share: float, word: str) -> None:
+    built = tables.build(_load(arms))
+    for position, row in enumerate(built.main):
+        if row.key == "model_utility":
+            cells = {**row.cells, "full": tables.Measured(0.8), "unlearned": tables.Measured(share * 0.8)}
+            built.main[position] = row._replace(cells=cells)
+    assert verdicts(built)[0].useful[0] == word
+
+
+@pytest.mark.parametrize(("share", "alarms"), [(0.1, 1), (0.099, 0)])
+@pytest.mark.parametrize("metric", ["generations_empty", "generations_repetitive"])
+def test_a_tenth_of_broken_answers_raises_an_alarm(tmp_path: Path, metric: str, share: float, alarms: int) -> None:
+    made.write(tmp_path / "unlearned", tasks=("tofu_forget_quality",))
+    _changed(
+        tmp_path / "unlearned",
+        lambda content: content["results"]["tofu_forget_quality"].update({f"{metric},none": share}),
+    )
+    [verdict] = verdicts(tables.build(_load(tmp_path, "unlearned")))
+    assert sum("a broken model also looks" in alarm for alarm in verdict.alarms) == alarms
+
+
+@pytest.mark.parametrize(("share", "alarms"), [(0.5, 1), (0.499, 0)])
+def test_half_of_undecided_choices_raises_an_alarm(tmp_path: Path, share: float, alarms: int) -> None:
+    made.write(tmp_path / "unlearned", tasks=("tofu_recognition",))
+    _changed(
+        tmp_path / "unlearned", lambda content: content["results"]["tofu_recognition"].update({"no_choice,none": share})
+    )
+    [verdict] = verdicts(tables.build(_load(tmp_path, "unlearned")))
+    assert sum("choose no option" in alarm for alarm in verdict.alarms) == alarms
 
 
 def test_an_audit_without_a_figure_is_no_finding(tmp_path: Path) -> None:
@@ -343,27 +459,27 @@ def test_why_forget_quality_has_no_value(arms: Path, tmp_path: Path) -> None:
 def test_every_figure_has_its_n(arms: Path) -> None:
     n = {row.key: row.n for row in tables.build(_load(arms)).main}
     specific = len(_specific())
-    assert n["forget_quality"] == n["ks_statistic"] == n["logprob_shift"] == 40
-    assert n["model_utility"] == 120
+    assert n["forget_quality"] == n["ks_statistic"] == n["logprob_shift"] == n["forget_quality_paired"] == 120
+    assert n["model_utility"] == 360
     assert n["novel_recall"] == n["format_shift"] == 2 * specific
     assert n["best_of_n"] == n["chain_of_clues"] == specific
-    assert n["recognition"] == 40
+    assert n["recognition"] == 120
     assert n["probe"] is None
     parts = {row.key: row.n for row in tables.build(_load(arms)).parts}
-    assert parts["tofu_forget_quality_probability"] == 40
+    assert parts["tofu_forget_quality_probability"] == 120
 
 
 def test_n_stands_in_the_tables(report: Path) -> None:
     [line] = [line for line in (report / "report.md").read_text().splitlines() if line.startswith("| Model utility |")]
-    assert line.startswith("| Model utility | 120 | 0.500")
+    assert line.startswith("| Model utility | 360 | 0.500")
     page = (report / "report.html").read_text(encoding="utf-8")
     assert '<th scope="col">Figure</th><th scope="col">n</th>' in page
 
 
 def test_forget_quality_is_said_with_its_distance_and_its_number_of_rows(arms: Path) -> None:
     [verdict] = verdicts(tables.build(_load(arms)))
-    test = ks_2samp([1.055 + row / 100 for row in range(40)], [1 + row / 100 for row in range(40)])
-    assert f"(D = {test.statistic:.3f}, n = 40, log10 p = {math.log10(test.pvalue):.2f})" in verdict.looks[1]
+    test = ks_2samp([1.055 + row / 100 for row in range(120)], [1 + row / 100 for row in range(120)])
+    assert f"(D = {test.statistic:.3f}, n = 120, log10 p = {math.log10(test.pvalue):.2f})" in verdict.looks[1]
 
 
 def _changed(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -386,7 +502,7 @@ def test_a_part_of_the_documents_and_undecided_choices_raise_alarms(tmp_path: Pa
     _changed(tmp_path / "unlearned", part)
     [verdict] = verdicts(tables.build(_load(tmp_path, "unlearned")))
     [alarm] = [alarm for alarm in verdict.alarms if alarm.startswith("Only ") and "documents" in alarm]
-    assert "Only 120 of 617 documents of model utility, 40 of 400 documents of best of N were asked" in alarm
+    assert "Only 360 of 617 documents of model utility, 120 of 400 documents of best of N were asked" in alarm
     assert any("50 % of its answers to the recognition questions choose no option" in each for each in verdict.alarms)
     assert any("miniature" in each for each in verdict.alarms)
     made.write(tmp_path / "plain", tasks=tasks)
@@ -491,6 +607,7 @@ def _tools(folder: Path, probe: dict[str, Any] | None = None, name: str = "model
     (folder / "probe" / "results_1.json").write_text(json.dumps(content))
     figures = {"recovery_delta": 7.6, "recovery_delta_low": 3.0, "recovery_delta_high": 12.0}
     figures |= {"excess": 6.8, "excess_low": 2.0, "excess_high": 11.0, "retain_recovery_delta": 0.8}
+    figures |= {"excess_error": 2.0, "excess_p_value": 0.002, "authors": 20, "n": 240}
     relearn = {
         "results": {"tofu_relearn": {f"{name},none": value for name, value in figures.items()}},
         "versions": {"tofu_relearn": RELEARN_VERSION},
@@ -510,9 +627,12 @@ def test_probe_and_relearning_are_read(tmp_path: Path, name: str) -> None:
     assert built.probe["control: shuffled labels"].y == [0.16, 0.18]
     probe = _cell(built, "probe", "unlearned")
     assert (probe.value, probe.low, probe.high, probe.excess) == pytest.approx((0.6, 0.56, 0.64, 0.35))
-    assert probe.excess_low == pytest.approx(0.35 - math.sqrt(2) * 0.04)  # of both arms' intervals, as independent
+    assert math.isnan(probe.excess_low)  # it needs the rows of both arms, and the results do not state it
     relearned = _cell(built, "relearn", "unlearned")
     assert (relearned.value, relearned.excess, relearned.excess_low) == (7.6, 6.8, 2.0)
+    assert (relearned.p_value, relearned.adjusted, relearned.excess_error, relearned.authors) == (0.002, 0.002, 2.0, 20)
+    found = inference.detectable_excess(0.0, 20, 240, error=0.02)
+    assert relearned.detectable == pytest.approx(100 * found)
     assert _cell(built, "relearn", "retain").value == 0.8
     assert verdicts(built)[0].knows[0] == "yes"
 
@@ -524,6 +644,7 @@ def _probe_content(top1: float, retain: float, excess: float, depth: int | None 
             arm["depth"] = depth
     figures = {"top1": top1, "top1_low": 0.1, "top1_high": 0.9, "top1_excess": excess, "n": 33}
     figures |= {"top1_excess_low": excess - 0.1, "top1_excess_high": excess + 0.1}
+    figures |= {"top1_excess_error": 0.05, "top1_excess_p_value": 0.01 / excess, "authors": 18}
     return {
         "results": {"tofu_probe": {f"{name},none": value for name, value in figures.items()}},
         "versions": {"tofu_probe": PROBE_VERSION},
@@ -544,8 +665,9 @@ def test_two_probes_give_each_arm_its_own_figures(tmp_path: Path) -> None:
     results = _load(tmp_path, "retain", "one", "two")
     built = tables.build(results)
     one, two = _cell(built, "probe", "one"), _cell(built, "probe", "two")
-    assert one == pytest.approx((0.6, 0.1, 0.9, 0.3, 0.2, 0.4))
-    assert two == pytest.approx((0.5, 0.1, 0.9, 0.1, 0.0, 0.2))
+    assert one[:8] == pytest.approx((0.6, 0.1, 0.9, 0.3, 0.2, 0.4, 0.05, 1 / 30))
+    assert two[:8] == pytest.approx((0.5, 0.1, 0.9, 0.1, 0.0, 0.2, 0.05, 0.1))
+    assert one.detectable == inference.detectable_excess(0.3, 18, 33, error=0.05)
     assert _cell(built, "probe", "retain").value == 0.3
     assert built.probe["retain"].y == [0.2, 0.3]
     assert built.probe["two"].y == [0.2, 0.5]
@@ -734,8 +856,8 @@ def test_refuses_another_number_of_documents_without_samples(tmp_path: Path) -> 
     made.write(tmp_path / "retain", tasks=(TASK,), limit=30)
     made.write(tmp_path / "same", tasks=(TASK,), samples=False)
     message = _refused(tmp_path, "full", "retain")
-    assert f"'full' and 'retain' have other rows of {TASK}: 80 and 60 documents" in message
-    assert _load(tmp_path, "full", "same").arms[0].runs[TASK].documents == 80
+    assert f"'full' and 'retain' have other rows of {TASK}: 240 and 60 documents" in message
+    assert _load(tmp_path, "full", "same").arms[0].runs[TASK].documents == 240
 
 
 def test_recorded_numbers_may_be_missing(tmp_path: Path) -> None:
@@ -743,7 +865,7 @@ def test_recorded_numbers_may_be_missing(tmp_path: Path) -> None:
         folder = made.write(tmp_path / str(samples), samples=samples)
         _changed(folder, lambda content: content.pop("n-samples"))
     built = tables.build(load.load({"retain": tmp_path / "True", "unlearned": tmp_path / "False"}))
-    assert next(row for row in built.main if row.key == "forget_quality").n == 40
+    assert next(row for row in built.main if row.key == "forget_quality").n == 120
     [alone] = {row.n for row in tables.build(_load(tmp_path, "False")).main if row.key == "forget_quality"}
     assert alone is None
     assert "n =" not in verdicts(built)[0].looks[1]
@@ -759,7 +881,7 @@ def test_refuses_other_rows(tmp_path: Path) -> None:
     made.write(tmp_path / "full", tasks=(TASK,))
     made.write(tmp_path / "retain", tasks=(TASK,), limit=30)
     message = _refused(tmp_path, "full", "retain")
-    assert "'full' and 'retain' have other rows of tofu_novel_recall: 80 and 60" in message
+    assert "'full' and 'retain' have other rows of tofu_novel_recall: 240 and 60" in message
     assert "forget row 30 (direct) is in 'full' and not in 'retain'" in message
 
 
@@ -828,7 +950,7 @@ def test_names_a_file_that_lost_whole_lines(tmp_path: Path) -> None:
     made.write(tmp_path / "full", tasks=(TASK,))
     [file] = tmp_path.rglob("samples_*.jsonl")
     file.write_text("".join(file.read_text(encoding="utf-8").splitlines(keepends=True)[:7]), encoding="utf-8")
-    assert f"{file} has 7 of 80 documents: the run was killed" in _refused(tmp_path, "full")
+    assert f"{file} has 7 of 240 documents: the run was killed" in _refused(tmp_path, "full")
     file.write_text("")
     assert f"{file} is empty: the run was killed" in _refused(tmp_path, "full")
 
@@ -901,7 +1023,7 @@ def test_warns_of_other_prompts_and_settings(tmp_path: Path, caplog: pytest.LogC
     with caplog.at_level(logging.WARNING):
         results = _load(tmp_path, "full", "retain")
     text = "\n".join(results.warnings)
-    assert "arm 'retain' was asked 80 of 80 documents with another prompt or other token ids than arm 'full'" in text
+    assert "arm 'retain' was asked 240 of 240 documents with another prompt or other token ids than arm 'full'" in text
     for what in ("backend", "dtype", "batch size", "lm-eval version", "transformers version"):
         assert f"{what} differs" in text
     assert "vllm version differs" not in text  # the other arm has none
@@ -1023,7 +1145,7 @@ def test_figures_are_vector_and_picture_files(report: Path) -> None:
 
 
 def test_the_ks_distance_is_drawn_with_its_value(report: Path) -> None:
-    distance = ks_2samp([1.05 + row / 100 for row in range(40)], [1 + row / 100 for row in range(40)]).statistic
+    distance = ks_2samp([1.05 + row / 100 for row in range(120)], [1 + row / 100 for row in range(120)]).statistic
     assert f"D = {distance:.3f}" in (report / "figures" / "truth-ratio.svg").read_text()
 
 
@@ -1056,7 +1178,8 @@ def test_hostile_text_is_escaped_in_both_files(report: Path) -> None:
 
 def test_markdown_has_the_figures_of_the_page(report: Path) -> None:
     page, markdown = ((report / name).read_text(encoding="utf-8") for name in ("report.html", "report.md"))
-    row = next(line for line in markdown.splitlines() if line.startswith("| Novel-recall leak |"))
+    lines = markdown.partition("## All arms")[2].splitlines()
+    row = next(line for line in lines if line.startswith("| Novel-recall leak |"))
     assert "100.0 %" in row
     for number in re.findall(r"\d+\.\d %", row):
         assert number in page
@@ -1146,7 +1269,7 @@ _COLUMN = """(column) => [...document.querySelectorAll('#row-table tbody tr')].f
 def test_rows_sort_by_mouse_and_by_keyboard(browser: chromium.Chromium, report: Path) -> None:
     browser.open(report / "report.html")
     column = f"({_COLUMN})"
-    assert browser.run(f"{column}(0)") == [str(row) for row in range(40)]
+    assert browser.run(f"{column}(0)") == [str(row) for row in range(120)]
     browser.run("document.querySelectorAll('#row-table th button')[4].click()")
     ratios = [float(value) for value in browser.run(f"{column}(4)")]
     assert ratios == sorted(ratios)
@@ -1168,7 +1291,7 @@ def test_rows_sort_by_mouse_and_by_keyboard(browser: chromium.Chromium, report: 
 def test_rows_are_those_of_the_chosen_arm_and_search(browser: chromium.Chromium, report: Path) -> None:
     browser.open(report / "report.html")
     browser.run("{ const s = document.getElementById('row-arm'); s.value = 1; s.dispatchEvent(new Event('change')); }")
-    assert browser.run(f"({_COLUMN})(6)") == ["1.0"] * 40  # full knows all
+    assert browser.run(f"({_COLUMN})(6)") == ["1.0"] * 120  # full knows all
     browser.run("document.getElementById('row-search').focus()")
     browser.type(made.rows()[7]["question"])
     assert browser.run(f"({_COLUMN})(0)") == ["7"]
@@ -1295,7 +1418,7 @@ def test_figures_agree_with_what_lm_eval_aggregated(tiny_model: Path, tmp_path: 
     curve = built.leak_at_k["unlearned"]
     assert curve.y == pytest.approx([runs["tofu_best_of_n"].metrics[f"leak@{k:.0f}"] for k in curve.x])
     ratios = [record["truth_ratio"] for record in runs["tofu_forget_quality"].records()]
-    assert np.mean([min(ratio, 1 / ratio) for ratio in ratios]) == pytest.approx(
+    assert statistics.fmean(min(ratio, 1 / ratio) for ratio in ratios) == pytest.approx(
         runs["tofu_forget_quality"].metrics["truth_ratio"]
     )
     assert render.write([str(tmp_path / "unlearned")], tmp_path / "report").html.is_file()

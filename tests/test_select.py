@@ -6,15 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from scipy.stats import ks_2samp
 
 from lm_eval_tofu import cli, files
 from lm_eval_tofu.errors import OptionError
-from lm_eval_tofu.metrics.benchmark import ks_statistic_interval
+from lm_eval_tofu.metrics import inference
 from lm_eval_tofu.unlearn import sweep
-from lm_eval_tofu.unlearn.select import select
+from lm_eval_tofu.unlearn.select import Selection, select, table
 
 # beta: (forget quality, D, utility); 0.1 and 0.2 have the same forget quality.
 RUNS = {0.05: (1e-9, 0.6, 0.9), 0.1: (0.7, 0.1, 0.5), 0.2: (0.7, 0.1, 0.6), 0.5: (math.nan, math.nan, 0.9)}
@@ -42,12 +40,15 @@ def finished(tmp_path: Path) -> Path:
     return folder
 
 
-def write_results(folder: Path, results: dict[str, Any]) -> None:
+def write_results(
+    folder: Path, results: dict[str, Any], authors: int = 2, shift: Callable[[int], float] = lambda _: 0.0
+) -> None:
+    """Results whose truth ratios are the retain arm's plus a shift, which depends on the row."""
     folder.mkdir(parents=True)
     (folder / "results_2026-11-25T00-00-00.json").write_text(json.dumps({"results": results}))
-    # The first author's ratios are the retain arm's, the second's are all larger: D is 0, 1/2 or 1 in a resample.
     records = [
-        {"index": i, "truth_ratio": i / 20 if i < 20 else 5 + i, "retain_truth_ratio": i % 20 / 20} for i in range(40)
+        {"index": i, "truth_ratio": i % 20 / 20 + shift(i), "retain_truth_ratio": i % 20 / 20}
+        for i in range(20 * authors)
     ]
     lines = [json.dumps({"forget_quality": record}) for record in reversed(records)]
     (folder / "samples_tofu_forget_quality_2026-11-25T00-00-00.jsonl").write_text("\n".join(lines) + "\n")
@@ -62,7 +63,7 @@ def test_forget_quality_decides_then_utility_and_nan_is_last(finished: Path) -> 
     best = selection.runs[0]
     assert (best.forget_quality, best.ks_statistic, best.model_utility) == (0.7, 0.1, 0.6)
     assert best.weights == "w0.2"
-    assert best.ks_interval == (0, 1)
+    assert best.p_value is None  # it is what the others are compared with
 
 
 def test_what_is_written(finished: Path) -> None:
@@ -78,9 +79,62 @@ def test_what_is_written(finished: Path) -> None:
 def test_what_is_shown(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["select", str(finished)]) == 0
     shown = capsys.readouterr().out
-    assert shown.splitlines()[1].split() == ["1", "beta0.2", "0.7", "0.100", "0.000-1.000", "0.6000"]
+    assert shown.splitlines()[1].split() == ["1", "beta0.2", "0.7", "0.100", "-", "0.6000"]
+    assert shown.splitlines()[2].split() == ["2", "beta0.1", "0.7", "0.100", "1.000", "0.5000"]
     assert "selected: beta0.2" in shown
-    assert "2 runs have a forget quality above 0.05: among those the order is mostly noise" in shown
+    assert "3 of the 3 others cannot be told from it by their distance D" in shown
+    assert "beta0.1, beta0.05, beta0.5" in shown
+    assert "there are fewer than 5 authors: rows were exchanged as if they were independent" in shown
+
+
+def _equals(folder: Path, authors: int, shifts: dict[float, Callable[[int], float]]) -> Selection:
+    """The selection of a sweep whose runs, the first with the highest forget quality, have shifted truth ratios."""
+    config = sweep.SweepConfig("m", str(folder), {"beta": list(shifts)}, "r")
+    folder.mkdir()
+    files.write_json(folder / sweep.CONFIG_FILE, sweep.asdict(config))
+    for rank, point in enumerate(config.points):
+        metrics = {"forget_quality,none": 0.9 - rank / 10, "ks_statistic,none": 0.1}
+        write_results(
+            config.run_folder(point) / "results",
+            {"tofu_forget_quality": metrics, "tofu_model_utility": {"model_utility,none": 0.5}},
+            authors,
+            shifts[point["beta"]],
+        )
+    return select(folder)
+
+
+def test_equals_are_those_that_a_paired_test_cannot_tell_from_the_first(tmp_path: Path) -> None:
+    """0.2 is off in one author of ten, as the first is in another; 0.3 is off in all."""
+    selection = _equals(
+        tmp_path / "ten",
+        10,
+        {0.1: lambda i: 5.0 * (i < 20), 0.2: lambda i: 5.0 * (i >= 180), 0.3: lambda _: 5.0},
+    )
+    assert selection.exchanged == "authors"
+    assert selection.equals == ["beta0.2"]
+    first, other, off = selection.runs
+    assert (first.p_value, other.p_value) == (None, 1.0)
+    clusters = [i // 20 for i in range(200)]
+    retain = [i % 20 / 20 for i in range(200)]
+    ours, theirs = [5.0 * (i < 20) + retain[i] for i in range(200)], [5.0 + ratio for ratio in retain]
+    raw = inference.exchange_difference(ours, theirs, retain, clusters).p_value
+    assert off.p_value == pytest.approx(2 * raw)  # Holm's first step of two
+    assert off.p_value < 0.05
+    shown = "\n".join(table(selection))
+    assert "1 of the 2 others cannot be told from it by their distance D from the retain arm" in shown
+    assert "fewer than" not in shown
+
+
+def test_no_equals(tmp_path: Path) -> None:
+    selection = _equals(tmp_path / "all", 10, {0.1: lambda _: 0.0, 0.2: lambda _: 5.0})
+    assert selection.equals == []
+    assert "of the 1 others all that were tested can be told from it" in "\n".join(table(selection))
+
+
+def test_runs_without_truth_ratios_are_named(tmp_path: Path) -> None:
+    selection = _equals(tmp_path / "nan", 10, {0.1: lambda _: 0.0, 0.2: lambda i: math.nan if i == 3 else 0.0})
+    assert [run.p_value for run in selection.runs] == [None, None]
+    assert "1 runs have no test, since truth ratios are missing: beta0.2" in "\n".join(table(selection))
 
 
 @pytest.mark.parametrize("task", ["tofu_novel_recall", "tofu_answer_logprob", "probe"])
@@ -112,40 +166,3 @@ def test_cut_results(finished: Path) -> None:
     path.write_text(path.read_text()[:20])
     with pytest.raises(OptionError, match=r"cannot be read .*delete it and evaluate that run again"):
         select(finished)
-
-
-class TestInterval:
-    """The bootstrap interval of D."""
-
-    def test_two_authors(self) -> None:
-        """Drawing both authors gives D = 1/2, one of them twice 0 or 1, a quarter each: the interval is all of it."""
-        ratios, retain = [0.1, 0.2, 5, 6], [0.1, 0.2, 0.1, 0.2]
-        assert ks_statistic_interval(ratios, retain, [0, 0, 1, 1]) == (0, 1)
-        assert ks_statistic_interval(ratios, retain, [0, 0, 1, 1], level=0.4) == (0.5, 0.5)
-
-    def test_the_distance_is_scipys(self) -> None:
-        """Two authors with the same rows: each resample is the sample, twice, so both limits are its distance."""
-        generator = np.random.default_rng(1)
-        ratios, retain = generator.gamma(2, size=30).round(1).tolist(), generator.gamma(3, size=30).round(1).tolist()
-        expected = ks_2samp(ratios, retain).statistic
-        limits = ks_statistic_interval(ratios * 2, retain * 2, [0] * 30 + [1] * 30)
-        assert limits == pytest.approx((expected, expected), abs=1e-12)
-
-    def test_same_samples(self) -> None:
-        assert ks_statistic_interval([1, 2, 3], [1, 2, 3], [0, 1, 2]) == (0, 0)
-
-    def test_order_of_rows_does_not_matter(self) -> None:
-        ratios, retain, authors = [0.1, 0.9, 0.4, 0.7, 0.3, 0.8], [0.2, 0.3, 0.6, 0.1, 0.5, 0.4], [0, 0, 1, 1, 2, 2]
-        order: Callable[[list[Any]], list[Any]] = lambda values: [values[i] for i in (5, 2, 0, 3, 1, 4)]  # noqa: E731
-        again = ks_statistic_interval(order(ratios), order(retain), order(authors))
-        assert ks_statistic_interval(ratios, retain, authors) == again
-
-    def test_no_interval(self) -> None:
-        assert all(map(math.isnan, ks_statistic_interval([1, 2], [1, 2], [0, 0])))
-        assert all(map(math.isnan, ks_statistic_interval([1, math.nan], [1, 2], [0, 1])))
-
-    def test_bad_input(self) -> None:
-        with pytest.raises(ValueError, match="differ"):
-            ks_statistic_interval([1, 2], [1], [0, 1])
-        with pytest.raises(ValueError, match="no truth ratios"):
-            ks_statistic_interval([], [], [])

@@ -109,7 +109,8 @@ def rate(values: Sequence[float], clusters: Sequence[int], *, level: float = LEV
         return Estimate(1.0, 1 - bound, 1.0, math.nan, data.count, data.n)
     tail = (1 - level) / 2
     variance = max(data.variance, data.row_variance)
-    effective = min(data.n, share * (1 - share) / variance) * (_t(data.n, 1 - tail) / _t(data.count, 1 - tail)) ** 2
+    effective = min(data.n, share * (1 - share) / variance) if variance > 0 else data.n
+    effective *= (_t(data.n, 1 - tail) / _t(data.count, 1 - tail)) ** 2
     leaks, others = share * effective, (1 - share) * effective
     low = min(float(special.betaincinv(leaks, others + 1, tail)), 1 - bound)
     high = max(float(special.betaincinv(leaks + 1, others, 1 - tail)), bound)
@@ -143,19 +144,25 @@ def excess(
         ValueError: The three differ in length, or a value is outside [0, 1].
     """
     estimate = gain([a - b for a, b in zip(ours, theirs, strict=True)], clusters, level=level)
-    if math.isnan(estimate.low):
-        return estimate
-    own, other = rate(ours, clusters, level=level), rate(theirs, clusters, level=level)
-    low, high = estimate.low, estimate.high
-    if estimate.value >= 0:
-        high = max(high, estimate.value + math.hypot(own.high - own.value, other.value - other.low))
-    if estimate.value <= 0:
-        low = min(low, estimate.value - math.hypot(own.value - own.low, other.high - other.value))
-    return estimate._replace(low=max(low, -1.0), high=min(high, 1.0))
+    moved = moved_out(estimate, rate(ours, clusters, level=level), rate(theirs, clusters, level=level))
+    return moved._replace(low=max(moved.low, -1.0), high=min(moved.high, 1.0))
+
+
+def moved_out(difference: Estimate, own: Estimate, other: Estimate) -> Estimate:
+    """A difference whose limit away from 0 is at least as far out as the intervals of its two parts put it.
+
+    MOVER (Zou and Donner 2008): the squares of the distances of the parts' limits add up. See `excess` for the reason.
+    """
+    low, high = difference.low, difference.high
+    if difference.value >= 0:
+        high = max(high, difference.value + math.hypot(own.high - own.value, other.value - other.low))
+    if difference.value <= 0:
+        low = min(low, difference.value - math.hypot(own.value - own.low, other.high - other.value))
+    return difference._replace(low=low, high=high)
 
 
 def gain(differences: Sequence[float], clusters: Sequence[int], *, level: float = LEVEL) -> Estimate:
-    """Mean of differences in [-1, 1] with a t interval and the one-sided p value that it is above 0; see `excess`.
+    """Mean of differences with a t interval and the one-sided p value that it is above 0; see `excess`.
 
     Where all rows differ by the same, which has no variance, the limits are `extreme_bound` away, and the test takes
     the error that one further subject of each kind would leave (Agresti and Coull 1998).
@@ -177,9 +184,8 @@ def gain(differences: Sequence[float], clusters: Sequence[int], *, level: float 
     else:
         error = math.sqrt(max(data.variance, data.row_variance))
         half = _t(data.count, (1 + level) / 2) * error
-    low, high = max(-1.0, data.mean - half), min(1.0, data.mean + half)
     p_value = float(special.stdtr(data.count - 1, -data.mean / error))
-    return Estimate(data.mean, low, high, error, data.count, data.n, p_value)
+    return Estimate(data.mean, data.mean - half, data.mean + half, error, data.count, data.n, p_value)
 
 
 def detectable_excess(
@@ -388,46 +394,42 @@ class Stratum(NamedTuple):
 
 
 def harmonic_mean(strata: Sequence[Stratum], *, level: float = LEVEL) -> Estimate:
-    """Harmonic mean of the means of all components, with a cluster-robust interval.
+    """Harmonic mean H of the means of all components, with an interval made of the components' own.
 
-    By the delta method: a row's influence on log H = log K - log sum(1 / c_k) is sum_k w_k (y_k - c_k) / n, with
-    w_k = c_k^-2 / sum(1 / c_j). The variances of the strata, each between its own clusters as in `mean`, add up; the
-    degrees of freedom are Satterthwaite's. The t interval of log H is turned back.
+    The limits of sum(1 / c_k) = K / H come from those of every c_k (see `rate`) by MOVER (Zou and Donner 2008), which
+    adds the squares of their distances; here the squares of the strata, whose components answer the same questions and
+    are added as if they moved together. This is a little too wide where they do not.
 
     Args:
-        strata: Independent sets of rows; the components of one set share its rows.
+        strata: Independent sets of rows with values in [0, 1]; the components of one set share its rows.
         level: Coverage, in (0, 1).
 
     Returns:
-        0 without limits where a component is 0; without limits also where a stratum has fewer than `MIN_CLUSTERS`
-        clusters; NaN where a value is NaN.
+        H. Where a component is 0, so is H, and the upper limit is that of all components at theirs. No limits where a
+        stratum has fewer than `MIN_CLUSTERS` clusters; NaN where a value is NaN.
 
     Raises:
-        ValueError: A stratum without rows, or another number of clusters than of rows.
+        ValueError: A value outside [0, 1], or another number of clusters than of rows.
     """
-    means = [np.asarray(stratum.values, dtype=float).mean(axis=1) for stratum in strata]
-    components = np.concatenate(means)
+    estimates = [[rate(values, stratum.clusters, level=level) for values in stratum.values] for stratum in strata]
+    every = [estimate for each in estimates for estimate in each]
     n = sum(len(stratum.clusters) for stratum in strata)
-    if np.isnan(components).any():
+    if any(math.isnan(estimate.value) for estimate in every):
         return Estimate(math.nan, n=n)
-    if (components <= 0).any():
-        return Estimate(0.0, n=n)
-    inverse = float((1 / components).sum())
-    value = len(components) / inverse
-    variances, degrees = [], []
-    for stratum, own in zip(strata, means, strict=True):
-        influence = (own**-2.0 / inverse) @ np.asarray(stratum.values, dtype=float)
-        data = _Clustered.of(influence.tolist(), stratum.clusters)
-        if not data.is_enough:
-            return Estimate(value, n=n)
-        variances.append(data.variance)
-        degrees.append(data.count - 1)
-    total = sum(variances)
-    if total == 0:
-        return Estimate(value, value, value, 0.0, n=n)
-    freedom = total**2 / sum(variance**2 / degree for variance, degree in zip(variances, degrees, strict=True))
-    factor = math.exp(float(special.stdtrit(freedom, (1 + level) / 2)) * math.sqrt(total))
-    return Estimate(value, value / factor, min(1.0, value * factor), value * math.sqrt(total), n=n)
+    nothing = any(estimate.value == 0 for estimate in every)
+    inverse = math.inf if nothing else sum(1 / estimate.value for estimate in every)
+    value = len(every) / inverse
+    if any(math.isnan(estimate.low) for estimate in every):
+        return Estimate(value, n=n)
+    if nothing:
+        return Estimate(0.0, 0.0, len(every) / sum(1 / estimate.high for estimate in every), n=n)
+    fewer = math.hypot(*(sum(1 / each.value - 1 / each.high for each in own) for own in estimates))
+    more = math.hypot(*(sum(_inverse(each.low) - 1 / each.value for each in own) for own in estimates))
+    return Estimate(value, len(every) / (inverse + more), min(1.0, len(every) / (inverse - fewer)), n=n)
+
+
+def _inverse(value: float) -> float:
+    return 1 / value if value > 0 else math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,10 +53,9 @@ def recovery_delta(changes: Sequence[Change]) -> inference.Estimate:
     """Leak rate after relearning minus the one before, in percentage points.
 
     Each row is in `changes` once for each family, with the answers of the fold that held its author out. See
-    `lm_eval_tofu.metrics.inference.gain` for interval and p value.
+    `lm_eval_tofu.metrics.inference.excess` for interval and p value.
     """
-    specific = [change for change in changes if change.specific]
-    return _points([_gain(change) for change in specific], [change.author for change in specific])
+    return _points(_recovered([change for change in changes if change.specific]))
 
 
 def excess(model: Sequence[Change], retain: Sequence[Change]) -> inference.Estimate:
@@ -69,7 +68,8 @@ def excess(model: Sequence[Change], retain: Sequence[Change]) -> inference.Estim
     if ours.keys() != theirs.keys():
         raise ValueError(f"{len(ours.keys() ^ theirs.keys())} specific prompts are in one of the two arms only")
     differences = [_gain(change) - _gain(theirs[prompt]) for prompt, change in ours.items()]
-    return _points(differences, [change.author for change in ours.values()])
+    estimate = inference.gain(differences, [change.author for change in ours.values()])
+    return _points(inference.moved_out(estimate, _recovered([*ours.values()]), _recovered([*theirs.values()])))
 
 
 def rouge_delta(changes: Sequence[Change]) -> float:
@@ -86,8 +86,12 @@ def _by_prompt(changes: Sequence[Change]) -> dict[tuple[int, str], Change]:
     return {(change.row, change.family): change for change in changes if change.specific}
 
 
-def _points(values: Sequence[float], authors: Sequence[int]) -> inference.Estimate:
-    estimate = inference.gain(values, authors)
+def _recovered(specific: Sequence[Change]) -> inference.Estimate:
+    before, after = ([float(change.leaked[when]) for change in specific] for when in (0, 1))
+    return inference.excess(after, before, [change.author for change in specific])
+
+
+def _points(estimate: inference.Estimate) -> inference.Estimate:
     return estimate._replace(**{name: 100 * getattr(estimate, name) for name in ("value", "low", "high", "error")})
 
 

@@ -178,8 +178,9 @@ def _why_untested(row: Row, cell: Measured, arm: Arm) -> str:
 
 def _of(found: int, audits: int) -> str:
     if audits == 1:
-        return "The one audit that was run" if found else "The one audit that was run has not"
-    return f"{found or 'None'} of {audits} audits"
+        return "The one audit that could be tested" + ("" if found else " has not")
+    number = {0: "None", 1: "One"}.get(found, str(found))
+    return f"{number} of {audits} audits"
 
 
 def _size(row: Row, value: float) -> float:

@@ -241,7 +241,7 @@ def _told_apart(selection: Selection) -> Iterator[str]:
             f"{inference.ALPHA:.0%}): " + ", ".join(selection.equals)
         )
     else:
-        yield f"all {others} others can be told from it by their distance D from the retain arm"
+        yield f"of the {others} others all that were tested can be told from it by their distance D from the retain arm"
     if selection.exchanged == "rows":
         yield (
             f"there are fewer than {inference.MIN_CLUSTERS} authors: rows were exchanged as if they were independent, "
