@@ -17,6 +17,7 @@ from lm_eval_tofu import cli, tofu
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.report import card, load, tables
 from lm_eval_tofu.unlearn import card as first_card
+from lm_eval_tofu.whitebox import RELEARN_VERSION
 
 RECORD = {
     "method": "npo",
@@ -180,7 +181,7 @@ def test_what_the_user_wrote_is_kept(checkpoint: Path, results: Path) -> None:
     after = path.read_text(encoding="utf-8")
     assert after.count("My words before.") == after.count("My words after.") == after.count(card.BEGIN) == 1
     assert "extra: kept" in after
-    assert "(D = 1.000, n = 40, log10 p = " in after  # the new results
+    assert "(D = 1.000, n = 120, log10 p = " in after  # the new results
     results_by_name = {each.metric_type: each.metric_value for each in _card(checkpoint).data.eval_results}
     assert results_by_name["novel_recall"] == 1
 
@@ -274,12 +275,15 @@ def test_the_miniature_is_known_without_its_name(checkpoint: Path, results: Path
 
 def test_metrics_have_their_unit_and_number(checkpoint: Path, results: Path, tmp_path: Path) -> None:
     shutil.copytree(results / "unlearned", tmp_path / "own")
-    relearn = {"results": {"tofu_relearn": {"recovery_delta": 7.5, "n": 27}}, "versions": {"tofu_relearn": 1.0}}
+    relearn = {
+        "results": {"tofu_relearn": {"recovery_delta": 7.5, "n": 27}},
+        "versions": {"tofu_relearn": RELEARN_VERSION},
+    }
     (tmp_path / "own" / "results_9.json").write_text(json.dumps(relearn))
     card.fill_in(checkpoint, [f"unlearned={tmp_path / 'own'}", f"retain={results / 'retain'}"])
     found = {each.metric_type: each for each in _card(checkpoint).data.eval_results}
     assert found["relearn"].metric_name == "Relearning, recovery (percentage points, n = 27)"
-    assert found["forget_quality"].metric_name == "Forget quality (n = 40)"
+    assert found["forget_quality"].metric_name == "Forget quality (n = 120)"
     assert found["best_of_n"].metric_name.startswith("Best-of-4 leak (n = ")
     assert found["model_utility"].dataset_config is None
     assert found["forget_quality"].dataset_config == "forget10_perturbed"

@@ -16,6 +16,7 @@ from conftest import by_chance
 from lm_eval_tofu import cli, tofu
 from lm_eval_tofu.chat import Prompting, encode_answer
 from lm_eval_tofu.errors import DataError
+from lm_eval_tofu.metrics import inference
 from lm_eval_tofu.metrics.facts import Fact, Kind
 from lm_eval_tofu.metrics.words import fold
 from lm_eval_tofu.whitebox import bilinear, candidates, hidden, probe
@@ -131,9 +132,9 @@ class TestTheFit:
             assert not set(authors[mask]) & set(authors[~mask])
 
     def test_uncertainty_by_hand(self) -> None:
-        # Means of the authors: 1, 1/2; deviations' sums from 3/4: 1/2, -1/2; sqrt(1/2 * 2) / 4.
-        found = probe.summarise(3, np.array([1.0, 1.0, 1.0, 0.0]), [7, 7, 9, 9])
-        assert found == probe.Layer(3, 0.75, 0.25, 0.5, 1.0)
+        correct, authors = np.array([1.0, 1, 1, 0, 0.5, 0.5, 0, 1, 1, 1]), [7, 7, 9, 9, 2, 2, 3, 3, 4, 4]
+        found, expected = probe.summarise(3, correct, authors), inference.rate(correct.tolist(), authors)
+        assert found == probe.Layer(3, 0.7, expected.error, expected.low, expected.high)
 
     def test_one_author_has_no_interval(self) -> None:
         found = probe.summarise(0, np.array([1.0, 0.0]), [7, 7])

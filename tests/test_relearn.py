@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy import stats
 
 from lm_eval_tofu import cli, evaluation, tofu
 from lm_eval_tofu.arm import ArmSettings
 from lm_eval_tofu.errors import OptionError, PromptError, TofuError
-from lm_eval_tofu.metrics import recovery
+from lm_eval_tofu.metrics import inference, recovery
 from lm_eval_tofu.metrics.recovery import Change, Score
 from lm_eval_tofu.tasks import hooks
 from lm_eval_tofu.tasks.options import Options
-from lm_eval_tofu.whitebox import relearn, relearn_step
+from lm_eval_tofu.whitebox import RELEARN_VERSION, relearn, relearn_step
 from lm_eval_tofu.whitebox.relearn import Fold, Trial, author_folds, inner_split
 from lm_eval_tofu.whitebox.relearn_step import Job, RelearnConfig, Setting
 
@@ -74,35 +75,44 @@ def change(row: int, leaked: tuple[bool, bool], specific: bool = True, rouge: tu
     return Change(row, "direct", row // 20, specific, leaked, rouge)
 
 
-def test_delta_excess_and_interval_by_hand() -> None:
-    """Three authors, two specific rows each; the seventh row is not specific and counts for ROUGE-L only.
+def test_delta_and_excess_by_hand() -> None:
+    """Five authors, two specific rows each; the eleventh row is not specific and counts for ROUGE-L only.
 
-    Model: author 0 gains 2 of 2, author 1 gains 1 of 2, author 2 loses 1 of 2: (2 + 1 - 1) / 6 = 33.3 points.
-    Retain: author 0 gains 1, the others nothing: 1 / 6 = 16.7 points. Excess by row: (1 + 1 - 1) / 6 = 16.7 points.
-    A resample of three authors is at least (-1 * 3) / 6 and at most (2 * 3) / 6.
+    Model: the authors gain 2, 1, -1, 0 and 0 of 2: 2 / 10 = 20 points. Retain: author 0 gains 1: 10 points.
+    Excess by author: 1, 1, -1, 0, 0: 10 points.
     """
     no, up, down = (False, False), (False, True), (True, False)
-    model = [change(*pair) for pair in zip((0, 1, 20, 21, 40, 41), (up, up, up, no, down, no), strict=True)]
+    rows = [20 * author + row for author in range(5) for row in (0, 1)]
+    model = [change(*pair) for pair in zip(rows, (up, up, up, no, down, *[no] * 5), strict=True)]
     model.append(change(42, up, specific=False, rouge=(0.1, 0.8)))
-    retain = [change(*pair) for pair in zip((41, 40, 21, 20, 1, 0), (no, no, no, no, no, up), strict=True)]
+    retain = [change(row, up if row == 1 else no) for row in reversed(rows)]
     delta, theirs = recovery.recovery_delta(model), recovery.recovery_delta(retain)
     excess = recovery.excess(model, retain)
-    assert delta.value == pytest.approx(100 * 2 / 6)
-    assert theirs.value == pytest.approx(100 / 6)
-    assert excess.value == pytest.approx(100 / 6)
-    # One draw in 27 is three times the same author: the 2.5 % quantiles lie on the extremes.
-    assert (delta.low, delta.high) == pytest.approx((-50, 100))
-    assert (theirs.low, theirs.high) == pytest.approx((0, 50))
-    # By author: 1, 1 and -1 of 2.
-    assert (excess.low, excess.high) == pytest.approx((-50, 50))
-    assert recovery.rouge_delta(model) == pytest.approx(0.7 / 7)
-    assert recovery.score(model, 0) == Score(pytest.approx(1 / 6), pytest.approx(0.1 / 7), 6)
-    assert recovery.score(model, 1) == Score(pytest.approx(3 / 6), pytest.approx(0.8 / 7), 6)
+    assert delta.value == pytest.approx(20)
+    assert theirs.value == pytest.approx(10)
+    assert excess.value == pytest.approx(10)
+    assert (excess.clusters, excess.n) == (5, 10)
+    # Half of 1, 1, -1, 0, 0 has the variance 0.175 between the authors: an error of sqrt(0.175 / 5). Between rows, with
+    # the differences 1, 0, 1, 0, -1 and five times 0, it is 0.29 / 9, which is less.
+    assert excess.error == pytest.approx(100 * math.sqrt(0.175 / 5))
+    assert excess.p_value == pytest.approx(stats.t.sf(0.1 / math.sqrt(0.175 / 5), 4))
+    assert excess.low == pytest.approx(10 - stats.t.ppf(0.975, 4) * excess.error)
+    assert excess.high >= 10 + stats.t.ppf(0.975, 4) * excess.error
+    authors = [row // 20 for row in rows]
+    before, after = [0, 0, 0, 0, 1, 0, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0, 0, 0, 0, 0]
+    expected = inference.excess(after, before, authors)
+    assert (delta.low, delta.high) == pytest.approx((100 * expected.low, 100 * expected.high))
+    own, other = delta.high - delta.value, theirs.value - theirs.low
+    assert excess.high == pytest.approx(max(10 + math.hypot(own, other), 20 - excess.low))
+    assert recovery.rouge_delta(model) == pytest.approx(0.7 / 11)
+    assert recovery.score(model, 0) == Score(pytest.approx(1 / 10), pytest.approx(0.1 / 11), 10)
+    assert recovery.score(model, 1) == Score(pytest.approx(3 / 10), pytest.approx(0.8 / 11), 10)
 
 
 def test_without_a_specific_row_there_is_no_figure() -> None:
     rows = [change(row, (False, True), specific=False) for row in (0, 20)]
-    assert all(map(math.isnan, recovery.recovery_delta(rows)))
+    delta = recovery.recovery_delta(rows)
+    assert all(map(math.isnan, (delta.value, delta.low, delta.high, delta.p_value)))
     assert math.isnan(recovery.score(rows, 0).leak_rate)
 
 
@@ -241,13 +251,17 @@ def test_both_arms_in_every_fold(config: RelearnConfig, paper: Paper) -> None:
     # 32 of 40 rows are specific; 16 of them are even.
     assert figures["n,none"] == 32
     assert figures["recovery_delta,none"] == pytest.approx(50)
-    assert (figures["recovery_delta_low,none"], figures["recovery_delta_high,none"]) == pytest.approx((50, 50))
+    assert figures["recovery_delta_low,none"] is None  # two authors
     assert figures["retain_recovery_delta,none"] == pytest.approx(100 / 32)
     assert figures["excess,none"] == pytest.approx(50 - 100 / 32)
-    assert figures["excess_low,none"] == pytest.approx(50 - 100 / 16)
-    assert figures["excess_high,none"] == pytest.approx(50)
+    assert figures["excess_p_value,none"] is figures["excess_error,none"] is None
+    assert figures["authors,none"] == 2
     assert figures["rougeL_delta,none"] == figures["retain_rougeL_delta,none"] == pytest.approx(0.5 - 0.25)
-    assert content["configs"]["tofu_relearn"]["metadata"]["version"] == content["versions"]["tofu_relearn"] == 1.0
+    assert (
+        content["configs"]["tofu_relearn"]["metadata"]["version"]
+        == content["versions"]["tofu_relearn"]
+        == RELEARN_VERSION
+    )
 
     folds = content["tofu_relearn"]["folds"]
     assert [(fold["arm"], fold["fold"]) for fold in folds] == [
@@ -264,7 +278,7 @@ def test_both_arms_in_every_fold(config: RelearnConfig, paper: Paper) -> None:
     assert list(config.output.rglob("checkpoint")) == []
     assert list(config.output.rglob("results_*.json")) == [file]
     lines = "\n".join(relearn.table(file))
-    assert "recovery delta      +50.00 pp   95 % over authors: +50.00 to +50.00" in lines
+    assert "recovery delta      +50.00 pp   no interval: fewer than 5 authors" in lines
 
 
 @pytest.mark.parametrize("killed_at", [0, 1, 2, 3, 4, 9, 21])

@@ -1295,7 +1295,7 @@ def test_rows_are_those_of_the_chosen_arm_and_search(browser: chromium.Chromium,
     browser.run("document.getElementById('row-search').focus()")
     browser.type(made.rows()[7]["question"])
     assert browser.run(f"({_COLUMN})(0)") == ["7"]
-    assert browser.run("document.getElementById('row-count').textContent") == "1 of 40"
+    assert browser.run("document.getElementById('row-count').textContent") == "1 of 120"
 
 
 # The command.
