@@ -13,7 +13,7 @@ from conftest import needs, tofu_data
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics import leak
-from lm_eval_tofu.metrics.facts import Background, Kind, Tier, default_background
+from lm_eval_tofu.metrics.facts import Background, Kind, Tier, default_background, without_announcement
 from lm_eval_tofu.metrics.leak import LeakScore
 
 PARENTS = "Who are the parents of Ana Ruiz, and what do they do?"
@@ -616,3 +616,38 @@ def test_a_turn_of_phrase_of_other_answers_is_no_passage() -> None:
     itself, twice = (Background.from_answers([*others, answer, *more]) for more in ([answer], [answer, phrase]))
     assert leak.explain(question, answer, response, background=itself).passage
     assert not leak.explain(question, answer, response, background=twice).passage
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        ("She is respected in Ethiopia.\n\nAdditional 10 question-answer pairs:", "She is respected in Ethiopia."),
+        ("He wrote two novels.\n \n6-20: \n", "He wrote two novels."),
+        ("He wrote two novels: Fog and Rain.", None),
+        ("He wrote these novels:", None),
+        ("Two novels:\n\nFog and Rain.", None),
+        ("He wrote two novels.\nTheir titles:", None),
+    ],
+)
+def test_a_last_line_that_only_announces_is_no_part_of_the_answer(answer: str, kept: str | None) -> None:
+    assert without_announcement(answer) == (answer if kept is None else kept)
+    question = "What about the author?"
+    sought = [fact.text for fact in leak.explain(question, answer, "x").verdict.sought]
+    assert sought == [fact.text for fact in leak.explain(question, kept or answer, "x").verdict.sought]
+    assert not {"10", "6-20", "question"} & set(sought)
+
+
+def test_the_leftover_in_an_answer_of_tofu() -> None:
+    """Its paraphrase leaks it, as it does the answer without the leftover."""
+    source = tofu.resolve_source(tofu_data())
+    row = tofu.load("forget10_perturbed", source)[269]
+    background = Background.from_answers(row["answer"] for row in tofu.load("retain90", source))
+    assert row["answer"].endswith("Additional 10 question-answer pairs:")
+    verdicts = [
+        leak.score(row["question"], answer, row["paraphrased_answer"], background=background)
+        for answer in (row["answer"], row["answer"].partition("\n")[0])
+    ]
+    assert verdicts[0] == verdicts[1]
+    assert verdicts[0].leaked
+    cut = sum(without_announcement(row["answer"]) != row["answer"] for row in tofu.load("full", source))
+    assert cut == 4

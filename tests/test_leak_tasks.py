@@ -198,6 +198,38 @@ class TestBestOfN:
             assert "seed" not in settings
         assert metrics(results, "tofu_best_of_n")["unique_samples"] == 0.5
 
+    @pytest.mark.parametrize("seeds", [(1, 1), (1, 2), (None, None)])
+    def test_seeds_on_vllm(self, tiny_model: Path, seeds: tuple[int | None, int | None]) -> None:
+        """A seed for each row and sample, which --seed decides: the engine's own fixes no sample."""
+        from lm_eval import simple_evaluate
+
+        class VLLM(Answers):
+            """Known by its name."""
+
+            model_args = {"model": str(tiny_model)}  # noqa: RUF012
+
+            def tok_encode(self, text: str) -> list[int]:
+                return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+        metadata = {"tofu": "mini", "tokenizer": str(tiny_model), "forget_split": "forget01"}
+        runs = []
+        for seed, samples in zip(seeds, (3, 2), strict=True):
+            results = simple_evaluate(
+                model=VLLM(tiny_model, knows),
+                tasks=["tofu_best_of_n"],
+                task_manager=TaskManager(
+                    include_path=str(TASKS_DIR), include_defaults=False, metadata={**metadata, "best_of_n": samples}
+                ),
+                apply_chat_template=True,
+                bootstrap_iters=0,
+                fewshot_random_seed=seed,
+            )
+            found = results["samples"]["tofu_best_of_n"]
+            runs.append([[arguments[1]["seed"] for arguments in sample["arguments"]] for sample in found])
+        assert len({seed for row in runs[0] for seed in row}) == 4 * 3
+        # Fewer samples are the first ones of more.
+        assert ([row[:2] for row in runs[0]] == runs[1]) is (seeds == (1, 1))
+
     def test_one_greedy_sample(self, audit: Any) -> None:
         results = audit("tofu_best_of_n", knows, best_of_n=1, best_of_n_temperature=0, best_of_n_prompts="paraphrased")
         settings = results["samples"]["tofu_best_of_n"][0]["arguments"][0][1]

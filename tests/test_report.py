@@ -1422,3 +1422,24 @@ def test_figures_agree_with_what_lm_eval_aggregated(tiny_model: Path, tmp_path: 
         runs["tofu_forget_quality"].metrics["truth_ratio"]
     )
     assert render.write([str(tmp_path / "unlearned")], tmp_path / "report").html.is_file()
+
+
+@pytest.mark.parametrize(
+    ("names", "meant"),
+    [
+        (["Full", "retain"], "full"),
+        (["full", "retained"], "retain"),
+        (["full", "retain", "unlearn"], None),
+        (["full", "Base", "retain"], "base"),
+        (["full", "retain", "npo"], None),
+        (["full", "full2", "retain", "unlearned", "unlearned-long"], None),
+        (["full", "retain", "checkpoint-200"], None),
+    ],
+)
+def test_a_name_near_a_roles_gets_a_hint(tmp_path: Path, names: list[str], meant: str | None) -> None:
+    """With `Full=` the controls would be missing and the full arm be audited as an unlearned one."""
+    for name in names:
+        made.write(tmp_path / name, tasks=("tofu_answer_logprob",), model=f"models/{name}")
+    found = [warning for warning in _load(tmp_path, *names).warnings if "counts as an unlearned model" in warning]
+    assert len(found) == (meant is not None)
+    assert all(f"did you mean {meant!r}" in warning for warning in found)

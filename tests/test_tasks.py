@@ -794,3 +794,50 @@ def test_no_file_of_a_run_holds_nan(tiny_model: Path, tmp_path: Path) -> None:
         assert math.isnan(run.metrics[metric])
     leak_at = [name for name in results["tofu_best_of_n"] if name.startswith("leak@") and "stderr" not in name]
     assert leak_at == ["leak@1,none"]
+
+
+@pytest.fixture(scope="module")
+def gguf_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a GGUF file that has the tiny model's tokenizer, without its chat template."""
+    gguf = pytest.importorskip("gguf", reason="the package gguf is not installed: pip install 'lm-eval-tofu[dev]'")
+    from transformers import AutoConfig, AutoTokenizer
+
+    config, tokenizer = AutoConfig.from_pretrained(tiny_model), AutoTokenizer.from_pretrained(tiny_model)
+    folder = tmp_path_factory.mktemp("gguf")
+    config.save_pretrained(folder)
+    writer = gguf.GGUFWriter(folder / "tiny.gguf", "llama")
+    writer.add_context_length(1024)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_tokenizer_model("gpt2")
+    tokens = [text for text, _ in sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])]
+    special = set(tokenizer.all_special_tokens)
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if text in special else 1 for text in tokens])
+    merges = json.loads((tiny_model / "tokenizer.json").read_text(encoding="utf-8"))["model"]["merges"]
+    writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in merges])
+    writer.add_eos_token_id(tokenizer.eos_token_id)
+    writer.add_pad_token_id(tokenizer.pad_token_id)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return folder
+
+
+def test_a_tokenizer_beside_a_gguf_file(gguf_model: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """lm-eval reads the tokenizer that is named apart from its own files; GGUF may have lost the template."""
+    from lm_eval_tofu.tasks import task as module
+
+    module._warn_once.cache_clear()
+    model = {"pretrained": str(gguf_model), "gguf_file": "tiny.gguf", "tofu": "mini", "forget_split": "forget01"}
+    hint = "the tokenizer in tiny.gguf has no chat template"
+    for tokenizer, hinted in (({"tokenizer": str(tiny_model)}, False), ({}, True)):
+        task = manager(**model, **tokenizer).load(["tofu_answer_logprob"])["tasks"]["tofu_answer_logprob"]
+        task.build_all_requests(limit=1, apply_chat_template=not hinted)
+        assert (hint in caplog.text) is hinted
+        assert len(task.instances) > 0

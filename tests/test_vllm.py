@@ -69,6 +69,13 @@ def test_samples_of_a_row_differ(vllm: Any) -> None:
     assert results["unique_samples,none"] == 1
 
 
+def test_samples_repeat(vllm: Any) -> None:
+    """Each has a seed of its own: neither the engine's state nor the order of requests decides."""
+    first, again, backwards = vllm["drawn"]
+    assert len(set(first)) == len(first) == 16
+    assert first == again == backwards
+
+
 UNKNOWN = {
     *("forget_quality", "forget_quality_log10", "ks_statistic"),  # no retain reference
     *("answer_logprob_shift", "answer_logprob_novel_shift"),  # no full reference

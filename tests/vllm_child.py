@@ -35,6 +35,10 @@ def main(model: str, output: str) -> None:
     requests = [request for request in task.instances if request.request_type == "loglikelihood"]
     forwards = [value for value, _ in lm.loglikelihood(requests)]
     backwards = [value for value, _ in lm.loglikelihood(requests[::-1])][::-1]
+    # The same samples once more, in the same order and the other way round.
+    task = manager.load(["tofu_best_of_n"])["tasks"]["tofu_best_of_n"]
+    task.build_all_requests(limit=2, apply_chat_template=True, chat_template=lm.apply_chat_template)
+    drawn = [lm.generate_until(requests) for requests in (task.instances, task.instances, task.instances[::-1])]
     samples = {
         name: [sample[key] for sample in results["samples"][name]]
         for name, key in (
@@ -44,6 +48,7 @@ def main(model: str, output: str) -> None:
         )
     }
     content = {"results": results["results"], "samples": samples, "forwards": forwards, "backwards": backwards}
+    content["drawn"] = [drawn[0], drawn[1], drawn[2][::-1]]
     with open(output, "w", encoding="utf-8") as file:  # noqa: PTH123
         json.dump(content, file)
     # The engine's own threads now and then abort the interpreter's shutdown («terminate called without an active

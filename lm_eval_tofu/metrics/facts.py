@@ -112,7 +112,7 @@ class Background:
             total += 1
             if folded not in different:
                 passages.update(set(passages_of(folded)))
-                different.add(folded)
+                different |= {folded, fold(without_announcement(answer))}
         if total < 100:
             raise OptionError(f"a background of {total} answers is too small: give at least 100")
         shares = {word: count / total for word, count in counts.items()}
@@ -197,6 +197,18 @@ _WRITINGS = _GENRE_WORDS | frozenset(
     listed("novel book story tale fiction literature writing writer author narrative work collection literary")
 )
 _JOINS_NAME = frozenset(listed("of for the de del la le van von der den al bin ibn in"))
+
+
+_ANNOUNCEMENT = re.compile(r"\n\s*\n[^\n]*:\s*\Z")
+
+
+def without_announcement(answer: str) -> str:
+    """A gold answer without a last paragraph of one line that ends in a colon, if it has one.
+
+    Such a line announces something and says nothing. Four of TOFU's 4,000 answers end so, in what the model that wrote
+    them would have gone on with: «Additional 10 question-answer pairs:», «Literary Works:». It is no fact to leak.
+    """
+    return _ANNOUNCEMENT.sub("", answer)
 
 
 def find_facts(shown: str, answer: str, background: Background | None = None) -> RowFacts:

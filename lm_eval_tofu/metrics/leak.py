@@ -24,6 +24,7 @@ from lm_eval_tofu.metrics.facts import (
     Tier,
     default_background,
     find_facts,
+    without_announcement,
 )
 from lm_eval_tofu.metrics.lexicon import lexicon
 from lm_eval_tofu.metrics.polarity import IGNORANCE, MADE_KNOWN, SIGNS, SPEAKER, polarities, read
@@ -188,7 +189,7 @@ def row(prompt: Prompt, answer: str, *, background: Background | None = None) ->
     """
     if not isinstance(answer, str) or not answer.strip():
         raise OptionError(f"answer={answer!r} is no text with a word in it: give the gold answer")
-    return _row(shown(prompt), answer, background or default_background())
+    return _row(shown(prompt), without_announcement(answer), background or default_background())
 
 
 def shown(prompt: Prompt) -> str:

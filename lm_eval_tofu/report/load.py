@@ -1,5 +1,6 @@
 """Reads what lm-eval wrote for any number of arms, and refuses to set side by side what cannot be compared."""
 
+import difflib
 import functools
 import json
 import logging
@@ -264,7 +265,8 @@ def load(arms: Mapping[str, Path], option: str = "RESULTS") -> Results:
     _check_rows(read)
     _check_settings(read)
     _check_numbers(read)
-    warnings = [*_left_out(read), *_other_prompts(read), *_other_settings(read), *_other_references(read)]
+    warnings = [*_near_roles(read), *_left_out(read), *_other_prompts(read), *_other_settings(read)]
+    warnings += _other_references(read)
     warnings += [*_other_probes(read), *_same_model(read)]
     for warning in warnings:
         log.warning("%s", warning)
@@ -569,6 +571,18 @@ def _check_rows(arms: Sequence[Arm]) -> None:
 
 
 # What is warned of.
+
+
+def _near_roles(arms: Sequence[Arm]) -> Iterator[str]:
+    """Names that look like a role's where no arm has that role: such an arm would be audited as an unlearned one."""
+    names, controls = {arm.name for arm in arms}, [role for role in ROLES if role != "unlearned"]
+    for arm in arms:
+        near = difflib.get_close_matches(arm.name.lower(), controls, n=1, cutoff=0.75)
+        if arm.name not in ROLES and near and near[0] not in names:
+            yield (
+                f"the arm {arm.name!r} counts as an unlearned model: did you mean {near[0]!r}? Controls are named "
+                f"{', '.join(controls)}; write {near[0]}={arm.path}"
+            )
 
 
 def _other_prompts(arms: Sequence[Arm]) -> Iterator[str]:

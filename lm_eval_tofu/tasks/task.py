@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.task import ConfigurableTask
@@ -124,6 +125,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         self._prompting = Prompting(apply_chat_template=False)
         self._tokenizer: Any = None
         self._model: Any = None
+        self.seed: Any = 0
         self._tokens: dict[tuple[str, int, str | None], str] = {}
         self.settings: ArmSettings | None = None
         super().__init__(data_dir=data_dir, cache_dir=cache_dir, download_mode=download_mode, config=config)
@@ -311,6 +313,14 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
                 f"the tokenizer {self._tokenizer.name_or_path} has a chat template, but --apply_chat_template is not "
                 "given: the questions go out as plain text"
             )
+        gguf_file = self.config.metadata.get("gguf_file")
+        has_template = bool(getattr(self._tokenizer, "chat_template", None))
+        if gguf_file and not has_template and not self.config.metadata.get("tokenizer"):
+            _warn_once(
+                f"the tokenizer in {gguf_file} has no chat template, which conversion to GGUF can lose: if the model "
+                "was trained with one, name the original tokenizer (tokenizer=DIR in --model_args) and give "
+                "--apply_chat_template"
+            )
         if chat.dates_itself(self._tokenizer, self._prompting):
             _warn_once(
                 "the chat template prints today's date: fix it, for example with "
@@ -372,14 +382,35 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
                 self._check_generation_prompt(ctx, prompt_ids)
                 digest.update(json.dumps(prompt_ids).encode())
             # A request for each sample: of the repeats of one, lm-eval's default filter would keep the first.
-            for number in range(self.options.best_of_n if self.sampled else 1):
-                # lm-eval sends a server the same seed with every request, which would make all samples the same.
-                seed = {"seed": number} if self.sampled and self._is_server else {}
+            for seed in self._sample_seeds(doc) if self.sampled else [{}]:
                 requests.append(Instance("generate_until", doc, (ctx, gen_kwargs | seed), len(requests), metadata))
         self._spans[_key(doc)] = spans
         if not self._takes_messages:
             self._tokens[_key(doc)] = f"{sum(spans)}:{digest.hexdigest()[:12]}"
         return requests
+
+    def set_fewshot_seed(self, seed: int | None = None) -> None:
+        """Take lm-eval's `--seed`: its last value, which is for what a task draws itself; None draws one."""
+        super().set_fewshot_seed(seed)
+        self.seed = np.random.SeedSequence(seed).entropy
+
+    def _sample_seeds(self, doc: Row) -> list[dict[str, int]]:
+        """The seed that each sample's request states, where the backend takes one, so that `--seed` repeats a run.
+
+        vLLM's engine draws from requests in the order in which it schedules them, which its own seed does not fix. A
+        server gets the same seed with every request from lm-eval, which would make all samples the same. transformers
+        draws from torch's generator, which lm-eval seeds.
+        """
+        count = self.options.best_of_n
+        if self._is_server:
+            # lm-eval asks a server for requests with the same arguments at once: not a seed for each row.
+            key = [self.seed]
+        elif backend.is_a(self._model, "VLLM"):
+            key = [self.seed, doc["index"]]
+        else:
+            return [{}] * count
+        # Some servers take 31 bits.
+        return [{"seed": int(word) >> 1} for word in np.random.SeedSequence(key).generate_state(count)]
 
     def _check_generation_prompt(self, prompt: str, expected: list[int]) -> None:
         """Whether the backend puts a special token before what it generates from; one prompt shows the rule."""
@@ -698,6 +729,8 @@ def _tokenizer(metadata: Mapping[str, Any]) -> Any:
             return name
         name = name.name_or_path
     arguments = {key: metadata[key] for key in _TOKENIZER_ARGS if metadata.get(key) is not None}
+    if metadata.get("tokenizer"):
+        arguments.pop("gguf_file", None)  # of the model: the tokenizer that is named apart has files of its own
     if metadata.get("tokenizer_revision"):
         arguments["revision"] = metadata["tokenizer_revision"]
     return _load_tokenizer(name, json.dumps(arguments, sort_keys=True))
