@@ -131,6 +131,21 @@ def check(tasks: Sequence[str], metadata: Mapping[str, Any]) -> None:
     preflight(tasks, metadata)
 
 
+def check_results_name(option: str, model: Path) -> None:
+    """Make sure that lm-eval can save the results of a model that is yet to be trained.
+
+    Args:
+        option: The option that the path comes from, for the message.
+        model: Where the model will be.
+
+    Raises:
+        OptionError: The path is too long.
+    """
+    from lm_eval_tofu.tasks import checks
+
+    checks.check_results_name(option, str(model))
+
+
 def check_prompts(
     tasks: Sequence[str],
     metadata: Mapping[str, Any],

@@ -373,6 +373,7 @@ def _without(path: Path, name: str) -> str:
         ({"model_args": {"pretrained": "x"}}, "--model_args pretrained=x has no use here"),
         ({"dtype": "int3"}, "--dtype 'int3' is unknown"),
         ({"training": {"learning_rate": 1}}, "training: learning_rate is not passed on"),
+        ({"output": Path("x" * 150, "y" * 60)}, r"--output: the model .*checkpoint makes a name of 2\d\d bytes"),
         ({"batch_size": 0}, "--batch_size 0 is no batch size: give a number from 1 up, or auto"),
         ({"batch_size": "many"}, "--batch_size many is no batch size"),
         ({"device": "gpu"}, r"--device gpu cannot be used \(.*\): use cpu, or leave it out"),

@@ -380,3 +380,11 @@ def test_a_reference_that_was_asked_otherwise_is_found_before_the_first_run(tiny
 def test_unknown_action(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["sweep", *words]) == 2
     assert "give SWEEP.yaml, or status SWEEP.yaml" in capsys.readouterr().err
+
+
+def test_a_path_after_which_no_results_can_be_named_is_found_before_the_first_run(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    changes = {"model": str(tiny_model), "tofu": "mini", "output": str(tmp_path / "/".join(["x" * 60] * 4))}
+    with pytest.raises(OptionError, match=r"output: the model .*model makes a name of \d+ bytes"):
+        sweep.check(sweep.read_config(written(tmp_path, **changes)))

@@ -259,8 +259,8 @@ def test_few_shot_is_refused() -> None:
             r"retain_reference='/nowhere' does not exist: run lm_eval",
         ),
         ({"full_reference": "/nowhere"}, ReferenceRunError, r"full_reference='/nowhere' does not exist: run lm_eval"),
-        ({"pretrained": "long/" * 50}, OptionError, r"has 300 bytes \(long.*names may have 255 bytes.*symbolic link"),
-        ({"pretrained": "short", "peft": "\u00e9" * 200}, OptionError, r"has 400 bytes"),
+        ({"pretrained": "long/" * 50}, OptionError, r"makes a name of 300 bytes.*may have 255 bytes.*symbolic link"),
+        ({"pretrained": "short", "peft": "\u00e9" * 200}, OptionError, r"makes a name of 400 bytes"),
     ],
 )
 def test_bad_options_are_found_before_a_model_is_loaded(metadata: Any, error: type[TofuError], message: str) -> None:
@@ -272,7 +272,7 @@ def test_bad_options_are_found_before_a_model_is_loaded(metadata: Any, error: ty
 def test_a_name_of_results_that_just_fits() -> None:
     """lm-eval writes two characters for a slash, so that 153 are 255 of a name."""
     preflight(["tofu_answer_logprob"], {"tofu": "mini", "pretrained": "a/" * 51 + "b" * 102})
-    with pytest.raises(OptionError, match="has 256 bytes"):
+    with pytest.raises(OptionError, match="makes a name of 256 bytes"):
         preflight(["tofu_answer_logprob"], {"tofu": "mini", "pretrained": "a/" * 51 + "b" * 103})
 
 

@@ -20,28 +20,40 @@ LONGEST_NAME = 255
 """Bytes of the longest name of a directory on the usual file systems (NAME_MAX)."""
 
 
-def check_results_name(metadata: Mapping[str, Any]) -> None:
-    """Make sure that lm-eval can name the results' directory, which it names after the whole path of the model.
-
-    It logs the failure in one line and ends with exit status 0, after all of the evaluation.
+def check_model_name(metadata: Mapping[str, Any]) -> None:
+    """Make sure that lm-eval can save the results of the model that its arguments name; see `check_results_name`.
 
     Args:
         metadata: What lm-eval hands to the tasks: the model's arguments among others.
 
     Raises:
-        OptionError: The name would be longer than a directory's may be.
+        OptionError: It cannot.
     """
     # A loaded model can be an argument too: its whole description would be the name.
     names = {key: value for key, value in metadata.items() if isinstance(value, str | os.PathLike)}
     name = GeneralConfigTracker._get_model_name(names)
-    if name is None:
-        return
+    if name is not None:
+        check_results_name("--model_args", name)
+
+
+def check_results_name(option: str, name: str) -> None:
+    """Make sure that lm-eval can name the results' directory, which it names after the whole path of the model.
+
+    It logs the failure in one line and ends with exit status 0, after all of the evaluation.
+
+    Args:
+        option: The option that the path comes from, for the message.
+        name: Path or hub id of the model.
+
+    Raises:
+        OptionError: The name would be longer than a directory's may be.
+    """
     length = len(os.fsencode(sanitize_model_name(name)))
     if length > LONGEST_NAME:
         raise OptionError(
-            f"the model's name in --model_args has {length} bytes ({name[:40]}...{name[-40:]}): lm_eval names the "
-            f"directory of the results after it, names may have {LONGEST_NAME} bytes, and nothing would be saved: "
-            "make a symbolic link to the model (ln -s) and name that, or give a shorter, relative path"
+            f"{option}: the model {name[:40]}...{name[-40:]} makes a name of {length} bytes: lm_eval names the "
+            f"directory of a model's results after its path, names may have {LONGEST_NAME} bytes, and nothing would be "
+            "saved: use a shorter, relative path, or a symbolic link (ln -s)"
         )
 
 

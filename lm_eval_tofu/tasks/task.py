@@ -112,7 +112,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         self.novel: bool = config.pop("novel", False)
         reference: Mapping[str, str] | None = config.pop("reference", None)
         self.options = Options.from_metadata(config["metadata"])
-        checks.check_results_name(config["metadata"])
+        checks.check_model_name(config["metadata"])
         config["metric_list"] = [
             metric
             for entry in config["metric_list"]

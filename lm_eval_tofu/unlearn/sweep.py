@@ -263,6 +263,8 @@ def check(config: SweepConfig) -> None:
 
     check_model(config.model)
     check_options(config)
+    for point in config.points:
+        evaluation.check_results_name("output", config.run_folder(point) / "model")
     settings = config.evaluation
     evaluation.check_machine(settings.backend, settings.model_args, settings.batch_size, settings.device, "evaluation.")
     evaluation.check_prompts(

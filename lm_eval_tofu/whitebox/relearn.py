@@ -242,6 +242,10 @@ def _prepared(config: RelearnConfig) -> tuple[int, list[Fold]]:
         check_model(model, option)
         load_tokenizer(model, config.apply_chat_template, option)
     _check_training(config, len(taught))
+    last = config.output / max(ARMS, key=len) / f"fold{config.folds - 1}"
+    for setting in config.settings:
+        job = Job(config.model, _inner_folder(last, setting), [], [0], *setting)
+        evaluation.check_results_name("--output", job.checkpoint)
     return len(taught), folds
 
 
@@ -341,7 +345,7 @@ def _fold(config: RelearnConfig, arm: str, number: int, fold: Fold, before: Answ
     if len(settings) > 1:
         taught, asked = inner_split(fold, rows, config.folds, config.seed)
         for setting in settings:
-            place = folder / f"inner-lr{setting.lr}-epochs{setting.epochs}"
+            place = _inner_folder(folder, setting)
             found = changes(before, _done(config, Job(model, place, asked, taught, *setting), bar))
             trials.append(Trial(setting, recovery.score(found, 0), recovery.score(found, 1)))
     setting = best(trials) if trials else settings[0]
@@ -349,6 +353,10 @@ def _fold(config: RelearnConfig, arm: str, number: int, fold: Fold, before: Answ
     taught, asked = rows_of(fold.train, rows), rows_of(fold.held_out, rows)
     after = _done(config, Job(model, folder / "after", asked, taught, *setting), bar)
     return FoldResult(arm, number, fold.held_out, setting, trials, changes(before, after))
+
+
+def _inner_folder(folder: Path, setting: Setting) -> Path:
+    return folder / f"inner-lr{setting.lr}-epochs{setting.epochs}"
 
 
 def _done(config: RelearnConfig, job: Job, bar: Any) -> list[Answer]:
