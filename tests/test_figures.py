@@ -6,43 +6,21 @@ scale, differs.
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from made_tables import measured
+from made_tables import tables as made
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection, QuadMesh
 from matplotlib.colors import to_hex
 
 from lm_eval_tofu.report import figures
-from lm_eval_tofu.report.load import Arm, Results
-from lm_eval_tofu.report.tables import Curve, Measured, Row, Tables
+from lm_eval_tofu.report.tables import Curve, Tables
 
 NAN = math.nan
 COLORS = {"base": "#888888", "full": "#E69F00", "retain": "#0072B2", "unlearned": "#D55E00"}
 MARKERS = {"base": "s", "full": "^", "retain": "o", "unlearned": "D"}
-
-
-def made(*arms: str, **given: Any) -> Tables:
-    """Tables about these arms in which only the given fields have content; `main` is given as keyword `row_KEY`."""
-    rows = {key.removeprefix("row_"): given.pop(key) for key in list(given) if key.startswith("row_")}
-    units = {"forget_quality": "p", "model_utility": "number", "ks_statistic": "number", "relearn": "points"}
-    keys = ("forget_quality", "model_utility", "novel_recall", *rows)
-    main = [row(key, units.get(key, "share"), rows.get(key, {})) for key in dict.fromkeys(keys)]
-    empty: dict[str, Any] = {"authors": 20, "parts": [], "by_family": {}, "ratios": {}, "leak_at_k": {}, "turns": {}}
-    empty |= {"shuffled": {}, "probe": {}, "chance": NAN, "relearn": {}, "rows": [], "missing": []}
-    results = Results([Arm(name, Path(name)) for name in arms], "forget10", [])
-    return Tables(**{**empty, **given, "results": results, "main": main})
-
-
-def row(key: str, unit: str, cells: Mapping[str, Measured | None]) -> Row:
-    label = f"{key.replace('_', ' ').capitalize()}, as measured"
-    return Row(key=key, label=label, help="", unit=unit, leak=unit == "share", cells=cells)
-
-
-def measured(value: float, low: float = NAN, high: float = NAN) -> Measured:
-    """A figure whose excess differs from everything else of it."""
-    return Measured(value=value, low=low, high=high, excess=0.77, excess_low=0.66, excess_high=0.88)
 
 
 def drawn(name: str, tables: Tables) -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import made_tables
 import pytest
 
 from lm_eval_tofu.metrics import benchmark, inference
@@ -28,9 +29,7 @@ def run(task: str, records: list[Mapping[str, Any]] | None = None, **given: Any)
             )
             for record in records
         }
-    stated: dict[str, Any] = {"version": 1, "split": "forget10", "path": Path("results.json"), "model": "m"}
-    stated |= {"options": {}, "documents": None, "of": None, "metrics": {}, "settings": None}
-    return TaskRun(**{**stated, **given, "task": task, "samples": samples})
+    return made_tables.run(task, samples=samples, **given)
 
 
 def built(**arms: Mapping[str, Any]) -> Tables:
