@@ -238,7 +238,9 @@ def test_accumulation_does_not_change_the_gradient(config, tmp_path):
 
 def test_plain_text_needs_no_template(config, tmp_path, tokenizer):
     base = finetune.finetune(replace(config, output=tmp_path / "base", epochs=1))
-    (base / "chat_template.jinja").unlink()
+    path = base / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({name: settings[name] for name in settings if name != "chat_template"}))
     with pytest.raises(PromptError, match="--no-chat-template"):
         finetune.finetune(replace(config, from_scratch=None, model=str(base)))
     plain = finetune.finetune(replace(config, from_scratch=None, model=str(base), apply_chat_template=False))

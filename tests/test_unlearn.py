@@ -381,6 +381,16 @@ def test_bad_options_are_refused_before_a_model_is_loaded(config, monkeypatch, c
     assert not checkpoint.partial_folder(config.output).exists()
 
 
+def test_another_kind_of_model_is_refused_before_it_is_loaded(config, tmp_path):
+    """T5 is an encoder and a decoder; some models with a vision part have no causal class either."""
+    from transformers import T5Config
+
+    base = shutil.copytree(config.model, tmp_path / "base")
+    T5Config().save_pretrained(base)
+    with pytest.raises(OptionError, match=r"--model .*base is of the architecture t5, for which .*ends in ForCausalLM"):
+        unlearn(replace(config, model=str(base)))
+
+
 def test_adapters_are_no_model(config, tmp_path):
     (tmp_path / "adapters").mkdir()
     (tmp_path / "adapters" / "adapter_config.json").write_text("{}")

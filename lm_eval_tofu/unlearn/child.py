@@ -1,4 +1,4 @@
-"""Work in a process of its own, whose memory ends with it and whose log tells what went wrong."""
+"""Run a command in a subprocess, logging to a file."""
 
 import subprocess
 from collections.abc import Sequence
@@ -26,11 +26,12 @@ def run(command: Sequence[str], record: Path, name: str) -> None:
         finally:
             process.kill()
     if status != 0:
-        raise OptionError(f"{name}: {last_line(record)} (the whole log: {record})")
+        said = last_line(record) or f"exited with status {status} and no output"
+        raise OptionError(f"{name}: {said} (the whole log: {record})")
 
 
 def last_line(path: Path) -> str:
-    """The last line of a process's log that says something."""
+    """The last line of a process's log that is not blank; empty where there is none."""
     # A progress bar goes on in its line, so what counts is behind its last carriage return.
     lines = path.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it ended without a word")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

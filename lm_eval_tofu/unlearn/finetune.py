@@ -175,7 +175,7 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[Any] = ()) -> Path:
         describe=lambda folder: _describe(folder, config, card.dataset(source)),
     )
     final = f"mean loss of the last epoch {losses[-1]:.4f} nats/token" if losses else "no loss was logged"
-    log.info("%s stands: %s", config.output, final)
+    log.info("checkpoint written to %s (%s)", config.output, final)
     return config.output
 
 

@@ -62,24 +62,28 @@ def load_tokenizer(model: str, apply_chat_template: bool, option: str = "--model
         option: The option that named the model, for messages.
 
     Raises:
-        OptionError: It cannot be read.
+        OptionError: It cannot be read, or is of another kind of model.
         PromptError: It has no chat template, and one is to be applied.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoTokenizer
 
     from lm_eval_tofu.unlearn.training import first_line
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        context = getattr(AutoConfig.from_pretrained(model).get_text_config(), "max_position_embeddings", None)
+        tokenizer, config = AutoTokenizer.from_pretrained(model), AutoConfig.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise OptionError(f"{option} {model} cannot be read ({first_line(error)}): check the name") from error
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise OptionError(
+            f"{option} {model} is of the architecture {config.model_type}, for which transformers has no causal "
+            "language model: name a text-only one, whose class ends in ForCausalLM"
+        )
     if apply_chat_template and not tokenizer.chat_template:
         raise PromptError(
             f"{option} {model}: its tokenizer has no chat template: give --no-chat-template to train on plain "
             "text, or save a template with the tokenizer"
         )
-    return tokenizer, context
+    return tokenizer, getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def load_model(model: str, dtype: str) -> Any:

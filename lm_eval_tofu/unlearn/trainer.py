@@ -242,7 +242,7 @@ class NPOTrainer(Trainer):  # type: ignore[misc]  # mypy is told not to follow t
             self._frozen = copy.deepcopy(bare).requires_grad_(False).eval()
         if args.precompute_reference and self._weights is None:
             self._weights = checkpoint.fingerprint(checkpoint.parameter_digests(bare))
-        self.add_callback(_Beginnings(self))
+        self.add_callback(_ReferenceAndPairing(self))
 
     # The reference
 
@@ -423,8 +423,8 @@ class NPOTrainer(Trainer):  # type: ignore[misc]  # mypy is told not to follow t
         super().log(logs, start_time)
 
 
-class _Beginnings(TrainerCallback):  # type: ignore[misc]  # mypy is told not to follow transformers: the base is Any
-    """What must happen when the wrapped model stands but has not been trained, and before each epoch."""
+class _ReferenceAndPairing(TrainerCallback):  # type: ignore[misc]  # mypy is told not to follow transformers: the base is Any
+    """Computes the reference's log-probabilities before the first step, and draws retain rows anew each epoch."""
 
     def __init__(self, trainer: NPOTrainer) -> None:
         self.trainer = trainer

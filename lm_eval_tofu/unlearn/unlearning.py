@@ -281,7 +281,7 @@ def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
         describe=lambda folder: _describe(folder, config, card.dataset(source), final),
     )
     shown = ", ".join(f"{label} {final[name]:.4g}" for name, label in SHOWN.items() if name in final)
-    log.info("%s stands: %s", config.output, shown or "no loss was logged")
+    log.info("checkpoint written to %s (%s)", config.output, shown or "no loss was logged")
     return config.output
 
 
