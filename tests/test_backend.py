@@ -426,6 +426,37 @@ class TestTokens:
         assert """--template-args '{"enable_thinking": false}'""" in caplog.text
 
 
+def test_processes_that_share_the_documents_have_one_fingerprint(tiny_model: Path) -> None:
+    """Each of two processes has half of the documents; the first one, which writes the results, gathers the rest."""
+    from lm_eval.api.model import LM
+
+    class Shared(LM):
+        others: ClassVar[list[Any]] = []
+
+        def gather_object(self, obj: Any, dst: int = 0) -> Any:
+            self.others.append(obj)
+            return self.others if len(self.others) == 2 else None
+
+        def loglikelihood(self, requests: Any) -> Any:
+            raise NotImplementedError
+
+        loglikelihood_rolling = generate_until = loglikelihood
+
+    def evaluate(lm: Any, **shared: int) -> ArmSettings:  # as lm-eval's own, which the task finds the model by
+        task = manager(tofu="mini", forget_split="forget01", tokenizer=str(tiny_model)).load([LOGPROB])["tasks"][
+            LOGPROB
+        ]
+        task.build_all_requests(**shared)
+        found: ArmSettings = task.settings
+        return found
+
+    alone = evaluate(None)
+    second = evaluate(Shared(), rank=1, world_size=2)
+    first = evaluate(Shared(), rank=0, world_size=2)
+    assert (first.tokens, first.scored_tokens, first.documents) == (alone.tokens, alone.scored_tokens, 4)
+    assert second.tokens != alone.tokens
+
+
 THINKS = """{%- for m in messages -%}
 {%- if m.role == 'assistant' and loop.last -%}
 {{ '<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n' + m.content + '<|im_end|>\\n' }}

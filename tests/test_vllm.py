@@ -62,6 +62,21 @@ def test_losses_equal_those_of_the_hf_backend(vllm: Any, evaluate: Any) -> None:
         assert sum(map(len, map(min, starts))) > len(starts)
 
 
+def test_the_recorded_settings_are_the_engines(vllm: Any, evaluate: Any) -> None:
+    """The same weights and token ids as on hf, decoding that is pinned, and dtypes from the engine itself."""
+    hf = evaluate(["tofu"], {"forget_split": "forget10", "best_of_n": 8}, gen_kwargs={"max_gen_toks": 12}, limit=2)
+    whole = evaluate(["tofu_answer_logprob"], {"forget_split": "forget10"})["configs"]["tofu_answer_logprob"]["arm"]
+    ours = vllm["arms"]["tofu_answer_logprob"]
+    assert (ours["backend"], ours["weights_dtype"], ours["softmax_dtype"]) == ("vllm", "float32", "float32")
+    assert "vllm" in ours["versions"]
+    for name in ("weights", "tokens", "scored_tokens", "data_fingerprint", "chat_template"):
+        assert ours[name] == whole[name], name
+        assert ours[name], name
+    for task, recorded in vllm["arms"].items():
+        assert recorded["generation"] == hf["configs"][task]["arm"]["generation"], task
+        assert recorded["pinned"], task
+
+
 def test_samples_of_a_row_differ(vllm: Any) -> None:
     """A random model draws from hundreds of tokens: two equal samples of twelve would be one draw, shown twice."""
     results = vllm["results"]["tofu_best_of_n"]

@@ -49,6 +49,7 @@ def main(model: str, output: str) -> None:
     }
     content = {"results": results["results"], "samples": samples, "forwards": forwards, "backwards": backwards}
     content["drawn"] = [drawn[0], drawn[1], drawn[2][::-1]]
+    content["arms"] = {name: config["arm"] for name, config in results["configs"].items()}
     with open(output, "w", encoding="utf-8") as file:  # noqa: PTH123
         json.dump(content, file)
     # The engine's own threads now and then abort the interpreter's shutdown («terminate called without an active
