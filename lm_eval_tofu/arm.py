@@ -8,6 +8,7 @@ references, report and model card compare two of them with `compare`. What a dif
 Imports neither torch nor lm_eval: a report is made without them.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -408,7 +409,8 @@ def weights_fingerprint(folder: Path, *, gguf_file: str | None = None, adapter: 
             kept = {name: settings.get(name) for name in _ADAPTER_SETTINGS}
             digest.update(json.dumps(kept, sort_keys=True).encode())
         for file in files:
-            _add_file(digest, file)
+            state = file.stat()
+            digest.update(_file_digest(file.resolve(), state.st_size, state.st_mtime_ns))
     except (OSError, ValueError, AttributeError):
         return None
     return f"files:{digest.hexdigest()[:16]}" if files else None
@@ -423,17 +425,19 @@ def _weight_files(folder: Path) -> list[Path]:
     return []
 
 
-def _add_file(digest: Any, path: Path) -> None:
-    size = path.stat().st_size
-    digest.update(f"{size};".encode())
+@functools.lru_cache(maxsize=256)
+def _file_digest(path: Path, size: int, modified: int) -> bytes:
+    """Digest of one file; each task of a call asks for the same ones."""
+    digest = hashlib.sha256(f"{size};".encode())
     with path.open("rb") as file:
         if size <= _WHOLE:
             digest.update(file.read())
-            return
+            return digest.digest()
         digest.update(file.read(1 << 20))
         for number in range(_SAMPLES):
             file.seek((size - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
             digest.update(file.read(_SAMPLE_BYTES))
+    return digest.digest()
 
 
 def tokens_fingerprint(tokens: Iterable[str]) -> str:

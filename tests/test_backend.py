@@ -372,6 +372,15 @@ class TestTokens:
         options["add_bos_token"] = True
         evaluate(self.completions(with_bos, add_bos_token=True))
 
+    def test_a_completions_server_that_gets_text(self, tiny_model: Path) -> None:
+        options = {"tofu": "mini", "forget_split": "forget01", "tokenizer": str(tiny_model), "base_url": "x"}
+
+        def evaluate(lm: Any) -> None:
+            manager(**options).load([LOGPROB])["tasks"][LOGPROB].build_all_requests()
+
+        with pytest.raises(OptionError, match=f"tokenized_requests=False in --model_args does not fit {LOGPROB}"):
+            evaluate(self.completions(tiny_model, tokenized_requests=False))
+
     def test_a_backend_that_splits_elsewhere(self, tiny_model: Path) -> None:
         """Were a context's trailing white space found in another way, the prompt's last token would be scored."""
         from transformers import AutoTokenizer

@@ -201,6 +201,8 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         if not self._takes_messages:
             self._warn_about_prompts()
         self._end_of_turn = [] if self._takes_messages else self._find_end_of_turn()
+        if self.scored or self.novel:
+            _check_tokenized_requests(self.config.task, self._model)
         self._encode_pair = _own_encoding(self._model)
         self._request_kwargs = self._generation_kwargs() if self.generate else {}
         self._tokens, self._generation_checked = {}, False
@@ -672,6 +674,19 @@ def _own_encoding(model: Any) -> chat.EncodePair | None:
         return None
     encode: chat.EncodePair = model._encode_pair
     return encode
+
+
+def _check_tokenized_requests(task: str, model: Any) -> None:
+    """Refuse scores of a server that gets text: where it puts a special token first, other tokens would be scored.
+
+    Raises:
+        OptionError: `tokenized_requests=False`.
+    """
+    if isinstance(model, TemplateAPI) and not model.tokenized_requests and model.tokenizer_backend is not None:
+        raise OptionError(
+            f"tokenized_requests=False in --model_args does not fit {task}: the server would split the text itself, so "
+            "which of its tokens are the answer's is not known; leave it out"
+        )
 
 
 def _check_not_an_adapter(metadata: Mapping[str, Any]) -> None:
