@@ -369,7 +369,9 @@ def test_a_reference_that_was_asked_otherwise_is_found_before_the_first_run(tiny
     evaluation.evaluate(tiny_model, tmp_path / "retain", **settings, system_instruction="Be brief.")
     changes = {**data, "model": str(tiny_model), "retain_reference": str(tmp_path / "retain")}
     config = sweep.read_config(written(tmp_path, **changes))
-    with pytest.raises(ReferenceRunError, match="asked row 0 with another prompt: run both arms with the same"):
+    with pytest.raises(
+        ReferenceRunError, match=r"asked row 0 with another prompt: .*this sweep asks with evaluation\.system_i"
+    ):
         sweep.sweep(config)
     assert not config.folder.exists()
     asked = {"training": {"system_prompt": "Be brief."}, "evaluation": {"system_instruction": "Be brief."}}

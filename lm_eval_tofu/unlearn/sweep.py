@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lm_eval_tofu import files, tofu
-from lm_eval_tofu.errors import OptionError
+from lm_eval_tofu.errors import OptionError, ReferenceRunError
 from lm_eval_tofu.unlearn import child, options
 
 log = logging.getLogger(__name__)
@@ -267,13 +267,21 @@ def check(config: SweepConfig) -> None:
         evaluation.check_results_name("output", config.run_folder(point) / "model")
     settings = config.evaluation
     evaluation.check_machine(settings.backend, settings.model_args, settings.batch_size, settings.device, "evaluation.")
-    evaluation.check_prompts(
-        evaluation.BENCHMARK,
-        {"pretrained": config.model, **settings.model_args, **metadata_of(config)},
-        apply_chat_template=settings.apply_chat_template,
-        system_instruction=settings.system_instruction,
-        samples=settings.samples,
-    )
+    try:
+        evaluation.check_prompts(
+            evaluation.BENCHMARK,
+            {"pretrained": config.model, **settings.model_args, **metadata_of(config)},
+            apply_chat_template=settings.apply_chat_template,
+            system_instruction=settings.system_instruction,
+            samples=settings.samples,
+        )
+    except ReferenceRunError as error:
+        # What the user can change of the prompts stands in the sweep's file.
+        variables = settings.model_args.get("chat_template_args")
+        raise ReferenceRunError(
+            f"{error} (this sweep asks with evaluation.system_instruction={settings.system_instruction!r} and "
+            f"chat_template_args={variables!r}: a copy of its file can say otherwise)"
+        ) from error
 
 
 def check_options(config: SweepConfig) -> None:
