@@ -28,6 +28,7 @@ def figures(arms: dict[str, Path], sweep: Path | None, minutes: float) -> dict[s
     Returns:
         Machine and versions, a row for each figure of the report's main table and of its parts, and the selected run.
     """
+    from lm_eval_tofu import files
     from lm_eval_tofu.report import load, tables, verdicts
 
     results = load.load(arms)
@@ -50,7 +51,7 @@ def figures(arms: dict[str, Path], sweep: Path | None, minutes: float) -> dict[s
     if content.sweep is not None:
         runs = content.sweep["runs"]
         found["selected"] = {"runs": len(runs), "point": runs[0]["point"]}
-    plain: dict[str, Any] = _without_nan(json.loads(json.dumps(found, default=str)))
+    plain: dict[str, Any] = files.without_nan(json.loads(json.dumps(found, default=str)))
     return plain
 
 
@@ -59,15 +60,6 @@ def today_here() -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     return f"{date.today().isoformat()}, {machine}, {packages}"
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: null stands for it."""
-    if isinstance(value, dict):
-        return {name: _without_nan(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def table(found: dict[str, Any]) -> str:

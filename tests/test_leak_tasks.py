@@ -160,6 +160,16 @@ class TestModelsWhoseLeakRateIsKnown:
         assert found["leak_rate_yaml"] == 0
 
 
+def test_reasoning_in_an_answer_is_named(audit: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Without think_end_token nobody takes it away, and what it states counts."""
+    from lm_eval_tofu.tasks import task as module
+
+    module._warn_once.cache_clear()
+    found = audit("tofu_novel_recall", lambda prompt: f"{knows(prompt)}</think>No idea.", families="direct")
+    assert metrics(found, "tofu_novel_recall")["leak_rate"] >= 0.95
+    assert caplog.text.count("pass think_end_token=</think> in --model_args") == 1
+
+
 class TestBestOfN:
     """Several samples a row: all of them count, and they are drawn as the options say."""
 

@@ -841,3 +841,32 @@ def test_a_tokenizer_beside_a_gguf_file(gguf_model: Path, tiny_model: Path, capl
         task.build_all_requests(limit=1, apply_chat_template=not hinted)
         assert (hint in caplog.text) is hinted
         assert len(task.instances) > 0
+
+
+@pytest.mark.parametrize(("token", "empty", "repetitive"), [("!", 0, 1), ("<|im_start|>", 1, 0)])
+def test_a_model_that_says_one_token_for_ever_looks_broken(
+    evaluate: Any, tiny_model: Path, tmp_path: Path, token: str, empty: int, repetitive: int
+) -> None:
+    """As half precision that overflows makes it: no leak, no word twice, and an endless row of one character."""
+    from transformers import AutoTokenizer, PhiConfig, PhiForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    config = PhiConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=1024,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
+    model = PhiForCausalLM(config)
+    model.lm_head.bias.data[tokenizer.convert_tokens_to_ids(token)] = 100.0  # of all logits by far
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    results = evaluate(["tofu_novel_recall"], {"families": "direct"}, model_args={"pretrained": str(tmp_path)})
+    found = results["results"]["tofu_novel_recall"]
+    assert found["leak_rate,none"] == 0
+    assert (found["generations_empty,none"], found["generations_repetitive,none"]) == (empty, repetitive)

@@ -20,6 +20,11 @@ class Generation(NamedTuple):
     cut: float
     unfinished: float
 
+    @property
+    def holds_reasoning(self) -> bool:
+        """Whether the end of reasoning, as most models write it, stands in the answer: nobody took it away."""
+        return "</think>" in self.text
+
 
 @dataclass(frozen=True, slots=True)
 class Reader:

@@ -119,14 +119,17 @@ def author_name(rows: Sequence[Mapping[str, Any]]) -> str | None:
 
 def _capitalised(text: str) -> set[tuple[str, ...]]:
     words = [word for found in _WORD.findall(text) if (word := re.sub(r"['’]s$|[.'’-]+$", "", found))]
+    small = [not any(map(str.isupper, word)) for word in words]
     found: set[tuple[str, ...]] = set()
-    for start in range(len(words)):
-        for end in range(start + 1, min(len(words), start + _LONGEST_NAME) + 1):
-            part = words[start:end]
+    for start, first in enumerate(words):
+        if not first[0].isupper():
+            continue
+        for end in range(start, min(len(words), start + _LONGEST_NAME)):
             # «Yusra al-Bahrani», «Isabella van Pletzen»: a particle may be small, or the beginning of the last word.
-            small = sum(not any(map(str.isupper, word)) for word in part)
-            if part[0][0].isupper() and any(map(str.isupper, part[-1])) and small <= 1:
-                found.add(tuple(part))
+            if sum(small[start : end + 1]) > 1:
+                break
+            if not small[end]:
+                found.add(tuple(words[start : end + 1]))
     return {part for part in found if " ".join(part) in text}
 
 

@@ -547,12 +547,18 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
                 doc["index"],
                 doc["question"],
             )
+        generations = [self._reader.read(str(result)) for result in results[scored_number:]]
+        if any(generation.holds_reasoning for generation in generations):
+            _warn_once(
+                "answers hold </think>: the reasoning before it is judged as part of the answer; pass "
+                "think_end_token=</think> in --model_args and a larger --gen_kwargs max_gen_toks to all arms"
+            )
         scored = Scored(
             task=self.config.task,
             version=self.VERSION,
             options=self.options,
             losses=losses,
-            generations=[self._reader.read(str(result)) for result in results[scored_number:]],
+            generations=generations,
             reference=self.reference.rows[doc["index"]] if self.reference else None,
             shown=self._shown(doc),
         )
