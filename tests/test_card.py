@@ -393,6 +393,12 @@ def test_retain_rows_and_system_prompt_are_shown(checkpoint: Path, results: Path
     assert "| retain rows | 0-2,7-9 |\n| system prompt | Be brief. |\n" in _card(checkpoint).text
 
 
+def test_what_merging_lost_is_shown(checkpoint: Path, results: Path) -> None:
+    (checkpoint / "unlearning.json").write_text(json.dumps({**RECORD, "merge": {"update_error": 0.6861}}))
+    card.fill_in(checkpoint, _given(results))
+    assert "| relative error of the merged update | 0.69 |" in _card(checkpoint).text
+
+
 @pytest.mark.parametrize(
     "words", [f"{card.END}\n\nMine.\n\n{card.BEGIN}\n\nMy end.", f"Mine.\n\n{card.BEGIN}\n\nMy end."]
 )

@@ -253,6 +253,10 @@ def _text(checkpoint: Path, record_name: str, record: Mapping[str, Any], content
     if Path(str(settings.get(_SETTINGS["model"], ""))).is_absolute():  # no folders of this machine on the hub
         settings[_SETTINGS["model"]] = Path(settings[_SETTINGS["model"]]).name
     settings |= {label: record[key] for key, label in _OF_THE_RUN.items() if record.get(key) is not None}
+    merge = record.get("merge")
+    if isinstance(merge, dict) and isinstance(merge.get("update_error"), int | float):
+        # What rounding the merged weights took away of the LoRA update.
+        settings["relative error of the merged update"] = f"{merge['update_error']:.2g}"
     others = [arm.name for arm in results.arms if arm is not own]
     rows = [row for row in content.main if any(row.cells.values())]
     audited = next((verdict for verdict in verdicts(content) if verdict.arm == own.name), None)

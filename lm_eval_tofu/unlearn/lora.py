@@ -155,7 +155,8 @@ def save_merged(
     trainer.accelerator.wait_for_everyone()
     if not trainer.is_world_process_zero():
         return None
-    merged, found = merge(load_model(model, dtype), adapters, forget[:: -(-len(forget) // _CHECKED_ROWS)], pad_token_id)
+    rows = forget[:: -(-len(forget) // _CHECKED_ROWS)]
+    merged, found = merge(load_model(model, dtype), adapters, rows, pad_token_id, trainer.args.device)
     merged.save_pretrained(folder)
     if not found.is_faithful:
         adapters.rename(folder / ADAPTERS)
@@ -173,7 +174,9 @@ def save_merged(
     return {"merge": asdict(found)}
 
 
-def merge(base: Any, adapters: Path, examples: Sequence["Example"], pad_token_id: int) -> tuple[Any, Merge]:
+def merge(
+    base: Any, adapters: Path, examples: Sequence["Example"], pad_token_id: int, device: Any = "cpu"
+) -> tuple[Any, Merge]:
     """Merge adapters in float32, round the result to the base's type once, and measure what that loses.
 
     Args:
@@ -181,6 +184,7 @@ def merge(base: Any, adapters: Path, examples: Sequence["Example"], pad_token_id
         adapters: Directory of the adapters.
         examples: Rows whose loss is computed before and after.
         pad_token_id: What fills a batch of them.
+        device: Where to compute, if the model fits there beside what training has left; else on the CPU.
 
     Returns:
         The merged model, and how near it is to the trained one.
@@ -192,7 +196,9 @@ def merge(base: Any, adapters: Path, examples: Sequence["Example"], pad_token_id
     dtype = base.dtype
     # Not one type for all: some architectures keep a few weights in float32 whatever the others are.
     types = {name: parameter.dtype for name, parameter in base.named_parameters()}
-    wrapped = PeftModel.from_pretrained(base.float(), str(adapters)).eval()
+    base = base.float()
+    base = base.to(_roomy_device(base, device))
+    wrapped = PeftModel.from_pretrained(base, str(adapters)).eval()
     with wrapped.disable_adapter():
         before = _loss(wrapped, examples, pad_token_id)
     trained = _loss(wrapped, examples, pad_token_id)
@@ -216,6 +222,19 @@ def merge(base: Any, adapters: Path, examples: Sequence["Example"], pad_token_id
     return merged, found
 
 
+def _roomy_device(model: Any, wanted: Any) -> Any:
+    """A GPU with room for the model and a quarter more; otherwise the CPU."""
+    import torch
+
+    device = torch.device(wanted)
+    if device.type != "cuda":
+        return torch.device("cpu")
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info(device)
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    return device if free > 1.25 * size else torch.device("cpu")
+
+
 def _loss(model: Any, examples: Sequence["Example"], pad_token_id: int, batch: int = 8) -> float:
     """Mean negative log-likelihood of the examples' answers, nats per token."""
     import torch
@@ -227,7 +246,8 @@ def _loss(model: Any, examples: Sequence["Example"], pad_token_id: int, batch: i
     total, count = 0.0, 0
     with torch.no_grad():
         for start in range(0, len(examples), batch):
-            inputs = collate(examples[start : start + batch])
+            batched = collate(examples[start : start + batch])
+            inputs = {name: tensor.to(model.device) for name, tensor in batched.items()}
             tokens = loss.answer_tokens(inputs["labels"])
             logits = loss.answer_logits(model, model.get_output_embeddings(), inputs, tokens)
             total -= float(loss.answer_logprobs(logits, tokens).sum())
