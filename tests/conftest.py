@@ -1,7 +1,9 @@
 """What tests share: tiny models of their own, trained or not, and the places of optional reference data."""
 
+import functools
 import os
 import runpy
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +76,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("compared with open-unlearning's figures")
         for line in config.stash.get(AGREEMENTS, ["nothing"]):
             terminalreporter.write_line(line)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """lm_eval describes its environment after each run, for which torch starts pip: once a process is enough."""
+    if "lm_eval" in sys.modules:
+        from torch.utils import collect_env
+
+        if not hasattr(collect_env.get_pretty_env_info, "cache_info"):
+            collect_env.get_pretty_env_info = functools.cache(collect_env.get_pretty_env_info)
 
 
 def with_gpus() -> dict[str, str]:
