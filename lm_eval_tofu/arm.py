@@ -12,7 +12,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -314,6 +314,51 @@ def compare(first: ArmSettings, second: ArmSettings, purpose: Purpose) -> list[D
         found.pop("tokens", None)
     order = {"refused": 0, "warned": 1, "equal": 2}
     return sorted(found.values(), key=lambda difference: order[difference.severity])
+
+
+def differing(runs: Mapping[str, Mapping[str, ArmSettings]], ignored: Container[str] = ()) -> list[str]:
+    """Compare several arms, task by task, each with the first one that has the task.
+
+    Args:
+        runs: By task and arm.
+        ignored: Fields that are meant to differ, or are compared elsewhere.
+
+    Returns:
+        What is warned of, each field once for all tasks, with its values and the arms that have them.
+
+    Raises:
+        OptionError: A difference that is refused.
+    """
+    clauses: dict[str, Difference] = {}
+    values: dict[str, dict[str, list[str]]] = {}
+    for task, of_arms in runs.items():
+        first = next(iter(of_arms), "")
+        for name, settings in of_arms.items():
+            for difference in compare(of_arms[first], settings, "arms"):
+                if difference.field in ignored or difference.severity == "equal":
+                    continue
+                if difference.severity == "refused":
+                    raise OptionError(
+                        f"{first!r} and {name!r} were asked {task} with other {difference.words} ("
+                        f"{difference.values[0]}; {difference.values[1]}): evaluate both with the same "
+                        f"({difference.option})"
+                    )
+                clauses.setdefault(difference.field, difference)
+                having = values.setdefault(difference.field, {})
+                for each, value in zip((first, name), difference.values, strict=True):
+                    names = having.setdefault(value, [])
+                    if each not in names:
+                        names.append(each)
+    told = {
+        key: "; ".join(f"{value} in {_joined(names)}" for value, names in having.items())
+        for key, having in values.items()
+    }
+    return [f"{clauses[key].differs} ({text}; set by {clauses[key].option})" for key, text in told.items()]
+
+
+def _joined(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
 def _comparable_weights(first: str | None, second: str | None) -> bool:

@@ -41,7 +41,9 @@ def test_differences_are_named_once_with_the_runs_that_have_them(tmp_path: Path)
 
 def test_runs_that_were_asked_other_things_are_refused(tmp_path: Path) -> None:
     results = {"a": written(tmp_path / "a"), "b": written(tmp_path / "b", version=2.0)}
-    with pytest.raises(OptionError, match=r"a and b were asked .* with other task version \(3.0; 2.0\): evaluate both"):
+    with pytest.raises(
+        OptionError, match=r"'a' and 'b' were asked .* with other task version \(3.0; 2.0\): evaluate both"
+    ):
         check(results)
 
 

@@ -12,6 +12,7 @@ from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.report import card, load, render
 
 RECALL, LOGPROB = "tofu_novel_recall", "tofu_answer_logprob"
+DOCUMENTS = len(made.FAMILIES["tofu_novel_recall"]) * len(made.rows())
 
 
 def loaded(folder: Path, *names: str) -> load.Results:
@@ -118,7 +119,7 @@ class TestFolders:
         made.write(tmp_path / "full", tasks=(RECALL,), says=made.gold)
         rename(tmp_path, "anything")
         [arm] = loaded(tmp_path, "full").arms
-        assert len(arm.runs[RECALL].samples or ()) == 80
+        assert len(arm.runs[RECALL].samples or ()) == DOCUMENTS
 
     def test_two_models_in_one_folder_are_refused(self, tmp_path: Path) -> None:
         """As `--output_path j/full.json` and `--output_path j/retain.json` leave them."""
@@ -135,7 +136,7 @@ class TestFolders:
         # One of the files is one model's, with its own samples.
         [file] = (tmp_path / "j").glob("full_*.json")
         [arm] = load.load({"full": file}).arms
-        assert (arm.runs[RECALL].settings.name, len(arm.runs[RECALL].samples or ())) == ("models/full", 80)
+        assert (arm.runs[RECALL].settings.name, len(arm.runs[RECALL].samples or ())) == ("models/full", DOCUMENTS)
 
     @pytest.mark.parametrize("change", [{"subfolder": "b"}, {"revision": "b"}, {"adapter": "peft=b"}])
     def test_two_models_under_one_name_are_refused(self, tmp_path: Path, change: dict[str, str]) -> None:
@@ -185,7 +186,16 @@ def test_tokens_of_another_tokenizer_are_warned_of(tmp_path: Path) -> None:
 
     made.write(tmp_path / "full", tasks=(RECALL,), change=tokens("0:aa"))
     made.write(tmp_path / "retain", tasks=(RECALL,), change=tokens("0:bb"))
-    assert "was asked 80 of 80 documents with another prompt or other token ids" in warnings(tmp_path, "full", "retain")
+    assert f"was asked {DOCUMENTS} of {DOCUMENTS} documents with another prompt or other token ids" in warnings(
+        tmp_path, "full", "retain"
+    )
+
+
+def test_tokens_are_compared_without_samples_too(tmp_path: Path) -> None:
+    for name, tokens in (("full", "aa"), ("retain", "bb")):
+        made.write(tmp_path / name, tasks=(RECALL,), samples=name == "full", arm={"tokens": tokens})
+    [warning] = loaded(tmp_path, "full", "retain").warnings
+    assert warning.startswith(f"{RECALL}: arm 'retain' was asked documents with another prompt or other token ids than")
 
 
 def test_every_setting_of_a_made_run_is_a_real_one(tmp_path: Path) -> None:

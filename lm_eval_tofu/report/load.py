@@ -263,9 +263,9 @@ def load(arms: Mapping[str, Path], option: str = "RESULTS") -> Results:
     read.sort(key=lambda arm: order.get(arm.name, len(ROLES)))
     split = _same_split(read)
     _check_rows(read)
-    _check_settings(read)
+    settings = _other_settings(read)
     _check_numbers(read)
-    warnings = [*_near_roles(read), *_left_out(read), *_other_prompts(read), *_other_settings(read)]
+    warnings = [*_near_roles(read), *_left_out(read), *_other_prompts(read), *settings]
     warnings += _other_references(read)
     warnings += [*_other_probes(read), *_same_model(read)]
     for warning in warnings:
@@ -504,26 +504,6 @@ def task_versions() -> dict[str, Any]:
 _ALIKE = "without --limit, with the same data (tofu) and the same families and formats"
 
 
-def _check_settings(arms: Sequence[Arm]) -> None:
-    """Refuse arms whose figures are of other things: rows, prompts, splits."""
-    for task, other, arm, differences in _compared(arms):
-        for difference in differences:
-            if difference.severity == "refused":
-                raise OptionError(
-                    f"arms {other.name!r} and {arm.name!r} were asked {task} with other {difference.words} ("
-                    f"{difference.values[0]}; {difference.values[1]}): evaluate both {_ALIKE}"
-                )
-
-
-def _compared(arms: Sequence[Arm]) -> Iterator[tuple[str, Arm, Arm, list[arms_settings.Difference]]]:
-    """Every arm that has a task beside the first one that has it, with their differences."""
-    for task in TASKS:
-        having = [arm for arm in arms if task in arm.runs]
-        for arm in having[1:]:
-            first = having[0]
-            yield task, first, arm, arms_settings.compare(first.runs[task].settings, arm.runs[task].settings, "arms")
-
-
 def _check_numbers(arms: Sequence[Arm]) -> None:
     """Without samples, the number of documents is all that tells one part of them from another."""
     for task in TASKS:
@@ -587,17 +567,20 @@ def _near_roles(arms: Sequence[Arm]) -> Iterator[str]:
 
 def _other_prompts(arms: Sequence[Arm]) -> Iterator[str]:
     for task in TASKS:
-        runs = [(arm, arm.runs[task].samples) for arm in arms if task in arm.runs and arm.runs[task].samples]
-        for arm, samples in runs[1:]:
-            other, first = runs[0]
-            assert samples is not None
-            assert first is not None
-            number = sum(_other_tokens(sample, first[key]) for key, sample in samples.items())
-            if number:
+        having = [arm for arm in arms if task in arm.runs]
+        for arm in having[1:]:
+            run, first = arm.runs[task], having[0].runs[task]
+            if run.samples and first.samples:
+                number = sum(_other_tokens(sample, first.samples[key]) for key, sample in run.samples.items())
+                told = f"{number} of {len(run.samples)} documents" if number else ""
+            else:
+                differing = arms_settings.compare(first.settings, run.settings, "arms")
+                told = "documents" if any(each.field == "tokens" for each in differing) else ""
+            if told:
                 yield (
-                    f"{task}: arm {arm.name!r} was asked {number} of {len(samples)} documents with another prompt or "
-                    f"other token ids than arm {other.name!r}: use the same --apply_chat_template, "
-                    "--system_instruction, chat_template_args and tokenizer"
+                    f"{task}: arm {arm.name!r} was asked {told} with another prompt or other token ids than arm "
+                    f"{having[0].name!r}: use the same --apply_chat_template, --system_instruction, chat_template_args "
+                    "and tokenizer"
                 )
 
 
@@ -609,28 +592,16 @@ def _other_tokens(sample: Sample, other: Sample) -> bool:
     return any(one and another and one != another for one, another in pairs)
 
 
-def _other_settings(arms: Sequence[Arm]) -> Iterator[str]:
-    """Every setting that is warned of, once for all arms and tasks."""
-    fields: dict[str, dict[str, list[str]]] = {}
-    options: dict[str, tuple[str, str]] = {}
-    for task, first, arm, differences in _compared(arms):
-        one_by_one = all(each.runs[task].samples for each in (first, arm))
-        for difference in differences:
-            if difference.severity != "warned" or (difference.field == "tokens" and one_by_one):
-                continue
-            options[difference.field] = difference.differs, difference.option
-            values = fields.setdefault(difference.field, {})
-            for name, value in zip((first.name, arm.name), difference.values, strict=True):
-                names = values.setdefault(value, [])
-                if name not in names:
-                    names.append(name)
-    for name, values in fields.items():
-        differs, option = options[name]
-        told = "; ".join(f"{value} in {', '.join(names)}" for value, names in values.items())
-        yield (
-            f"{differs} ({told}; set by {option}): evaluate the arms alike before you read anything into small "
-            "differences"
-        )
+def _other_settings(arms: Sequence[Arm]) -> list[str]:
+    """Every setting that is warned of, once for all arms and tasks.
+
+    Raises:
+        OptionError: Arms whose figures are of other things: rows, prompts, splits.
+    """
+    runs = {task: {arm.name: arm.runs[task].settings for arm in arms if task in arm.runs} for task in TASKS}
+    alike = "evaluate the arms alike before you read anything into small differences"
+    # Prompts and token ids are compared document by document.
+    return [f"{difference}: {alike}" for difference in arms_settings.differing(runs, ignored=("tokens",))]
 
 
 def _left_out(arms: Sequence[Arm]) -> Iterator[str]:

@@ -68,36 +68,8 @@ def differences(task: str, runs: Mapping[str, ArmSettings | None], ignored: Sequ
     """
     unknown = [name for name, found in runs.items() if found is None]
     known = {name: found for name, found in runs.items() if found is not None}
-    fields: dict[str, dict[str, list[str]]] = {}
-    clauses: dict[str, arm.Difference] = {}
-    first = next(iter(known), "")
-    for name, found in known.items():
-        for difference in arm.compare(known[first], found, "arms"):
-            if difference.field in ignored or difference.severity == "equal":
-                continue
-            if difference.severity == "refused":
-                raise OptionError(
-                    f"{first} and {name} were asked {task} with other {difference.words} ("
-                    f"{difference.values[0]}; {difference.values[1]}): evaluate both alike"
-                )
-            clauses.setdefault(difference.field, difference)
-            values = fields.setdefault(difference.field, {})
-            values.setdefault(difference.values[0], [first])
-            values.setdefault(difference.values[1], []).append(name)
-    messages = [
-        f"{clauses[name].differs} ({'; '.join(_having(value, names) for value, names in values.items())}; set by "
-        f"{clauses[name].option})"
-        for name, values in fields.items()
-    ]
+    messages = arm.differing({task: known}, ignored)
     if unknown:
-        messages.append(f"how {task} was evaluated is not recorded for {_joined(unknown)}")
+        shown = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
+        messages.append(f"how {task} was evaluated is not recorded for {shown}")
     return messages
-
-
-def _having(value: str, names: Sequence[str]) -> str:
-    return f"{value} in {_joined(names)}"
-
-
-def _joined(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
