@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lm_eval_tofu import files
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.tasks import TASKS_DIR
 
@@ -101,6 +102,7 @@ def evaluate(
     for task in results["configs"]:
         tracker.save_results_samples(task_name=task, samples=samples[task])
     _check_saved(partial, results["configs"])
+    files.sync(partial)
     partial.rename(output)
     return newest_results(output)
 
@@ -252,7 +254,7 @@ def _load(backend: str, arguments: Mapping[str, Any], batch_size: int | str | No
         return get_model(backend).create_from_arg_obj(dict(arguments), given)
     # Backends raise of every kind for arguments that they do not know, files that are missing, too little memory.
     except Exception as error:
-        shown = ",".join(f"{name}={value}" for name, value in arguments.items())
+        shown = ",".join(f"{name}={'***' if name == 'token' else value}" for name, value in arguments.items())
         raise OptionError(
             f"--backend {backend} cannot load a model with --model_args {shown} "
             f"({type(error).__name__}: {' '.join(str(error).split())[:300]}): check the arguments and the model's files"

@@ -32,12 +32,23 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{uuid4().hex}.tmp")
     try:
         yield temporary
-        with temporary.open("rb+") as file:
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def sync(folder: Path) -> None:
+    """Wait until all files of a directory are on the disk; to be called before it is renamed.
+
+    A rename can reach the disk before the files do: after a crash of the machine the directory would hold empty ones.
+    """
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,20 @@ def test_processes_that_write_the_same_file_do_not_disturb_each_other(tmp_path: 
     assert [writer.communicate()[1] for writer in writers] == [""] * 3
     assert len(json.loads(path.read_text())["values"]) == 2000
     assert [each.name for each in tmp_path.iterdir()] == ["shared.json"]
+
+
+def test_files_reach_the_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever order the file system keeps, nobody finds an empty file under the name after a crash."""
+    order: list[str] = []
+    synced, renamed = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda number: order.append("fsync") or synced(number))
+    monkeypatch.setattr(Path, "replace", lambda self, to: order.append("rename") or renamed(self, to))
+    files.write_text(tmp_path / "file", "content")
+    assert order == ["fsync", "rename"]
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "other").write_text("x")
+    files.sync(tmp_path)
+    assert order == ["fsync", "rename", "fsync", "fsync"]
 
 
 def test_an_error_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:

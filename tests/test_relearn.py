@@ -399,12 +399,14 @@ def test_bad_options(config: RelearnConfig, paper: Paper, changed: dict[str, Any
 
 def test_a_model_that_cannot_be_loaded_is_named_with_its_arguments(tiny_model: Path, tmp_path: Path) -> None:
     """Which arguments transformers takes shows only when it gets them."""
-    with pytest.raises(OptionError, match=r"--backend hf cannot load .*--model_args pretrained=.*,no_such=1 \(TypeErr"):
+    with pytest.raises(
+        OptionError, match=r"--backend hf cannot load .*--model_args pretrained=.*,no_such=1,token=\*\*\* \("
+    ):
         evaluation.evaluate(
             tiny_model,
             tmp_path / "results",
             tasks=["tofu_answer_logprob"],
-            model_args={"no_such": 1},
+            model_args={"no_such": 1, "token": "hf_secret"},
             metadata={"tofu": "mini", "forget_split": "forget01"},
             device="cpu",
         )

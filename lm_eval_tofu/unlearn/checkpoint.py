@@ -271,6 +271,7 @@ def _keep_logs(partial: Path, finished: Path) -> None:
 
 
 def _replace(finished: Path, output: Path) -> None:
+    files.sync(finished)
     if not output.exists():
         finished.rename(output)
         return
