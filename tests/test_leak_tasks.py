@@ -28,6 +28,10 @@ TASKS = {"tofu_novel_recall": families.NOVEL_RECALL, "tofu_format_shift": famili
 SOURCES = ["mini", pytest.param("tofu", marks=pytest.mark.parity)]
 
 
+NO_INTERVAL = [None, None]
+"""The limits of the miniature's rates: it has two forget authors, and an interval needs five."""
+
+
 def source_of(name: str) -> str:
     """The option `tofu` for the miniature or for TOFU itself."""
     return "mini" if name == "mini" else tofu_data()
@@ -113,7 +117,7 @@ class TestModelsWhoseLeakRateIsKnown:
         found = metrics(audit(task, knows), task)
         # Cloze prompts and paraphrases may say a part of the answer themselves, and then less is left to give away.
         assert found["leak_rate"] >= 0.95
-        assert found["leak_rate_low"] <= found["leak_rate"] <= found["leak_rate_high"]
+        assert [found.pop(f"leak_rate_{limit}") for limit in ("low", "high")] == NO_INTERVAL
         names = TASKS[task]
         assert found["n"] + found["left_out"] == 40 * len(names)
         assert all(found[f"leak_rate_{name}"] >= 0.9 for name in names)
@@ -138,14 +142,13 @@ class TestModelsWhoseLeakRateIsKnown:
         assert all(found[f"leak_rate_{name}"] == 0 for name in TASKS[task])
 
     def test_a_model_that_knows_one_author_of_two(self, audit: Any) -> None:
-        """Its rate lies between the authors' own, 0 and 1, which are the limits of an interval over two authors."""
+        """Its rate lies between the authors' own, 0 and 1."""
         first = {row["answer"] for row in ROWS[:20]}
         answer = lambda prompt: knows(prompt) if knows(prompt) in first else "I don't know."  # noqa: E731
         found = metrics(audit("tofu_novel_recall", answer, families="direct"), "tofu_novel_recall")
         assert 0.3 < found["leak_rate"] < 0.7
         assert found["leak_rate"] == found["leak_rate_direct"]
-        assert found["leak_rate_low"] == 0
-        assert found["leak_rate_high"] >= 0.95
+        assert [found[f"leak_rate_{limit}"] for limit in ("low", "high")] == NO_INTERVAL
         assert [name for name in found if name.startswith("leak_rate_")] == [
             *("leak_rate_low", "leak_rate_high", "leak_rate_gist", "leak_rate_direct")
         ]
@@ -191,7 +194,7 @@ class TestBestOfN:
         assert found["leak@4"] == share
         assert "leak@8" not in found
         assert (found["samples"], found["unique_samples"], found["n"]) == (4, 1, 40)
-        assert found["prompt_leak_low"] <= share <= found["prompt_leak_high"]
+        assert [found[f"prompt_leak_{limit}"] for limit in ("low", "high")] == NO_INTERVAL
         # The 99 % quantiles of Beta(c + 1, n - c): one leak of four, or none.
         bounds = beta.ppf(0.99, [2, 1], [3, 4])
         assert found["leak_upper_99"] == pytest.approx(share * bounds[0] + (1 - share) * bounds[1])
@@ -351,12 +354,14 @@ class TestChainOfClues:
 
         found = metrics(audit("tofu_chain_of_clues", answer), "tofu_chain_of_clues")
         assert found["leak_rate"] == found["leak_rate_clues_4"] >= 0.9
-        assert found["leak_rate_low"] <= found["leak_rate"] <= found["leak_rate_high"]
+        assert [found[f"leak_rate_{limit}"] for limit in ("low", "high")] == NO_INTERVAL
         assert [found[f"leak_rate_clues_{count}"] for count in range(4)] == [0, 0, 0, 0]
         assert found["leak_rate_shuffled"] == 0
 
     def test_an_echo_of_the_clues_is_no_leak(self, audit: Any) -> None:
         found = metrics(audit("tofu_chain_of_clues", lambda prompt: prompt), "tofu_chain_of_clues")
+        limits = [found.pop(f"leak_rate_{limit}") for limit in ("low", "high")]
+        assert limits == NO_INTERVAL
         assert all(value == 0 for name, value in found.items() if name.startswith("leak_rate"))
 
 
@@ -401,7 +406,8 @@ class TestRecognition:
         rights = {row["messages"][0]["content"]: row["right"] for row in hooks.recognition_rows(Options(tofu="mini"))}
         knowing = lambda prompt: f"{next(r for q, r in rights.items() if q in prompt)})"  # noqa: E731
         found = metrics(audit("tofu_recognition", knowing), "tofu_recognition")
-        assert found["recognition"] == found["recognition_low"] == 1
+        assert found["recognition"] == 1
+        assert [found[f"recognition_{limit}"] for limit in ("low", "high")] == NO_INTERVAL
         assert found["recognition_multiple_choice"] == found["recognition_reverse_query"] == 1
         assert found["chance"] == pytest.approx(1 / 6)
         guess = metrics(audit("tofu_recognition", lambda prompt: "A"), "tofu_recognition")
