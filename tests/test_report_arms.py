@@ -8,6 +8,7 @@ from typing import Any
 import made_results as made
 import pytest
 
+from lm_eval_tofu.arm import weights_fingerprint
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.report import card, load, render
 
@@ -95,6 +96,25 @@ def test_results_of_an_adapter_are_those_of_its_checkpoint(tmp_path: Path, caplo
     text = card.fill_in(adapter, [str(tmp_path / "own")]).read_text(encoding="utf-8")
     assert "make sure that this is the same model" not in caplog.text
     assert "--model_args pretrained=BASE_MODEL,peft=PATH_OR_HUB_ID,dtype=float32" in text
+
+
+def test_a_card_knows_its_results_by_the_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint = tmp_path / "moved"
+    checkpoint.mkdir()
+    (checkpoint / "config.json").write_text("{}")
+    (checkpoint / "model.safetensors").write_bytes(b"weights")
+    weights = weights_fingerprint(checkpoint)
+    # Evaluated under another name, before it was moved; another arm without a role stands beside it.
+    made.write(tmp_path / "own", tasks=(RECALL,), model="models/npo", arm={"weights": weights})
+    made.write(tmp_path / "other", tasks=(RECALL,), model="models/other")
+    arms = [f"{name}={tmp_path / name}" for name in ("other", "own")]
+    text = card.fill_in(checkpoint, arms).read_text(encoding="utf-8")
+    assert "make sure that this is the same model" not in caplog.text
+    assert "| figure | n | this model | other |" in text
+    # At its own path, and trained again since.
+    made.write(tmp_path / "stale", tasks=(RECALL,), model=str(checkpoint))
+    with pytest.raises(OptionError, match=r"are of other weights than .*moved has now: evaluate the checkpoint again"):
+        card.fill_in(checkpoint, [f"unlearned={tmp_path / 'stale'}"])
 
 
 def test_runs_about_some_rows_are_named_beside_others(tmp_path: Path) -> None:

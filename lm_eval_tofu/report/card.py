@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_tofu import __version__, tofu
+from lm_eval_tofu.arm import weights_fingerprint
 from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.report import load, render, tables
 from lm_eval_tofu.report.leaks import visible
@@ -132,7 +133,11 @@ def _record(checkpoint: Path) -> tuple[str, Mapping[str, Any]]:
 
 
 def _own_arm(results: load.Results, checkpoint: Path) -> load.Arm:
-    """The arm that is the checkpoint: the one evaluated at its path, else the one named so, or without another role."""
+    """The arm that is the checkpoint: of its weights or path, else the one named so, or without another role.
+
+    Raises:
+        OptionError: None is plainly it, or results at its path are of other weights.
+    """
     arms = results.arms
     same = [arm for arm in arms if any(_is_model(run, checkpoint) for run in arm.runs.values())]
     free = [arm for arm in arms if arm.name not in ("base", "full", "retain")]
@@ -150,10 +155,27 @@ def _own_arm(results: load.Results, checkpoint: Path) -> load.Arm:
 
 
 def _is_model(run: load.TaskRun, checkpoint: Path) -> bool:
+    """Whether a run was one of the checkpoint.
+
+    Raises:
+        OptionError: It was evaluated at its path, with other weights.
+    """
+    settings = run.settings
+    if settings.adapter:
+        now = weights_fingerprint(Path(settings.model, settings.subfolder or ""), adapter=checkpoint)
+    else:
+        now = weights_fingerprint(checkpoint, gguf_file=settings.gguf_file)
+    if now is not None and now == settings.weights:
+        return True
     try:
-        return run.settings.checkpoint.resolve() == checkpoint.resolve()
+        same_path = settings.checkpoint.resolve() == checkpoint.resolve()
     except (OSError, ValueError):
         return False
+    if same_path and now is not None and (settings.weights or "").startswith("files:"):
+        raise OptionError(
+            f"--results {run.path} are of other weights than {checkpoint} has now: evaluate the checkpoint again"
+        )
+    return same_path
 
 
 def _first_card(checkpoint: Path, record: Mapping[str, Any], own: load.Arm) -> tuple[Any, str]:

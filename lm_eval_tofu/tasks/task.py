@@ -230,11 +230,10 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         generation = backend.effective_generation(
             self._request_kwargs, options.best_of_n if self.sampled and self._request_kwargs.get("do_sample") else None
         )
-        template = getattr(self._tokenizer, "chat_template", None) if self._prompting.apply_chat_template else None
         return ArmSettings(
             **backend.model_settings(model, metadata),
             softmax_dtype=backend.softmax_dtype(model) if self.scored or self.novel else None,
-            chat_template=hash_string(str(template))[:12] if template else None,
+            chat_template=self._template_hash(),
             chat_template_args=self._prompting.template_args,
             system_prompt=self._prompting.system_prompt or None,
             special_tokens=backend.special_tokens(self._tokenizer, model, metadata),
@@ -251,6 +250,13 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
             pinned=self._pins.known if self.generate else True,
             overruled=self._pins.overruled if self.generate else {},
         )
+
+    def _template_hash(self) -> str | None:
+        if not self._prompting.apply_chat_template:
+            return None
+        if self._takes_messages:
+            return "the server's"
+        return str(hash_string(str(self._tokenizer.chat_template)))[:12]
 
     def _warn_about_precision(self, settings: ArmSettings) -> None:
         half = ("bfloat16", "float16")
