@@ -388,11 +388,6 @@ def _text(value: Any, longest: int = 80) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def is_same_model(first: ArmSettings, second: ArmSettings) -> bool:
-    """Whether two runs name the same model, or have the same weights."""
-    return not any(difference.severity == "refused" for difference in _identity(first, second))
-
-
 def _identity(first: ArmSettings, second: ArmSettings) -> list[Difference]:
     names = {*_IDENTITY, "weights"}
     return [difference for difference in compare(first, second, "runs") if difference.field in names]
@@ -539,18 +534,22 @@ def settings_in(results: Mapping[str, Any], task: str) -> ArmSettings | None:
     return ArmSettings.from_record(config.get(RECORD_KEY)) if isinstance(config, dict) else None
 
 
-def refuse_unless_same_model(where: str, runs: Sequence[tuple[str, ArmSettings]]) -> None:
+def refuse_unless_same_model(where: str, runs: Sequence[tuple[str, ArmSettings]], *, retrained: bool = False) -> None:
     """Make sure that runs found in one place are of one model.
 
     Args:
         where: The option and its value, for the message.
         runs: File and settings of each.
+        retrained: Whether other weights under the same name are the same model: where the newest of several runs of one
+            task counts, the older ones may be of earlier weights.
 
     Raises:
         OptionError: They are of several models.
     """
     for file, settings in runs[1:]:
-        differences = _identity(runs[0][1], settings)
+        differences = [
+            each for each in _identity(runs[0][1], settings) if not (retrained and each.field in ("weights", "commit"))
+        ]
         if differences:
             first = differences[0]
             fix = "name the directory or the file of one"

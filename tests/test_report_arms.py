@@ -179,6 +179,13 @@ class TestFolders:
         [arm] = loaded(tmp_path, "s").arms
         assert arm.runs[RECALL].settings.weights == "files:2"
 
+    def test_one_model_by_two_paths_is_one(self, tmp_path: Path) -> None:
+        for model, day in (("models/npo", 1), ("/home/me/models/npo", 2)):
+            time = f"2026-01-0{day}T00-00-00"
+            made.write(tmp_path / "s", tasks=(RECALL,), model=model, arm={"weights": "files:1"}, time=time)
+        [arm] = loaded(tmp_path, "s").arms
+        assert arm.runs[RECALL].model == "/home/me/models/npo"
+
     def test_tasks_of_other_weights_are_no_arm(self, tmp_path: Path) -> None:
         """One task before the model was trained again, one after."""
         made.write(tmp_path / "s", tasks=(RECALL,), arm={"weights": "files:1"}, time="2026-01-01T00-00-00")

@@ -7,7 +7,7 @@ import logging
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -320,8 +320,7 @@ def _read_arm(name: str, path: Path, option: str) -> Arm:
         raise OptionError(f"{where} holds results of other tasks only: run lm_eval --tasks 'tofu_*' on that arm")
     runs = {task: _read_run(name, task, *newest[task]) for task in TASKS if task in newest}
     for found in models.values():
-        # An older run of the same model may have had other weights: trained again since.
-        arms_settings.refuse_unless_same_model(where, [(file, replace(each, weights=None)) for file, each in found])
+        arms_settings.refuse_unless_same_model(where, found, retrained=True)
     chosen = [(f"{_relative(run.path, path)}, {task}", run.settings) for task, run in runs.items()]
     arms_settings.refuse_unless_same_model(where, chosen)
     return Arm(name, path, runs, probe, relearn, splits, tuple(task for task in TASKS if task in of_chosen_rows))

@@ -200,7 +200,7 @@ def _find(option: str, value: str, task: str) -> Path:
     found.sort(key=lambda file: arm.time_of(file) or "")
     runs = [(str(file.relative_to(path)), settings) for file in found if (settings := _settings_of(file, task))]
     try:
-        arm.refuse_unless_same_model(f"{option}={value!r}", runs)
+        arm.refuse_unless_same_model(f"{option}={value!r}", runs, retrained=True)
     except OptionError as error:
         raise ReferenceRunError(str(error)) from error
     if len({file.parent for file in found}) > 1 and len(runs) < len(found):
