@@ -528,7 +528,7 @@ def test_one_row_across_the_audits() -> None:
         (0.00099, "p", "9.9e-04", "9.9e-04"),
         (-1.2346, "nats", "-1.235", "-1.235"),
         (0.5, "number", "0.500", "+0.500"),
-        (NAN, "share", "–", "–"),
+        pytest.param(NAN, "share", "–", "–", id="none"),
     ],
 )
 def test_figures_as_text(value: float, unit: str, plain: str, signed: str) -> None:

@@ -176,6 +176,7 @@ class TestUseful:
     def test_figures_of_the_sentence(self) -> None:
         assert self.useful(0.33, 0.6) == ("partly", "Model utility 0.330, 55 % of the full arm's 0.600.")
         assert self.useful(0.45, 0.5)[0] == "yes"
+        assert self.useful(0.44, 0.5)[0] == "partly"
         assert self.useful(0.25, 0.5)[0] == "partly"
         assert self.useful(0.24, 0.5)[0] == "no"
 
