@@ -78,6 +78,10 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     yield Environment(directory, str(wheel))
 
 
+from_wheel = pytest.mark.parametrize("installed", ["wheel"], indirect=True)
+"""For what starts lm_eval, whose index of all tasks takes ten seconds, and does not depend on the kind of install."""
+
+
 def _listed(table: str) -> dict[str, str]:
     """Name and place of each row of `lm_eval ls`."""
     rows = (re.split(r"\s*\|\s*", line.strip("| ")) for line in table.splitlines() if line.startswith("|"))
@@ -112,12 +116,14 @@ def test_the_metadata_has_the_entry_point(installed: Environment) -> None:
     assert f"{path}\n" == installed.run(installed.venv / "bin" / "lm-eval-tofu", "tasks-path")
 
 
+@from_wheel
 def test_a_plain_lm_eval_lists_our_tasks(installed: Environment) -> None:
     listed = _listed(installed.lm_eval("ls", "tasks"))
     assert {"tofu", "tofu_forget_quality", "tofu_model_utility", "tofu_answer_logprob", *LEAVES} <= set(listed)
     assert "hellaswag" in listed
 
 
+@from_wheel
 def test_lm_eval_validates_our_tasks(installed: Environment) -> None:
     assert "All tasks found and valid" in installed.lm_eval("validate", "--tasks", "tofu_forget_quality")
 
@@ -139,11 +145,13 @@ def test_the_task_manager_matches_leaves_only_and_users_override(installed: Envi
     assert all("lm_eval_tofu/tasks/" in place for place in places.values())
 
 
+@from_wheel
 def test_switched_off_they_are_absent(installed: Environment) -> None:
     code = "from lm_eval.tasks import TaskManager; print(TaskManager().match_tasks(['tofu*', 'hellaswag']))"
     assert installed.run(installed.python, "-c", code, **SWITCHED_OFF).strip() == "['hellaswag']"
 
 
+@from_wheel
 def test_include_path_works_on_the_command_line(installed: Environment) -> None:
     # Switched off, so that nothing else can be what finds them.
     script = '"$0" -m lm_eval validate --tasks tofu_forget_quality --include_path "$(lm-eval-tofu tasks-path)"'
