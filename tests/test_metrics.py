@@ -277,11 +277,6 @@ class TestText:
     def test_not_repetitive(self, generation: str) -> None:
         assert not text.is_repetitive(generation)
 
-    def test_half_of_a_character_is_judged_like_any_other(self) -> None:
-        """A model of bytes can end within a character; such a text has no UTF-8."""
-        assert text.is_repetitive("\ud800 again and " * 40)
-        assert not text.is_repetitive("\ud800 once")
-
     @pytest.mark.parametrize(("copies", "expected"), [(1, False), (3, True)])
     def test_copies_of_an_answer(self, copies: int, expected: bool) -> None:
         """Answers of TOFU compress to three fifths of their bytes at best: one and a half copies are none too many."""
