@@ -187,13 +187,14 @@ class TestExcess:
         estimate = inference.excess([0] * 10, [0] * 10, FIVE)
         bound = 1 - 0.05**0.2
         assert (estimate.value, estimate.p_value) == (0, 0.5)
+        assert math.isnan(estimate.error)
         assert (estimate.low, estimate.high) == pytest.approx((-bound, bound))
 
     def test_everything_leaks_in_one(self) -> None:
-        """An error as of 6 authors of 7: sqrt(6/7 * 1/7 / 5)."""
+        """Tested with the error of 6 authors of 7: sqrt(6/7 * 1/7 / 5)."""
         estimate = inference.excess([1] * 10, [0] * 10, FIVE)
         assert (estimate.value, estimate.high) == (1, 1)
-        assert estimate.error == pytest.approx(math.sqrt(6 / 49 / 5))
+        assert math.isnan(estimate.error)
         assert estimate.p_value == pytest.approx(stats.t.sf(1 / math.sqrt(6 / 49 / 5), 4))
         assert estimate.low == pytest.approx(0.05**0.2)
 
@@ -249,6 +250,10 @@ class TestDetectable:
         rate = baseline + found
         error = math.sqrt((1 + 11 * 0.1) * (0.05 * 0.95 + rate * (1 - rate)) / n)
         assert found == pytest.approx((stats.t.ppf(1 - 0.05 / 7, 19) + stats.t.ppf(0.8, 19)) * error, abs=0.001)
+
+    def test_an_error_that_could_not_be_observed_does_not_count(self) -> None:
+        unknown = inference.detectable_excess(0.05, 20, 240, tests=7, error=math.nan)
+        assert unknown == inference.detectable_excess(0.05, 20, 240, tests=7)
 
     def test_more_looking_finds_less(self) -> None:
         found = [inference.detectable_excess(0.05, authors, 12 * authors, tests=7) for authors in (5, 10, 20, 100)]

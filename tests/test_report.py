@@ -86,6 +86,7 @@ def test_leaks_have_an_interval_over_authors_and_an_excess_over_retain(arms: Pat
     assert (cell.low, cell.high) == (own.low, own.high)
     assert (cell.excess, cell.excess_low, cell.excess_high) == (more.value, more.low, more.high)  # retain knows nothing
     assert (cell.excess_error, cell.p_value, cell.authors) == (more.error, more.p_value, 6)
+    assert cell.excess_error > 0
     assert _cell(built, "novel_recall", "full").value == 1
     retain = _cell(built, "novel_recall", "retain")
     assert (retain.value, retain.low, retain.high) == (0, 0, pytest.approx(1 - 0.05 ** (1 / 6)))

@@ -41,7 +41,7 @@ class Estimate(NamedTuple):
         value: The mean over all rows; NaN where there is none.
         low: Lower limit of its interval; NaN with fewer than `MIN_CLUSTERS` clusters.
         high: Upper limit.
-        error: Its standard error, likewise.
+        error: Its standard error, likewise; NaN too where no row differs from another.
         clusters: Number of clusters.
         n: Number of rows.
         p_value: One-sided, that the mean is above 0; NaN where none was asked for, or likewise.
@@ -164,8 +164,8 @@ def moved_out(difference: Estimate, own: Estimate, other: Estimate) -> Estimate:
 def gain(differences: Sequence[float], clusters: Sequence[int], *, level: float = LEVEL) -> Estimate:
     """Mean of differences with a t interval and the one-sided p value that it is above 0; see `excess`.
 
-    Where all rows differ by the same, which has no variance, the limits are `extreme_bound` away, and the test takes
-    the error that one further subject of each kind would leave (Agresti and Coull 1998).
+    Where all rows differ by the same, no variance can be observed: there is no error, the limits are `extreme_bound`
+    away, and the test takes the error that one further subject of each kind would leave (Agresti and Coull 1998).
 
     Args:
         differences: After less before, or the audited model's less the retain arm's, shape (n,).
@@ -180,11 +180,12 @@ def gain(differences: Sequence[float], clusters: Sequence[int], *, level: float 
         return data.bare()
     if data.values.max() == data.values.min():
         share = (data.count + 1) / (data.count + 2)
-        error, half = math.sqrt(share * (1 - share) / data.count), extreme_bound(data.count, level)
+        error, tested = math.nan, math.sqrt(share * (1 - share) / data.count)
+        half = extreme_bound(data.count, level)
     else:
-        error = math.sqrt(max(data.variance, data.row_variance))
+        error = tested = math.sqrt(max(data.variance, data.row_variance))
         half = _t(data.count, (1 + level) / 2) * error
-    p_value = float(special.stdtr(data.count - 1, -data.mean / error))
+    p_value = float(special.stdtr(data.count - 1, -data.mean / tested))
     return Estimate(data.mean, data.mean - half, data.mean + half, error, data.count, data.n, p_value)
 
 
@@ -199,14 +200,14 @@ def detectable_excess(
         error(delta)^2 = deff * (r (1 - r) + (r + delta) (1 - r - delta)) / n,   deff = 1 + (n / G - 1) * correlation,
 
     that is for two independent arms, of which one leaks at the retain arm's rate r and the other delta more, with the
-    intraclass correlation `ASSUMED_CORRELATION`; but error(delta) is at least the error that was observed.
+    intraclass correlation `ASSUMED_CORRELATION`; but error(delta) is at least the error that was observed, if one was.
 
     Args:
         baseline: Rate r of the retain arm.
         clusters: G, subjects.
         n: Rows.
         tests: Audits that the verdict is corrected for; the first one of Holm's steps has to be passed.
-        error: Standard error that was observed for the excess.
+        error: Standard error that was observed for the excess; NaN where none could be.
         power: In (0, 1).
 
     Returns:
@@ -220,7 +221,7 @@ def detectable_excess(
     def missing(delta: float) -> float:
         rate_of_ours = baseline + delta
         variance = effect * (baseline * (1 - baseline) + rate_of_ours * (1 - rate_of_ours)) / n
-        return delta - factor * max(error, math.sqrt(max(0.0, variance)))
+        return delta - factor * max(math.sqrt(max(0.0, variance)), error)  # which is the first where error is NaN
 
     deltas = np.linspace(0, 1 - baseline, 2001)[1:]
     return next((float(delta) for delta in deltas if missing(float(delta)) >= 0), math.nan)

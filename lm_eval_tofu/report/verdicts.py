@@ -71,7 +71,7 @@ def _looks(arm: Arm, results: Results, cells: Mapping[str, Measured | None]) -> 
     facts = [
         *([f"D = {distance.value:.3f}"] if distance and not math.isnan(distance.value) else []),
         *([f"n = {run.documents}"] if run.documents is not None else []),
-        f"log10 p = {math.log10(quality.value):.2f}" if quality.value > 0 else "log10 p below -300",
+        f"log10 p = {math.log10(quality.value):z.2f}" if quality.value > 0 else "log10 p below -300",
     ]
     d = f" ({', '.join(facts)})"
     if run.is_part:
