@@ -55,7 +55,15 @@ def main() -> int:
     metrics["selected"] = evaluate(selected, results / "selected", reference)
     minutes = (time.monotonic() - started) / 60
     print(f"\nsweep and selection took {minutes:.1f} min; the selected checkpoint: {selected}")
-    lines = [*note(args.out / "sweep"), "", *arms_table(metrics), "", *runs_table(selection)]
+    lines = [
+        *note(args.out / "sweep"),
+        "",
+        *arms_table(metrics),
+        "",
+        *runs_table(selection),
+        "",
+        *equals_note(selection),
+    ]
     print("\n" + "\n".join(lines))
     if args.docs:
         beside.show("sweep-mini", "\n".join(lines), args.docs)
@@ -105,16 +113,23 @@ def arms_table(metrics: dict[str, dict[str, float]]) -> list[str]:
 def runs_table(selection: dict[str, Any]) -> list[str]:
     """All runs by rank."""
     options = list(selection["runs"][0]["point"])
-    lines = ["| rank | " + " | ".join(options) + " | forget quality | D (95 %) | model utility |"]
-    lines.append("|" + "---|" * (len(options) + 4))
+    lines = ["| rank | " + " | ".join(options) + " | forget quality | D | p, D as the first's | model utility |"]
+    lines.append("|" + "---|" * (len(options) + 5))
     for run in selection["runs"]:
-        interval = "" if run["ks_interval"] is None else " ({:.2f}-{:.2f})".format(*run["ks_interval"])
+        p_value = "" if run["p_value"] is None else f"{run['p_value']:.3f}"
         point = " | ".join(f"{value:g}" for value in run["point"].values())
         lines.append(
-            f"| {run['rank']} | {point} | {run['forget_quality']:.3g} | {run['ks_statistic']:.3f}{interval} | "
+            f"| {run['rank']} | {point} | {run['forget_quality']:.3g} | {run['ks_statistic']:.3f} | {p_value} | "
             f"{run['model_utility']:.3f} |"
         )
     return lines
+
+
+def equals_note(selection: dict[str, Any]) -> list[str]:
+    """What the paired test says of the other runs."""
+    ranks = {run["run"]: run["rank"] for run in selection["runs"]}
+    equals = ", ".join(str(ranks[name]) for name in selection["equals"]) or "none"
+    return [f"Not told from the first by a paired test (exchanging {selection['exchanged']}): ranks {equals}."]
 
 
 if __name__ == "__main__":

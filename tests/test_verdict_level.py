@@ -55,7 +55,7 @@ def test_sign_flips_find_nothing_in_five_authors_and_seven_audits() -> None:
     """No p value is below 1/32, and Holm's first step takes it times seven."""
     nothing, everything = np.zeros((5, 12), dtype=bool), np.ones((5, 12), dtype=bool)
     names = (*verdict_level.AUDITS, *verdict_level.WHITE_BOX)
-    arms = {name: everything for name in names}, {name: nothing for name in names}
+    arms = dict.fromkeys(names, everything), dict.fromkeys(names, nothing)
     assert not verdict_level.by_sign_flips(*arms)
     assert verdict_level.by_t(*arms)
     assert verdict_level.by_bootstrap(*arms)
