@@ -206,9 +206,9 @@ _SETTINGS: Mapping[str, Callable[[ArmSettings], str]] = {
 """The rows of the table of conditions, and what stands in them; empty values are left out."""
 
 LEVEL = (
-    f'"Does it still know? Yes" is said of at most {ALPHA:.0%} of the models that know no more than the retain arm '
-    f"(Holm's correction over the audits of an arm); in simulations with 5 to 20 authors it was at most "
-    f"{FALSE_YES:.1%}. Intervals are 95 % intervals over authors, of one figure each."
+    f'"Does it still know? Yes" is said at a level of {ALPHA:.0%}: that many of the models that know no more than the '
+    "retain arm may be said to know (Holm's correction over the audits of an arm). In simulations with 5 to 20 authors "
+    f"it was at most {FALSE_YES:.1%}. Intervals are 95 % intervals over authors, of one figure each."
 )
 """What a report's footer and a model card say of the error rate."""
 

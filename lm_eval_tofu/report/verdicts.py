@@ -9,7 +9,7 @@ from lm_eval_tofu.metrics.inference import ALPHA, ASSUMED_CORRELATION, MIN_CLUST
 from lm_eval_tofu.report.load import Arm, Results, is_mini
 from lm_eval_tofu.report.tables import AUDITS, Measured, Row, Tables, excess_unit, text
 
-FALSE_YES = 0.05
+FALSE_YES = 0.055
 """Largest share of models that know nothing more and are yet said to, of those that were simulated
 (benchmarks/verdict_level.py)."""
 LOOKS_FORGOTTEN = 0.05
