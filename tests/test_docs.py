@@ -219,22 +219,6 @@ def test_experiment(name: str) -> None:
             assert tables.text(cell["value"], row["unit"]) in report, row["label"]
 
 
-def test_the_readmes_example() -> None:
-    figures = json.loads((ROOT / "docs" / "smollm2" / "figures.json").read_text(encoding="utf-8"))
-    tables = importlib.import_module("lm_eval_tofu.report.tables")
-    rows = {row["key"]: row for row in figures["rows"]}
-
-    def said(key: str, arm: str) -> str:
-        return str(tables.text(rows[key]["arms"][arm]["value"], rows[key]["unit"]))
-
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert f"has a forget quality of {said('forget_quality', 'unlearned')}," in text
-    leaks = ("novel_recall", "chain_of_clues", "best_of_n")
-    recall, clues, samples = (said(key, "unlearned") for key in leaks)
-    assert f"in {recall} of its answers when asked in three ways, in {clues} behind clues, and in {samples} of" in text
-    assert "never saw them: {}, {} and {}.".format(*(said(key, "retain") for key in leaks)) in text
-
-
 @pytest.mark.parametrize("backend", ["hf", "vllm"])
 def test_parity(backend: str) -> None:
     report = written("parity")
