@@ -734,6 +734,8 @@ class TestRates:
         rows, families = [0, 1, 2, 0, 1], ["a", "a", "a", "b", "b"]
         assert rates.rows_in_all(rows, families, [True, True, True, True, False]) == {0}
         assert rates.rows_in_all([], [], []) == set()
+        with pytest.raises(ValueError):
+            rates.rows_in_all([0, 1], ["a", "a"], [True])
 
 
 class TestOddResponses:

@@ -27,6 +27,10 @@ class TestForgetQuality:
         assert quality.p_value == pytest.approx(expected, abs=5e-4)
         assert quality.log10_p_value == pytest.approx(math.log10(quality.p_value))
 
+    def test_a_p_value_too_small_for_a_float(self) -> None:
+        quality = benchmark.forget_quality([float(row) for row in range(1000)], [row + 1e6 for row in range(1000)])
+        assert quality[:3] == (0, -math.inf, 1)
+
     @pytest.mark.parametrize("steps", [1, 2, 5])
     def test_p_next_to_no_distance(self, steps: int) -> None:
         """Hardly a path of 800 steps stays within 5 of the diagonal: p = 1, where scipy's exact sum rounds above 1."""
