@@ -129,12 +129,12 @@ def test_leaks_of_the_arms(leaks: dict[str, dict[int, bool]]) -> None:
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed: make env, or the extra 'vllm'")
 def test_leaks_on_vllm_are_those_on_hf(nano_arms: Path, leaks: dict[str, dict[int, bool]], tmp_path: Path) -> None:
     """Row by row, of the arm of which some rows leak and some do not; sums in another order may turn a near tie."""
-    arguments = [str(nano_arms / "lightly-unlearned"), str(tmp_path), json.dumps(DIRECT)]
+    arguments = [str(nano_arms / "lightly-unlearned"), str(tmp_path / "results"), json.dumps(DIRECT)]
     environment = {**with_gpus(), "VLLM_CPU_KVCACHE_SPACE": "1"}
     process = subprocess.run(
         [sys.executable, "-c", ON_VLLM, *arguments], env=environment, capture_output=True, text=True
     )
     assert list(tmp_path.rglob("results_*.json")), process.stderr[-5000:]
-    ours, hf = leaked_rows(newest_results(tmp_path)), leaks["lightly-unlearned"]
+    ours, hf = leaked_rows(newest_results(tmp_path / "results")), leaks["lightly-unlearned"]
     assert ours.keys() == hf.keys()
     assert sum(ours[index] == hf[index] for index in hf) >= 0.9 * len(hf)
