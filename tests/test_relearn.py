@@ -556,7 +556,10 @@ def arms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_an_unlearned_model_recovers_and_one_that_never_knew_does_not(
     arms: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Two authors, so the interval goes from the one to the other; it says how far they agree, and no more."""
+    """Two authors, so there is no interval; some 11 of the 34 prompts came back where the bounds were found.
+
+    If a third comes back, fewer than 3 do with probability 1e-3 at most. A model that never knew says no name rightly.
+    """
     config = RelearnConfig(
         model=arms["npo"],
         retain=arms["retain"],
@@ -571,17 +574,17 @@ def test_an_unlearned_model_recovers_and_one_that_never_knew_does_not(
         model_args={"dtype": "float32"},
     )
     figures = _figures(relearn.relearn(config))
-    assert figures("excess") >= figures("excess_low") > 0
+    assert figures("excess") * figures("n") / 100 >= 3
     assert figures("recovery_delta") > figures("retain_recovery_delta")
     assert figures("rougeL_delta") > figures("retain_rougeL_delta")
-    assert figures("retain_recovery_delta_low") <= 0 <= figures("retain_recovery_delta_high")
+    assert abs(figures("retain_recovery_delta")) * figures("n") / 100 <= 2
 
     # What the retain arm was taught and said is the same beside another model, so it need not be done again.
     never = replace(config, model=arms["untrained"], output=tmp_path / "never")
     relearn._begin(_made(never), relearn._recorded(never))
     shutil.copytree(config.output / "retain", never.output / "retain")
     figures = _figures(relearn.relearn(never))
-    assert figures("excess_low") <= 0 <= figures("excess_high")
+    assert abs(figures("excess")) * figures("n") / 100 <= 2
 
 
 def _figures(file: Path) -> Callable[[str], float]:
