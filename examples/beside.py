@@ -92,12 +92,28 @@ def table(found: dict[str, Any]) -> str:
 
 
 def document_text(found: dict[str, Any]) -> str:
-    """What the document shows: machine, selected run, table."""
+    """What the document shows: machine, selected run, headline, table."""
     parts = [f"{found['date and machine']}; {found['minutes']:.0f} minutes for the whole."]
     if "selected" in found:
         settings = ", ".join(f"{name} {value:g}" for name, value in found["selected"]["point"].items())
         parts.append(f"Selected of {found['selected']['runs']} runs: {settings}.")
-    return "\n\n".join([*parts, table(found)])
+    return "\n\n".join([*parts, headline(found), table(found)])
+
+
+def headline(found: dict[str, Any]) -> str:
+    """What the report says first of the audited arms."""
+    from lm_eval_tofu.report.render import WORDS
+
+    questions = {
+        "looks": "Does it look forgotten?",
+        "knows": "Does it still know?",
+        "useful": "Is the rest still there?",
+    }
+    return "\n".join(
+        f"- {question} **{WORDS[key][answer[0]]}.** {answer[1]}"
+        for _, *answers in found["headline"]
+        for (key, question), answer in zip(questions.items(), answers[: len(questions)], strict=True)
+    )
 
 
 def show(marker: str, text: str, document: Path = DOCUMENT) -> None:

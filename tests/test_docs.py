@@ -205,12 +205,22 @@ def test_an_npo_step_is_the_one_that_was_measured(nano: Path, form: str) -> None
 
 
 @pytest.mark.parametrize("name", ["nano", "smollm2"])
-def test_experiment(name: str) -> None:
-    """The table, and the report that it was made with."""
+def test_the_document_shows_an_experiments_figures(name: str) -> None:
     figures = json.loads((ROOT / "docs" / name / "figures.json").read_text(encoding="utf-8"))
-    beside = importlib.import_module("beside")
-    assert shown(name, "reproduce") == beside.document_text(figures)
-    report = (ROOT / "docs" / name / "report.md").read_text(encoding="utf-8")
+    assert shown(name, "reproduce") == importlib.import_module("beside").document_text(figures)
+
+
+def test_two_authors_carry_no_verdict() -> None:
+    figures = json.loads((ROOT / "docs" / "smollm2" / "figures.json").read_text(encoding="utf-8"))
+    [[_, _, knows, *_]] = figures["headline"]
+    assert knows[0] == "unknown"
+    cells = [cell for row in figures["rows"] for cell in row["arms"].values() if cell is not None]
+    assert all(cell[name] is None for cell in cells for name in ("low", "excess_low", "p_value"))
+
+
+def test_the_experiments_report_has_its_figures() -> None:
+    figures = json.loads((ROOT / "docs" / "nano" / "figures.json").read_text(encoding="utf-8"))
+    report = (ROOT / "docs" / "nano" / "report.md").read_text(encoding="utf-8")
     tables = importlib.import_module("lm_eval_tofu.report.tables")
     cells = [(row, cell) for row in figures["rows"] for cell in row["arms"].values() if cell is not None]
     assert len(cells) > 50
