@@ -110,6 +110,12 @@ def is_a(model: Any, name: str) -> bool:
     return any(each.__name__ == name for each in type(model).__mro__)
 
 
+def is_vllm_on_cpu() -> bool:
+    """Whether this process runs vLLM's CPU build; False without vLLM."""
+    platforms = sys.modules.get("vllm.platforms")
+    return bool(platforms is not None and platforms.current_platform.is_cpu())
+
+
 def backend_name(model: Any, metadata: Mapping[str, Any]) -> str:
     """The backend as `--model` names it, or its class where that has no name here."""
     if model is None:

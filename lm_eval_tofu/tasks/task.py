@@ -407,13 +407,14 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
 
         vLLM's engine draws from requests in the order in which it schedules them, which its own seed does not fix. A
         server gets the same seed with every request from lm-eval, which would make all samples the same. transformers
-        draws from torch's generator, which lm-eval seeds.
+        draws from torch's generator, which lm-eval seeds. vLLM's CPU build takes a seed, but its engine ends with an
+        error as soon as it takes such a prompt in two parts ("CPU Generator does not use offset", vLLM 0.32).
         """
         count = self.options.best_of_n
         if self._is_server:
             # lm-eval asks a server for requests with the same arguments at once: not a seed for each row.
             key = [self.seed]
-        elif backend.is_a(self._model, "VLLM"):
+        elif backend.is_a(self._model, "VLLM") and not backend.is_vllm_on_cpu():
             key = [self.seed, doc["index"]]
         else:
             return [{}] * count
