@@ -21,6 +21,8 @@ from lm_eval_tofu.errors import OptionError
 
 RECORD_KEY = "arm"
 """Where a task's configuration in lm-eval's results holds the record."""
+UNKNOWN_BACKEND = "?"
+"""In place of a backend's name where there was no model yet, as in the check before a sweep."""
 RECORD_FORMAT = 1
 """Rises when a field is added or gets another meaning; a record of another format is refused."""
 
@@ -230,7 +232,7 @@ FIELDS: tuple[FieldRule, ...] = (
     FieldRule("think_end_token", "think_end_token", "think_end_token in --model_args", "warned", "equal", "equal"),
     FieldRule("generation", "decoding", "--gen_kwargs", "warned", "equal", "equal"),
     FieldRule("pinned", "decoding that the task sets itself", "--model", "warned", "equal", "equal"),
-    FieldRule("backend", "backend", "--model", "warned", "warned", "equal"),
+    FieldRule("backend", "backend", "--model", "warned", "warned", "equal", True),
     FieldRule("weights_dtype", "dtype", "dtype in --model_args", "warned", "warned", "equal", True),
     FieldRule("softmax_dtype", "softmax dtype", "softmax_dtype in --model_args", "warned", "warned", "equal", True),
     FieldRule(
@@ -303,7 +305,7 @@ def compare(first: ArmSettings, second: ArmSettings, purpose: Purpose) -> list[D
         for name, one, other in _pairs(rule.name, first, second):
             if name in found or name in _NOT_COMPARED or one == other:
                 continue
-            if rule.unknown and (one is None or other is None):
+            if rule.unknown and any(value is None or value == UNKNOWN_BACKEND for value in (one, other)):
                 continue
             key = name.partition(".")[2]
             words = f"{key} {rule.words}" if rule.name == "versions" else f"{rule.words} {key}" if key else rule.words

@@ -153,6 +153,11 @@ def test_what_is_not_known_is_not_compared(name: str) -> None:
         assert name not in {each.field for each in arm.compare(SETTINGS, other, purpose)}
 
 
+def test_a_backend_that_was_not_there_yet_is_not_compared() -> None:
+    other = changed(backend=arm.UNKNOWN_BACKEND)
+    assert "backend" not in {each.field for each in arm.compare(SETTINGS, other, "reference")}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -480,7 +480,7 @@ def test_n_stands_in_the_tables(report: Path) -> None:
 def test_forget_quality_is_said_with_its_distance_and_its_number_of_rows(arms: Path) -> None:
     [verdict] = verdicts(tables.build(_load(arms)))
     test = ks_2samp([1.055 + row / 100 for row in range(120)], [1 + row / 100 for row in range(120)])
-    assert f"(D = {test.statistic:.3f}, n = 120, log10 p = {math.log10(test.pvalue):.2f})" in verdict.looks[1]
+    assert f"(D = {test.statistic:.3f}, n = 120, log10 p = {math.log10(test.pvalue):z.2f})" in verdict.looks[1]
 
 
 def _changed(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:

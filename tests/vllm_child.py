@@ -13,6 +13,7 @@ def main(model: str, output: str) -> None:
     from lm_eval import simple_evaluate
     from lm_eval.api.registry import get_model
     from lm_eval.tasks import TaskManager
+    from vllm.platforms import current_platform
 
     from lm_eval_tofu.tasks import TASKS_DIR
 
@@ -48,6 +49,8 @@ def main(model: str, output: str) -> None:
         )
     }
     content = {"results": results["results"], "samples": samples, "forwards": forwards, "backwards": backwards}
+    content["seeded"] = all("seed" in request.args[1] for request in task.instances)
+    content["cpu"] = current_platform.is_cpu()
     content["drawn"] = [drawn[0], drawn[1], drawn[2][::-1]]
     content["arms"] = {name: config["arm"] for name, config in results["configs"].items()}
     with open(output, "w", encoding="utf-8") as file:  # noqa: PTH123

@@ -119,7 +119,7 @@ def is_vllm_on_cpu() -> bool:
 def backend_name(model: Any, metadata: Mapping[str, Any]) -> str:
     """The backend as `--model` names it, or its class where that has no name here."""
     if model is None:
-        return "a server" if "base_url" in metadata else "?"
+        return "a server" if "base_url" in metadata else arm.UNKNOWN_BACKEND
     for each in type(model).__mro__:
         if each.__name__ in _NAMES:
             return _NAMES[each.__name__] if each is type(model) else type(model).__name__
