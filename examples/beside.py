@@ -93,7 +93,9 @@ def table(found: dict[str, Any]) -> str:
 
 def document_text(found: dict[str, Any]) -> str:
     """What the document shows: machine, selected run, headline, table."""
-    parts = [f"{found['date and machine']}; {found['minutes']:.0f} minutes for the whole."]
+    # None where a part of the experiment was not made again, so that no time of the whole is known.
+    minutes = "" if found["minutes"] is None else f"; {found['minutes']:.0f} minutes for the whole"
+    parts = [f"{found['date and machine']}{minutes}."]
     if "selected" in found:
         settings = ", ".join(f"{name} {value:g}" for name, value in found["selected"]["point"].items())
         parts.append(f"Selected of {found['selected']['runs']} runs: {settings}.")

@@ -182,12 +182,12 @@ class TestDtypes:
 
         engine = types.SimpleNamespace(model_config=types.SimpleNamespace(dtype=torch.bfloat16, quantization="awq"))
         model = VLLM()
-        model.model = types.SimpleNamespace(llm_engine=engine)  # type: ignore[attr-defined]
+        model.model = types.SimpleNamespace(llm_engine=engine)
         found = backend.model_settings(model, {})
         assert (found["backend"], found["weights_dtype"], found["checkpoint_dtype"]) == ("vllm", "bfloat16", "float32")
         assert (found["quantization"], found["adapter"], found["model"]) == ("awq", "lora_local_path=ad", "m")
         assert backend.softmax_dtype(model) == "float32"
-        del model.model  # type: ignore[attr-defined]  # with data parallelism lm-eval holds no engine
+        del model.model  # with data parallelism lm-eval holds no engine
         assert backend.model_settings(model, {})["weights_dtype"] is None
 
 

@@ -3,13 +3,16 @@
 import itertools
 import math
 import random
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from lm_eval_tofu.metrics import inference
-from lm_eval_tofu.metrics.inference import Stratum
+from lm_eval_tofu.metrics.inference import Estimate, Stratum
+
+Estimator = Callable[[Sequence[float], Sequence[int]], Estimate]
 
 FIVE = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 """Five clusters of two rows."""
@@ -65,23 +68,23 @@ class TestMean:
 class TestTooLittle:
     """What no interval can be given for."""
 
-    def test_fewer_than_five_clusters(self, function) -> None:  # type: ignore[no-untyped-def]
+    def test_fewer_than_five_clusters(self, function: Estimator) -> None:
         estimate = function([0, 1, 0, 1, 0, 1, 0, 1], FIVE[:8])
         assert estimate.value == 0.5
         assert all(map(math.isnan, (estimate.low, estimate.high, estimate.error, estimate.p_value)))
         assert (estimate.clusters, estimate.n) == (4, 8)
         assert not math.isnan(function([0, 1, 0, 1, 0, 1, 0, 1, 1, 0], FIVE).low)
 
-    def test_no_row(self, function) -> None:  # type: ignore[no-untyped-def]
+    def test_no_row(self, function: Estimator) -> None:
         estimate = function([], [])
         assert all(map(math.isnan, (estimate.value, estimate.low, estimate.high)))
         assert estimate.clusters == estimate.n == 0
 
-    def test_a_value_that_is_no_number(self, function) -> None:  # type: ignore[no-untyped-def]
+    def test_a_value_that_is_no_number(self, function: Estimator) -> None:
         estimate = function([math.nan, *[0.5] * 9], FIVE)
         assert all(map(math.isnan, (estimate.value, estimate.low, estimate.high)))
 
-    def test_other_number_of_clusters(self, function) -> None:  # type: ignore[no-untyped-def]
+    def test_other_number_of_clusters(self, function: Estimator) -> None:
         with pytest.raises(ValueError, match="2 values and 1 clusters differ"):
             function([1, 0], [0])
 

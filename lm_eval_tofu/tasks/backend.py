@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Mapping
 from importlib import metadata as packages
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -94,14 +95,14 @@ def calling_model() -> Any:
     """
     from lm_eval.api.model import LM
 
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == "evaluate":
             model = frame.f_locals.get("lm")
             model = getattr(model, "lm", model)  # out of the wrapper that `--use_cache` makes
             if isinstance(model, LM):
                 return model
-        frame = frame.f_back  # type: ignore[assignment]  # None at the outermost
+        frame = frame.f_back
     return None
 
 
