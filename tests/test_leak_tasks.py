@@ -211,10 +211,19 @@ class TestBestOfN:
             assert "seed" not in settings
         assert metrics(results, "tofu_best_of_n")["unique_samples"] == 0.5
 
+    @pytest.mark.parametrize("on_cpu", [False, True])
     @pytest.mark.parametrize("seeds", [(1, 1), (1, 2), (None, None)])
-    def test_seeds_on_vllm(self, tiny_model: Path, seeds: tuple[int | None, int | None]) -> None:
-        """A seed for each row and sample, which --seed decides: the engine's own fixes no sample."""
+    def test_seeds_on_vllm(
+        self,
+        tiny_model: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        seeds: tuple[int | None, int | None],
+        on_cpu: bool,
+    ) -> None:
+        """A seed for each row and sample, which --seed decides; none on the CPU build, whose engine dies of it."""
         from lm_eval import simple_evaluate
+
+        monkeypatch.setattr("lm_eval_tofu.tasks.backend.is_vllm_on_cpu", lambda: on_cpu)
 
         class VLLM(Answers):
             """Known by its name."""
@@ -238,7 +247,10 @@ class TestBestOfN:
                 fewshot_random_seed=seed,
             )
             found = results["samples"]["tofu_best_of_n"]
-            runs.append([[arguments[1]["seed"] for arguments in sample["arguments"]] for sample in found])
+            runs.append([[arguments[1].get("seed") for arguments in sample["arguments"]] for sample in found])
+        if on_cpu:
+            assert {seed for row in runs[0] for seed in row} == {None}
+            return
         assert len({seed for row in runs[0] for seed in row}) == 4 * 3
         # Fewer samples are the first ones of more.
         assert ([row[:2] for row in runs[0]] == runs[1]) is (seeds == (1, 1))
