@@ -73,7 +73,7 @@ def main() -> int:
 def evaluate(model: Path, output: Path, metadata: dict[str, str]) -> dict[str, float]:
     """Evaluate a checkpoint with the benchmark's two tasks, unless its results stand; all metrics by name."""
     from lm_eval_tofu.evaluation import evaluate as run
-    from lm_eval_tofu.evaluation import newest_results
+    from lm_eval_tofu.files import newest_results
 
     path = newest_results(output) if output.exists() else run(model, output, metadata=metadata, **SETTINGS)
     content = json.loads(path.read_text(encoding="utf-8"))["results"]

@@ -11,7 +11,6 @@ Imports neither torch nor lm_eval: a report is made without them.
 import functools
 import hashlib
 import json
-import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -492,41 +491,6 @@ def rows_fingerprint(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) 
     seen = {(str(row.get("set")), int(row["index"])): [row.get(column) for column in columns] for row in rows}
     content = json.dumps(sorted((*key, value) for key, value in seen.items()), ensure_ascii=False, default=str)
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-# Files of results.
-
-_TIME = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)$")
-
-
-def time_of(file: Path) -> str | None:
-    """The time in the name of a file that lm-eval wrote, which results and samples of one run share."""
-    match = _TIME.search(file.stem)
-    if match:
-        return match[1]
-    return file.stem.removeprefix("results_") if file.stem.startswith("results_") else None
-
-
-def results_files(folder: Path) -> list[Path]:
-    """The results files below a directory, oldest first.
-
-    `--output_path DIR` makes `results_<time>.json`; `--output_path FILE.json` makes `FILE_<time>.json`.
-    """
-    found = [
-        file
-        for file in folder.rglob("*.json")
-        if file.name.startswith("results_") or (_TIME.search(file.stem) and not file.name.startswith("samples_"))
-    ]
-    return sorted(found, key=lambda file: (time_of(file) or "", file.name))
-
-
-def results_of_samples(samples: Path) -> Path | None:
-    """The results file that was written together with a samples file; None where it is not there."""
-    time = time_of(samples)
-    if time is None:
-        return None
-    found = [file for file in samples.parent.glob(f"*_{time}.json") if time_of(file) == time]
-    return found[0] if len(found) == 1 else None
 
 
 def settings_in(results: Mapping[str, Any], task: str) -> ArmSettings | None:

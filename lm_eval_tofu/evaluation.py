@@ -104,7 +104,7 @@ def evaluate(
     _check_saved(partial, results["configs"])
     files.sync(partial)
     partial.rename(output)
-    return newest_results(output)
+    return files.newest_results(output)
 
 
 def _check_saved(folder: Path, tasks: Iterable[str]) -> None:
@@ -259,15 +259,3 @@ def _load(backend: str, arguments: Mapping[str, Any], batch_size: int | str | No
             f"--backend {backend} cannot load a model with --model_args {shown} "
             f"({type(error).__name__}: {' '.join(str(error).split())[:300]}): check the arguments and the model's files"
         ) from error
-
-
-def newest_results(folder: Path) -> Path:
-    """The newest `results_<time>.json` below a directory.
-
-    Raises:
-        OptionError: There is none.
-    """
-    found = list(folder.rglob("results_*.json"))
-    if not found:
-        raise OptionError(f"{folder} holds no results of lm_eval: run lm_eval --output_path {folder}")
-    return max(found, key=lambda path: path.name)

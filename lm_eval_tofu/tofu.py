@@ -24,9 +24,12 @@ log = logging.getLogger(__name__)
 HUB_ID = "locuslab/TOFU"
 SOURCE_VARIABLE = "LM_EVAL_TOFU_DATA"
 ROWS_PER_AUTHOR = 20
-
+"""Rows of one author follow each other in `full`, and so in its parts."""
 FORGET_SPLITS = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 """Each forget split and the retain split that is left of `full` without it."""
+DEFAULT_FORGET_SPLIT = "forget10"
+UTILITY_SETS = ("retain", "real_authors", "world_facts")
+"""The three sets of rows that model utility is measured on, in the order of the tasks' documents."""
 
 _QA = ("question", "answer")
 _PERTURBED = (*_QA, "paraphrased_answer", "perturbed_answer", "paraphrased_question")
@@ -92,6 +95,11 @@ def retain_split(forget_split: str) -> str:
     if forget_split not in tuple(FORGET_SPLITS):
         raise OptionError(f"forget_split={forget_split!r} is unknown: use one of {', '.join(sorted(FORGET_SPLITS))}")
     return FORGET_SPLITS[forget_split]
+
+
+def author_of(row: int) -> int:
+    """Number of the author whom a row of `full`, or of one of its parts, asks about, from the part's first row."""
+    return row // ROWS_PER_AUTHOR
 
 
 def resolve_source(tofu: str | None = None, revision: str | None = None) -> Source:

@@ -1,4 +1,4 @@
-"""The record of a run's settings, the comparison of two records, fingerprints, and how files of results are paired."""
+"""The record of a run's settings, the comparison of two records, and fingerprints."""
 
 import dataclasses
 import json
@@ -299,38 +299,6 @@ class TestWeights:
         assert arm.weights_fingerprint(tmp_path) is None
         assert arm.weights_fingerprint(tmp_path / "none") is None
         assert arm.weights_fingerprint(self.write(tmp_path, b"1"), adapter=tmp_path / "none") is None
-
-
-class TestFiles:
-    """Results and samples of one run have one time."""
-
-    TIME = "2026-01-02T03-04-05.678901"
-
-    def test_times(self) -> None:
-        for name in (
-            f"results_{self.TIME}.json",
-            f"x_{self.TIME}.json",
-            f"samples_tofu_forget_quality_{self.TIME}.jsonl",
-        ):
-            assert arm.time_of(Path("j", name)) == self.TIME
-        assert arm.time_of(Path("results_9.json")) == "9"
-        assert arm.time_of(Path("x_2026-01-02T03-04-05.json")) == "2026-01-02T03-04-05"
-        assert arm.time_of(Path("selection.json")) is None
-
-    def test_results_of_any_name_are_found_oldest_first(self, tmp_path: Path) -> None:
-        names = [f"z_{self.TIME}.json", "a_2026-01-03T00-00-00.1.json", "results_2026-01-04T00-00-00.1.json"]
-        for name in (*reversed(names), "config.json", "selection.json", f"samples_t_{self.TIME}.jsonl"):
-            (tmp_path / name).write_text("{}")
-        assert [file.name for file in arm.results_files(tmp_path)] == names
-
-    def test_samples_are_paired_by_their_time(self, tmp_path: Path) -> None:
-        samples = tmp_path / f"samples_t_{self.TIME}.jsonl"
-        assert arm.results_of_samples(samples) is None
-        (tmp_path / "other_2026-01-03T00-00-00.1.json").write_text("{}")
-        assert arm.results_of_samples(samples) is None
-        (tmp_path / f"full_{self.TIME}.json").write_text("{}")
-        assert arm.results_of_samples(samples) == tmp_path / f"full_{self.TIME}.json"
-        assert arm.results_of_samples(tmp_path / "samples.jsonl") is None
 
 
 def test_rows_have_one_fingerprint_whatever_is_asked_of_them() -> None:

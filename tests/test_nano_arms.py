@@ -17,7 +17,8 @@ import pytest
 from conftest import by_chance, with_gpus
 from scipy.stats import fisher_exact, wilcoxon
 
-from lm_eval_tofu.evaluation import BENCHMARK, evaluate, newest_results
+from lm_eval_tofu.evaluation import BENCHMARK, evaluate
+from lm_eval_tofu.files import newest_results
 from lm_eval_tofu.whitebox.probe import ProbeConfig, probe
 
 pytestmark = pytest.mark.slow

@@ -274,7 +274,7 @@ def load(arms: Mapping[str, Path], option: str = "RESULTS") -> Results:
 
 
 def _read_arm(name: str, path: Path, option: str) -> Arm:
-    found_files = arms_settings.results_files(path) if path.is_dir() else [path]
+    found_files = files.results_files(path) if path.is_dir() else [path]
     if not found_files:
         raise OptionError(
             f"{option} {name}={str(path)!r} holds no results (results_<time>.json): run lm_eval --tasks 'tofu_*' "
@@ -376,7 +376,7 @@ def _metrics(values: Any) -> dict[str, float]:
 
 def _read_run(arm: str, task: str, file: Path, content: Mapping[str, Any]) -> TaskRun:
     metadata, version, ours = _metadata(content, task), _version(content, task), task_versions()[task]
-    time = arms_settings.time_of(file)
+    time = files.time_of(file)
     samples_file = file.with_name(f"samples_{task}_{time}.jsonl")
     samples = None
     # Before anything else of it is read: another version's records may hold other things.

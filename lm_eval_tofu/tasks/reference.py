@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lm_eval_tofu import arm
+from lm_eval_tofu import arm, files
 from lm_eval_tofu.arm import ArmSettings
 from lm_eval_tofu.errors import OptionError, ReferenceRunError
 
@@ -169,11 +169,11 @@ def load_reference(
 
 def _settings(where: str, samples: Path, task: str) -> ArmSettings:
     """The settings of the run that wrote a samples file."""
-    results = arm.results_of_samples(samples)
+    results = files.results_of_samples(samples)
     if results is None:
         raise ReferenceRunError(
-            f"{where}: the results file of the same time is not beside it (results_{arm.time_of(samples)}.json), which "
-            "says how the run was made: put it back, or run the reference again"
+            f"{where}: the results file of the same time is not beside it (results_{files.time_of(samples)}.json), "
+            "which says how the run was made: put it back, or run the reference again"
         )
     settings = arm.settings_in(_content(where, results), task)
     if settings is None:
@@ -197,7 +197,7 @@ def _find(option: str, value: str, task: str) -> Path:
     if not found:
         raise ReferenceRunError(f"{option}={value!r} holds no samples of {task}: {how}")
     # lm-eval puts the time into the names, so the last is the newest.
-    found.sort(key=lambda file: arm.time_of(file) or "")
+    found.sort(key=lambda file: files.time_of(file) or "")
     runs = [(str(file.relative_to(path)), settings) for file in found if (settings := _settings_of(file, task))]
     try:
         arm.refuse_unless_same_model(f"{option}={value!r}", runs, retrained=True)
@@ -210,7 +210,7 @@ def _find(option: str, value: str, task: str) -> Path:
 
 
 def _settings_of(samples: Path, task: str) -> ArmSettings | None:
-    results = arm.results_of_samples(samples)
+    results = files.results_of_samples(samples)
     return None if results is None else arm.settings_in(_content(str(results), results), task)
 
 

@@ -4,14 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lm_eval_tofu import arm
+from lm_eval_tofu import arm, files
 from lm_eval_tofu.arm import ArmSettings
 from lm_eval_tofu.errors import OptionError
 
 
 def settings_below(results: Path, task: str) -> ArmSettings | None:
     """How a task was run, from the newest results file below a directory; None where none of them says it."""
-    for file in reversed(arm.results_files(results)):
+    for file in reversed(files.results_files(results)):
         try:
             found = arm.settings_in(json.loads(file.read_text(encoding="utf-8")), task)
         except (OSError, ValueError, AttributeError):

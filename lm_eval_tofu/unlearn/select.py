@@ -16,7 +16,7 @@ from typing import Any
 
 from lm_eval_tofu import files
 from lm_eval_tofu.errors import OptionError
-from lm_eval_tofu.evaluation import BENCHMARK, newest_results
+from lm_eval_tofu.evaluation import BENCHMARK
 from lm_eval_tofu.metrics import inference
 from lm_eval_tofu.unlearn import alike, sweep
 
@@ -136,7 +136,7 @@ def select(folder: Path, *, not_blind: bool = False, allow_missing: bool = False
             point=found[name][0],
             **metrics[name],
             p_value=p_values[rank - 1],
-            results_sha256=hashlib.sha256(newest_results(found[name][1]).read_bytes()).hexdigest(),
+            results_sha256=hashlib.sha256(files.newest_results(found[name][1]).read_bytes()).hexdigest(),
             weights=_weights(folder / "runs" / name / "model"),
         )
         for rank, name in enumerate(order, start=1)
@@ -193,7 +193,7 @@ def _told_from_first(results: Sequence[Path]) -> tuple[list[float | None], str]:
 
 def _ratios(results: Path) -> tuple[list[int], list[float], list[float]]:
     """Rows, truth ratios, and the retain arm's; what is missing is NaN."""
-    path = max(results.rglob(f"samples_{BENCHMARK[0]}_*.jsonl"))
+    path = files.samples_files(results, BENCHMARK[0])[-1]
     records = [json.loads(line)["forget_quality"] for line in path.read_text(encoding="utf-8").split("\n") if line]
     records.sort(key=lambda record: record["index"])
     ours, retain = (

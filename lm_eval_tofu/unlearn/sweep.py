@@ -691,9 +691,7 @@ def _run_locked(config: SweepConfig, point: Point, folder: Path) -> dict[str, fl
 
 def read_metrics(results: Path) -> dict[str, float]:
     """Forget quality, D and utility of a finished run."""
-    from lm_eval_tofu.evaluation import newest_results
-
-    content = json.loads(newest_results(results).read_text(encoding="utf-8"))["results"]
+    content = json.loads(files.newest_results(results).read_text(encoding="utf-8"))["results"]
     quality, utility = content["tofu_forget_quality"], content["tofu_model_utility"]
     return {
         "forget_quality": files.as_float(quality["forget_quality,none"]),
