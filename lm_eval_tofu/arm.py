@@ -2,20 +2,19 @@
 
 Figures are compared between models, so whatever else changes a figure must be the same, or be known to differ. The
 tasks write one `ArmSettings` into the configuration that lm-eval stores with every result (`configs.<task>.arm`);
-references, report and model card compare two of them with `compare`. What a difference means is written down once, in
-`FIELDS`, from which the table in docs/arms.md is generated.
+references, report and model card compare two of them with `compare`. Each field states what a difference in it means;
+the table in docs/arms.md is generated from that.
 
 Imports neither torch nor lm_eval: a report is made without them.
 """
 
-import functools
-import hashlib
-import json
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
+from lm_eval_tofu import files
 from lm_eval_tofu.errors import OptionError
 
 RECORD_KEY = "arm"
@@ -28,89 +27,134 @@ RECORD_FORMAT = 1
 Purpose = Literal["arms", "reference", "runs"]
 """What is compared: two arms of a report, a run and its reference run, two runs that should be of one model."""
 Severity = Literal["refused", "warned", "equal"]
+_SEVERITIES = get_args(Severity)
+
+
+class Rule(NamedTuple):
+    """What a difference in a field of `ArmSettings` means.
+
+    Attributes:
+        words: What messages and the table call the field.
+        option: What the user sets it with.
+        arms: Severity between two arms of a report.
+        reference: Severity between a run and its reference run.
+        runs: Severity between two runs that should be of one model.
+        unknown: Whether None means "not known", which is not compared, and not "not given".
+        key: Of a mapping, where the rule is about one of its keys; the rule without a key is about all others.
+    """
+
+    words: str
+    option: str
+    arms: Severity = "equal"
+    reference: Severity = "equal"
+    runs: Severity = "equal"
+    unknown: bool = False
+    key: str = ""
+
+
+_of_model = partial(Rule, runs="refused")
+_of_task = partial(Rule, arms="refused", reference="refused")
+_of_prompt = partial(Rule, arms="warned", reference="refused", unknown=True)
+_warned = partial(Rule, arms="warned", reference="warned")
+_warned_of_arms = partial(Rule, arms="warned")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmSettings:
-    """The settings that took effect when one task was run on one model.
+    """The settings that took effect when one task was run on one model, as JSON values.
 
-    Values are those of JSON. None means "not known" where the description says so, else "not given".
-
-    Attributes:
-        model: `pretrained`, or the name that a server was asked for.
-        revision: Branch, tag or commit that was asked for on the hub.
-        commit: The commit that was loaded from the hub; None for local files, or where it is not known.
-        subfolder: Folder of the model within a repository or directory.
-        adapter: `peft=PATH` (hf) or `lora_local_path=PATH` (vllm).
-        delta: Delta weights added to the model (hf).
-        gguf_file: The GGUF file that the weights come from.
-        weights: Fingerprint of the weights, adapter included (`weights_fingerprint`); None where they cannot be read.
-        quantization: Method and bits of quantised weights.
-        backend: As `--model` names it; the class of lm-eval where the model is an object of another one.
-        weights_dtype: Type of the weights in memory; None: not known.
-        checkpoint_dtype: Type that the checkpoint states; None: not known.
-        softmax_dtype: Type in which log-probabilities are computed; None: not known, or the task scores no answer.
-        batch_size: As the backend has it.
-        chat_template: Hash of the chat template; None without `--apply_chat_template`.
-        chat_template_args: Its variables.
-        system_prompt: `--system_instruction`.
-        special_tokens: Beginning and end of sequence, padding, `add_bos_token`, and the tokens that end a generation.
-        think_end_token: Model argument of that name.
-        tokens: Fingerprint of the token ids of all documents' prompts and scored answers; None behind a server of chat
-            completions.
-        scored_tokens: How many answer tokens are scored, over all documents.
-        documents: How many documents were asked.
-        task: Name of the task.
-        version: Its version.
-        data: The data source, as `--metadata` or the environment names it; directories with their whole path.
-        data_commit: The commit of the data set that was read from the hub; None: local, or not known.
-        data_fingerprint: Hash of the rows that the task is about.
-        options: The task's options, defaults included.
-        generation: How answers were generated: everything that is not plain greedy decoding's default; empty where the
-            task generates none.
-        pinned: Whether the backend was told all of that, so that no generation_config.json of the checkpoint and no
-            server's default can change it.
-        overruled: What the checkpoint's generation_config.json asked for and did not get.
-        versions: Of lm-eval and the libraries that ran the model.
+    Messages and the table follow the order of the fields: what decides comes first.
     """
 
-    model: str
-    revision: str | None = None
-    commit: str | None = None
-    subfolder: str | None = None
-    adapter: str | None = None
-    delta: str | None = None
-    gguf_file: str | None = None
-    weights: str | None = None
-    quantization: str | None = None
-    backend: str
-    weights_dtype: str | None = None
-    checkpoint_dtype: str | None = None
-    softmax_dtype: str | None = None
-    batch_size: str | None = None
-    chat_template: str | None = None
-    chat_template_args: Mapping[str, Any] = field(default_factory=dict)
-    system_prompt: str | None = None
-    special_tokens: Mapping[str, Any] = field(default_factory=dict)
-    think_end_token: str | int | None = None
-    tokens: str | None = None
-    scored_tokens: int | None = None
-    documents: int | None = None
-    task: str
-    version: Any = None
-    data: str = ""
-    data_commit: str | None = None
-    data_fingerprint: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    generation: Mapping[str, Any] = field(default_factory=dict)
-    pinned: bool = True
-    overruled: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
+    model: Annotated[str, _of_model("model", "pretrained in --model_args")]
+    """`pretrained`, or the name that a server was asked for."""
+    revision: Annotated[str | None, _of_model("revision", "revision in --model_args")] = None
+    """Branch, tag or commit that was asked for on the hub."""
+    commit: Annotated[str | None, _of_model("commit on the hub", "revision in --model_args", unknown=True)] = None
+    """The commit that was loaded from the hub; None for local files too."""
+    subfolder: Annotated[str | None, _of_model("subfolder", "subfolder in --model_args")] = None
+    adapter: Annotated[str | None, _of_model("adapter", "peft (hf) or lora_local_path (vllm) in --model_args")] = None
+    """`peft=PATH` or `lora_local_path=PATH`."""
+    delta: Annotated[str | None, _of_model("delta weights", "delta in --model_args")] = None
+    gguf_file: Annotated[str | None, _of_model("GGUF file", "gguf_file in --model_args")] = None
+    weights: Annotated[str | None, _of_model("weights", "the files that --model_args name", unknown=True)] = None
+    """Fingerprint of the weights, adapter included (`lm_eval_tofu.fingerprints.weights_fingerprint`)."""
+    task: Annotated[str, _of_task("task", "--tasks")]
+    version: Annotated[Any, _of_task("task version", "the release of lm-eval-tofu")] = None
+    options: Annotated[
+        Mapping[str, Any],
+        _of_task("forget split", "forget_split in --metadata", runs="refused", key="forget_split"),
+        _of_task("chosen rows", "forget_rows in --metadata", key="forget_rows"),
+        Rule("families", "families in --metadata", arms="refused", key="families"),
+        Rule("formats", "formats in --metadata", arms="refused", key="formats"),
+        Rule("best_of_n_prompts", "best_of_n_prompts in --metadata", arms="refused", key="best_of_n_prompts"),
+        _warned_of_arms("option", "--metadata"),
+    ] = field(default_factory=dict)
+    """The task's options, defaults included."""
+    data_fingerprint: Annotated[str | None, _of_task("rows", "tofu in --metadata", unknown=True)] = None
+    """Hash of the rows that the task is about."""
+    scored_tokens: Annotated[int | None, _of_prompt("scored tokens", "the tokenizer's end-of-turn token")] = None
+    """How many answer tokens are scored, over all documents."""
+    tokens: Annotated[
+        str | None,
+        _of_prompt("token ids", "--apply_chat_template, --system_instruction, chat_template_args, tokenizer"),
+    ] = None
+    """Fingerprint of the ids of all documents' prompts and scored answers; None behind a server of chat completions."""
+    chat_template: Annotated[str | None, _warned_of_arms("chat template", "--apply_chat_template")] = None
+    """Hash of the chat template; None without `--apply_chat_template`."""
+    chat_template_args: Annotated[
+        Mapping[str, Any], _warned_of_arms("template argument", "chat_template_args in --model_args")
+    ] = field(default_factory=dict)
+    system_prompt: Annotated[str | None, _warned_of_arms("system prompt", "--system_instruction")] = None
+    special_tokens: Annotated[
+        Mapping[str, Any],
+        Rule("padding token", "the tokenizer", key="pad"),
+        Rule("add_bos_token", "add_bos_token in --model_args", key="add_bos_token"),
+        _warned_of_arms(
+            "end-of-generation tokens",
+            "eos_token_id in the checkpoint's generation_config.json",
+            unknown=True,
+            key="ends_generation",
+        ),
+        _warned_of_arms("special token", "the tokenizer"),
+    ] = field(default_factory=dict)
+    """Beginning and end of sequence, padding, `add_bos_token`, and the tokens that end a generation."""
+    think_end_token: Annotated[
+        str | int | None, _warned_of_arms("think_end_token", "think_end_token in --model_args")
+    ] = None
+    generation: Annotated[Mapping[str, Any], _warned_of_arms("decoding", "--gen_kwargs")] = field(default_factory=dict)
+    """How answers were generated: what is not plain greedy decoding's default; empty where the task generates none."""
+    pinned: Annotated[bool, _warned_of_arms("decoding that the task sets itself", "--model")] = True
+    """Whether the backend was told all of that, so that no default of the checkpoint or a server can change it."""
+    backend: Annotated[str, _warned("backend", "--model", unknown=True)]
+    """As `--model` names it; the class of lm-eval where the model is an object of another one."""
+    weights_dtype: Annotated[str | None, _warned("dtype", "dtype in --model_args", unknown=True)] = None
+    """Type of the weights in memory."""
+    softmax_dtype: Annotated[str | None, _warned("softmax dtype", "softmax_dtype in --model_args", unknown=True)] = None
+    """Type in which log-probabilities are computed; None too where the task scores no answer."""
+    quantization: Annotated[str | None, _warned("quantization", "the checkpoint; quantization in --model_args")] = None
+    """Method and bits of quantised weights."""
+    batch_size: Annotated[str | None, _warned_of_arms("batch size", "--batch_size", unknown=True)] = None
+    versions: Annotated[Mapping[str, str], _warned("version", "the installed packages", unknown=True)] = field(
+        default_factory=dict
+    )
+    """Of lm-eval and the libraries that ran the model."""
+    checkpoint_dtype: Annotated[str | None, Rule("dtype of the checkpoint", "the checkpoint")] = None
+    """Type that the checkpoint states."""
+    documents: Annotated[int | None, Rule("documents", "--limit, --samples")] = None
+    """How many documents were asked."""
+    data: Annotated[str, Rule("data source", "tofu in --metadata")] = ""
+    """As `--metadata` or the environment names it; directories with their whole path."""
+    data_commit: Annotated[str | None, Rule("commit of the data", "tofu_revision in --metadata")] = None
+    """The commit of the data set that was read from the hub; None: local, or not known."""
+    overruled: Annotated[Mapping[str, Any], Rule("generation_config.json of the checkpoint", "the checkpoint")] = field(
+        default_factory=dict
+    )
+    """What the checkpoint's generation_config.json asked for and did not get."""
 
     def to_record(self) -> dict[str, Any]:
         """As it is stored: a mapping of JSON values with the format's number."""
-        record: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
-        return {"format": RECORD_FORMAT, **record}
+        return {"format": RECORD_FORMAT, **files.as_json_values(asdict(self))}
 
     @classmethod
     def from_record(cls, record: Any) -> "ArmSettings | None":
@@ -152,102 +196,14 @@ class ArmSettings:
         return words + ("" if self.pinned else " (the server's or backend's own settings may differ)")
 
 
-class FieldRule(NamedTuple):
-    """What a difference in one field means.
-
-    Attributes:
-        name: Of the field in `ArmSettings`; `options.x` and the like name a key of a mapping.
-        words: What messages and the table call it.
-        option: What the user sets it with.
-        arms: Severity between two arms of a report.
-        reference: Severity between a run and its reference run.
-        runs: Severity between two runs that should be of one model.
-        unknown: Whether None means "not known", which is not compared.
-    """
-
-    name: str
-    words: str
-    option: str
-    arms: Severity
-    reference: Severity
-    runs: Severity
-    unknown: bool = False
-
-
-_MODEL_ARGS = "--model_args"
-_IDENTITY = ("model", "revision", "commit", "subfolder", "adapter", "delta", "gguf_file")
-
-FIELDS: tuple[FieldRule, ...] = (
-    FieldRule("model", "model", "pretrained in --model_args", "equal", "equal", "refused"),
-    FieldRule("revision", "revision", "revision in --model_args", "equal", "equal", "refused"),
-    FieldRule("commit", "commit on the hub", "revision in --model_args", "equal", "equal", "refused", True),
-    FieldRule("subfolder", "subfolder", "subfolder in --model_args", "equal", "equal", "refused"),
-    FieldRule("adapter", "adapter", "peft (hf) or lora_local_path (vllm) in --model_args", "equal", "equal", "refused"),
-    FieldRule("delta", "delta weights", "delta in --model_args", "equal", "equal", "refused"),
-    FieldRule("gguf_file", "GGUF file", "gguf_file in --model_args", "equal", "equal", "refused"),
-    FieldRule("weights", "weights", "the files that --model_args name", "equal", "equal", "refused", True),
-    FieldRule("task", "task", "--tasks", "refused", "refused", "equal"),
-    FieldRule("version", "task version", "the release of lm-eval-tofu", "refused", "refused", "equal"),
-    FieldRule("options.forget_split", "forget split", "forget_split in --metadata", "refused", "refused", "refused"),
-    FieldRule("options.forget_rows", "chosen rows", "forget_rows in --metadata", "refused", "refused", "equal"),
-    FieldRule("data_fingerprint", "rows", "tofu in --metadata", "refused", "refused", "equal", True),
-    FieldRule("options.families", "families", "families in --metadata", "refused", "equal", "equal"),
-    FieldRule("options.formats", "formats", "formats in --metadata", "refused", "equal", "equal"),
-    FieldRule(
-        "options.best_of_n_prompts", "best_of_n_prompts", "best_of_n_prompts in --metadata", "refused", "equal", "equal"
-    ),
-    FieldRule("options", "option", "--metadata", "warned", "equal", "equal"),
-    FieldRule(
-        "scored_tokens", "scored tokens", "the tokenizer's end-of-turn token", "warned", "refused", "equal", True
-    ),
-    FieldRule(
-        "tokens",
-        "token ids",
-        "--apply_chat_template, --system_instruction, chat_template_args, tokenizer",
-        "warned",
-        "refused",
-        "equal",
-        True,
-    ),
-    FieldRule("chat_template", "chat template", "--apply_chat_template", "warned", "equal", "equal"),
-    FieldRule(
-        "chat_template_args", "template argument", "chat_template_args in --model_args", "warned", "equal", "equal"
-    ),
-    FieldRule("system_prompt", "system prompt", "--system_instruction", "warned", "equal", "equal"),
-    FieldRule("special_tokens.pad", "padding token", "the tokenizer", "equal", "equal", "equal"),
-    FieldRule(
-        "special_tokens.add_bos_token", "add_bos_token", "add_bos_token in --model_args", "equal", "equal", "equal"
-    ),
-    FieldRule(
-        "special_tokens.ends_generation",
-        "end-of-generation tokens",
-        "eos_token_id in the checkpoint's generation_config.json",
-        "warned",
-        "equal",
-        "equal",
-        True,
-    ),
-    FieldRule("special_tokens", "special token", "the tokenizer", "warned", "equal", "equal"),
-    FieldRule("think_end_token", "think_end_token", "think_end_token in --model_args", "warned", "equal", "equal"),
-    FieldRule("generation", "decoding", "--gen_kwargs", "warned", "equal", "equal"),
-    FieldRule("pinned", "decoding that the task sets itself", "--model", "warned", "equal", "equal"),
-    FieldRule("backend", "backend", "--model", "warned", "warned", "equal", True),
-    FieldRule("weights_dtype", "dtype", "dtype in --model_args", "warned", "warned", "equal", True),
-    FieldRule("softmax_dtype", "softmax dtype", "softmax_dtype in --model_args", "warned", "warned", "equal", True),
-    FieldRule(
-        "quantization", "quantization", "the checkpoint; quantization in --model_args", "warned", "warned", "equal"
-    ),
-    FieldRule("batch_size", "batch size", "--batch_size", "warned", "equal", "equal", True),
-    FieldRule("versions", "version", "the installed packages", "warned", "warned", "equal", True),
-    FieldRule("checkpoint_dtype", "dtype of the checkpoint", "the checkpoint", "equal", "equal", "equal"),
-    FieldRule("documents", "documents", "--limit, --samples", "equal", "equal", "equal"),
-    FieldRule("data", "data source", "tofu in --metadata", "equal", "equal", "equal"),
-    FieldRule("data_commit", "commit of the data", "tofu_revision in --metadata", "equal", "equal", "equal"),
-    FieldRule("overruled", "generation_config.json of the checkpoint", "the checkpoint", "equal", "equal", "equal"),
-)
-"""Every field of `ArmSettings`, in the order of messages and of the table: what decides comes first."""
-
-_NOT_COMPARED = ("options.retain_reference", "options.full_reference", "options.tofu", "options.tofu_revision")
+RULES: Mapping[str, Rule] = {
+    f"{name}.{rule.key}" if rule.key else name: rule
+    for name, hint in get_type_hints(ArmSettings, include_extras=True).items()
+    for rule in hint.__metadata__
+}
+"""The rules of all fields, in the order of messages and of the table; `mapping.key` names a key of a mapping."""
+_IDENTITY = frozenset({"model", "revision", "commit", "subfolder", "adapter", "delta", "gguf_file"})
+_NOT_COMPARED = frozenset(f"options.{name}" for name in ("retain_reference", "full_reference", "tofu", "tofu_revision"))
 """Options whose effect is compared elsewhere: the references by their rows, the data by their fingerprint."""
 
 
@@ -290,31 +246,55 @@ def compare(first: ArmSettings, second: ArmSettings, purpose: Purpose) -> list[D
         purpose: What for, which decides what a difference means.
 
     Returns:
-        The differences, refused ones first, each group in the order of `FIELDS`.
+        The differences, refused ones first, each group in the order of `ArmSettings`.
     """
-    same_weights = _comparable_weights(first.weights, second.weights) and first.weights == second.weights
+    skipped = set(_NOT_COMPARED)
+    if first.documents != second.documents:
+        skipped |= {"tokens", "scored_tokens"}  # of other documents; references compare theirs row by row
+    if has_same_weights(first, second):
+        skipped |= _IDENTITY  # one model under two names
+    elif _kind(first.weights) != _kind(second.weights):
+        skipped.add("weights")
     found: dict[str, Difference] = {}
-    for rule in FIELDS:
-        if rule.name in ("tokens", "scored_tokens") and first.documents != second.documents:
-            continue  # of other documents; references compare theirs row by row
-        if rule.name in _IDENTITY and same_weights:
-            continue  # one model under two names
-        if rule.name == "weights" and not _comparable_weights(first.weights, second.weights):
-            continue
-        for name, one, other in _pairs(rule.name, first, second):
-            if name in found or name in _NOT_COMPARED or one == other:
-                continue
-            if rule.unknown and any(value is None or value == UNKNOWN_BACKEND for value in (one, other)):
-                continue
-            key = name.partition(".")[2]
-            words = f"{key} {rule.words}" if rule.name == "versions" else f"{rule.words} {key}" if key else rule.words
-            words = rule.words if rule.name == name else words
-            severity = getattr(rule, purpose)
-            found[name] = Difference(name, severity, words, (_text(one), _text(other)), rule.option)
+    for of_rule, rule in RULES.items():
+        for name, words, one, other in _values(of_rule, rule, first, second):
+            is_unknown = rule.unknown and any(value is None or value == UNKNOWN_BACKEND for value in (one, other))
+            if not (name in found or name in skipped or is_unknown or one == other):
+                found[name] = Difference(name, getattr(rule, purpose), words, (_text(one), _text(other)), rule.option)
     if "scored_tokens" in found:
         found.pop("tokens", None)
-    order = {"refused": 0, "warned": 1, "equal": 2}
-    return sorted(found.values(), key=lambda difference: order[difference.severity])
+    return sorted(found.values(), key=lambda difference: _SEVERITIES.index(difference.severity))
+
+
+def _values(name: str, rule: Rule, *settings: ArmSettings) -> Iterator[tuple[str, str, Any, Any]]:
+    """What a rule is about: field, what to call it, and its two values; once for each key of a whole mapping."""
+    attribute = name.partition(".")[0]
+    one, other = (getattr(each, attribute) for each in settings)
+    if rule.key:
+        yield name, rule.words, one.get(rule.key), other.get(rule.key)
+    elif isinstance(one, Mapping):
+        for key in sorted(one.keys() | other.keys()):
+            words = f"{key} {rule.words}" if name == "versions" else f"{rule.words} {key}"
+            yield f"{name}.{key}", words, one.get(key), other.get(key)
+    else:
+        yield name, rule.words, one, other
+
+
+def _text(value: Any, longest: int = 80) -> str:
+    if value is None:
+        return "none"
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _kind(weights: str | None) -> str | None:
+    """How a fingerprint of weights was taken; only those of one kind can be compared."""
+    return weights.partition(":")[0] if weights else None
+
+
+def has_same_weights(first: ArmSettings, second: ArmSettings) -> bool:
+    """Whether two runs are known to have had the same weights."""
+    return bool(first.weights) and first.weights == second.weights
 
 
 def differing(runs: Mapping[str, Mapping[str, ArmSettings]], ignored: Container[str] = ()) -> list[str]:
@@ -330,12 +310,11 @@ def differing(runs: Mapping[str, Mapping[str, ArmSettings]], ignored: Container[
     Raises:
         OptionError: A difference that is refused.
     """
-    clauses: dict[str, Difference] = {}
-    values: dict[str, dict[str, list[str]]] = {}
+    found: dict[str, tuple[Difference, dict[str, list[str]]]] = {}
     for task, of_arms in runs.items():
-        first = next(iter(of_arms), "")
-        for name, settings in of_arms.items():
-            for difference in compare(of_arms[first], settings, "arms"):
+        first, *others = of_arms or ("",)
+        for name in others:
+            for difference in compare(of_arms[first], of_arms[name], "arms"):
                 if difference.field in ignored or difference.severity == "equal":
                     continue
                 if difference.severity == "refused":
@@ -344,59 +323,20 @@ def differing(runs: Mapping[str, Mapping[str, ArmSettings]], ignored: Container[
                         f"{difference.values[0]}; {difference.values[1]}): evaluate both with the same "
                         f"({difference.option})"
                     )
-                clauses.setdefault(difference.field, difference)
-                having = values.setdefault(difference.field, {})
-                for each, value in zip((first, name), difference.values, strict=True):
-                    names = having.setdefault(value, [])
-                    if each not in names:
-                        names.append(each)
-    told = {
-        key: "; ".join(f"{value} in {_joined(names)}" for value, names in having.items())
-        for key, having in values.items()
-    }
-    return [f"{clauses[key].differs} ({text}; set by {clauses[key].option})" for key, text in told.items()]
+                _, having = found.setdefault(difference.field, (difference, {}))
+                for arm, value in zip((first, name), difference.values, strict=True):
+                    if arm not in having.setdefault(value, []):
+                        having[value].append(arm)
+    return [
+        f"{difference.differs} ({'; '.join(f'{value} in {_joined(arms)}' for value, arms in having.items())}; set by "
+        f"{difference.option})"
+        for difference, having in found.values()
+    ]
 
 
 def _joined(names: Sequence[str]) -> str:
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
-
-
-def _comparable_weights(first: str | None, second: str | None) -> bool:
-    """Whether two fingerprints were taken in the same way."""
-    return bool(first and second) and str(first).partition(":")[0] == str(second).partition(":")[0]
-
-
-def _pairs(name: str, first: ArmSettings, second: ArmSettings) -> Iterable[tuple[str, Any, Any]]:
-    """The values that a rule is about, each with its name: one, or one for each key of a mapping."""
-    attribute, _, key = name.partition(".")
-    one, other = getattr(first, attribute), getattr(second, attribute)
-    if key:
-        yield name, one.get(key), other.get(key)
-    elif isinstance(one, Mapping) and isinstance(other, Mapping):
-        for each in sorted(one.keys() | other.keys()):
-            yield f"{attribute}.{each}", one.get(each), other.get(each)
-    else:
-        yield name, one, other
-
-
-def _text(value: Any, longest: int = 80) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, list | tuple):
-        value = ", ".join(map(str, value))
-    text = str(value)
-    return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-def _identity(first: ArmSettings, second: ArmSettings) -> list[Difference]:
-    names = {*_IDENTITY, "weights"}
-    return [difference for difference in compare(first, second, "runs") if difference.field in names]
-
-
-def has_same_weights(first: ArmSettings, second: ArmSettings) -> bool:
-    """Whether two runs are known to have had the same weights."""
-    return _comparable_weights(first.weights, second.weights) and first.weights == second.weights
 
 
 def table() -> str:
@@ -405,92 +345,12 @@ def table() -> str:
         "| setting | set by | two arms of a report | run and reference | runs of one arm |",
         "|---|---|---|---|---|",
     ]
-    said = {"refused": "refused", "warned": "warned of", "equal": "–"}
-    for rule in FIELDS:
-        severities = " | ".join(said[severity] for severity in (rule.arms, rule.reference, rule.runs))
-        words = f"every other {rule.words}" if rule.name in ("options", "special_tokens") else rule.words
+    shown = {"refused": "refused", "warned": "warned of", "equal": "–"}
+    for rule in RULES.values():
+        words = f"every other {rule.words}" if rule.words in ("option", "special token") else rule.words
+        severities = " | ".join(shown[severity] for severity in (rule.arms, rule.reference, rule.runs))
         lines.append(f"| {words} | {rule.option} | {severities} |")
     return "\n".join(lines)
-
-
-# Fingerprints.
-
-_WHOLE = 1 << 24
-"""Files up to this many bytes are hashed whole."""
-_SAMPLES, _SAMPLE_BYTES = 512, 4096
-_WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "consolidated*.pth", "*.gguf")
-_ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-_ADAPTER_SETTINGS = ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
-
-
-def weights_fingerprint(folder: Path, *, gguf_file: str | None = None, adapter: Path | None = None) -> str | None:
-    """Fingerprint of a model's files, in a fraction of a second for any size.
-
-    Files of more than 16 MiB are read in part: the beginning, where safetensors state every tensor's name, type and
-    shape, and 512 blocks of 4 KiB spread evenly over the rest. Training changes most blocks; a change of single weights
-    between the blocks is not seen.
-
-    Args:
-        folder: Of the model.
-        gguf_file: The file that the weights come from, where it is not all of them.
-        adapter: Folder of an adapter that was loaded on top.
-
-    Returns:
-        `files:` and 16 hexadecimal digits; None where no weights are found or cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        files = [folder / gguf_file] if gguf_file else _weight_files(folder)
-        if adapter is not None:
-            found = [adapter / name for name in _ADAPTER_FILES if (adapter / name).is_file()]
-            if not found:
-                return None
-            files += found[:1]
-            settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-            kept = {name: settings.get(name) for name in _ADAPTER_SETTINGS}
-            digest.update(json.dumps(kept, sort_keys=True).encode())
-        for file in files:
-            state = file.stat()
-            digest.update(_file_digest(file.resolve(), state.st_size, state.st_mtime_ns))
-    except (OSError, ValueError, AttributeError):
-        return None
-    return f"files:{digest.hexdigest()[:16]}" if files else None
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    for pattern in _WEIGHT_FILES:
-        # A folder of a merged model may still hold the adapter that was merged.
-        files = sorted(file for file in folder.glob(pattern) if not file.name.startswith("adapter_"))
-        if files:
-            return files
-    return []
-
-
-@functools.lru_cache(maxsize=256)
-def _file_digest(path: Path, size: int, modified: int) -> bytes:
-    """Digest of one file; each task of a call asks for the same ones."""
-    digest = hashlib.sha256(f"{size};".encode())
-    with path.open("rb") as file:
-        if size <= _WHOLE:
-            digest.update(file.read())
-            return digest.digest()
-        digest.update(file.read(1 << 20))
-        for number in range(_SAMPLES):
-            file.seek((size - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
-            digest.update(file.read(_SAMPLE_BYTES))
-    return digest.digest()
-
-
-def tokens_fingerprint(tokens: Iterable[str]) -> str:
-    """Fingerprint of several documents' token digests, in the order given: 16 hexadecimal digits."""
-    return hashlib.sha256("\n".join(tokens).encode()).hexdigest()[:16]
-
-
-def rows_fingerprint(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Fingerprint of the rows that a task asks about, whatever number of prompts it makes of each."""
-    seen = {(str(row.get("set")), int(row["index"])): [row.get(column) for column in columns] for row in rows}
-    content = json.dumps(sorted((*key, value) for key, value in seen.items()), ensure_ascii=False, default=str)
-    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def settings_in(results: Mapping[str, Any], task: str) -> ArmSettings | None:
@@ -512,16 +372,14 @@ def refuse_unless_same_model(where: str, runs: Sequence[tuple[str, ArmSettings]]
     Raises:
         OptionError: They are of several models.
     """
+    fields_of_model = {*_IDENTITY, "weights"} - ({"weights", "commit"} if retrained else set())
     for file, settings in runs[1:]:
-        differences = [
-            each for each in _identity(runs[0][1], settings) if not (retrained and each.field in ("weights", "commit"))
-        ]
-        if differences:
-            first = differences[0]
+        found = [each for each in compare(runs[0][1], settings, "runs") if each.field in fields_of_model]
+        if found:
             fix = "name the directory or the file of one"
-            if first.field == "weights":
+            if found[0].field == "weights":
                 fix += "; a model that was trained again must be evaluated again, in all tasks"
             raise OptionError(
                 f"{where} holds results of several models ({runs[0][1].name} in {runs[0][0]}; {settings.name} in "
-                f"{file}; {first.words}: {first.values[0]}, {first.values[1]}): {fix}"
+                f"{file}; {found[0].words}: {found[0].values[0]}, {found[0].values[1]}): {fix}"
             )

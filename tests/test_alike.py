@@ -9,6 +9,7 @@ import pytest
 from lm_eval_tofu import arm, evaluation
 from lm_eval_tofu.arm import ArmSettings
 from lm_eval_tofu.errors import OptionError
+from lm_eval_tofu.fingerprints import weights_fingerprint
 from lm_eval_tofu.unlearn import alike
 
 TASK = "tofu_forget_quality"
@@ -58,7 +59,7 @@ def test_the_newest_results_count_and_a_missing_record_is_said(tmp_path: Path) -
 
 def test_results_of_other_weights_than_the_checkpoints(tiny_model: Path, tmp_path: Path) -> None:
     """A run that was trained again beside results of its earlier weights."""
-    weights = arm.weights_fingerprint(tiny_model)
+    weights = weights_fingerprint(tiny_model)
     results = {"a": written(tmp_path / "a", weights=weights)}
     assert alike.check_runs(results, {"a": tiny_model}, [TASK]) == []
     written(tmp_path / "a", weights="files:0000000000000000")

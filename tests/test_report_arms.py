@@ -8,8 +8,8 @@ from typing import Any
 import made_results as made
 import pytest
 
-from lm_eval_tofu.arm import weights_fingerprint
 from lm_eval_tofu.errors import OptionError
+from lm_eval_tofu.fingerprints import weights_fingerprint
 from lm_eval_tofu.report import card, load, render
 
 RECALL, LOGPROB = "tofu_novel_recall", "tofu_answer_logprob"

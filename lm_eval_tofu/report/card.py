@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_tofu import __version__, tofu
-from lm_eval_tofu.arm import weights_fingerprint
 from lm_eval_tofu.errors import DataError, OptionError
+from lm_eval_tofu.fingerprints import weights_fingerprint
 from lm_eval_tofu.report import load, render, tables
 from lm_eval_tofu.report.leaks import visible
 from lm_eval_tofu.report.verdicts import verdicts

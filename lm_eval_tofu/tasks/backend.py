@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from lm_eval_tofu import arm
 from lm_eval_tofu.errors import OptionError
+from lm_eval_tofu.fingerprints import weights_fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -335,7 +336,7 @@ def _weights(name: str, given: Mapping[str, Any], adapter: str | None) -> tuple[
             return None, commit
     if given["delta"]:
         return None, commit
-    return arm.weights_fingerprint(folder, gguf_file=given["gguf_file"], adapter=beside), commit
+    return weights_fingerprint(folder, gguf_file=given["gguf_file"], adapter=beside), commit
 
 
 def _snapshot(name: str, revision: str | None) -> Path | None:

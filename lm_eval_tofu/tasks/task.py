@@ -24,9 +24,10 @@ from lm_eval.models.utils import resolve_max_length
 from lm_eval.utils import hash_string
 
 from lm_eval_tofu import chat, files, tofu
-from lm_eval_tofu.arm import RECORD_KEY, ArmSettings, rows_fingerprint, tokens_fingerprint
+from lm_eval_tofu.arm import RECORD_KEY, ArmSettings
 from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import OptionError, PromptError
+from lm_eval_tofu.fingerprints import rows_fingerprint, tokens_fingerprint
 from lm_eval_tofu.metrics.cut import first_fact
 from lm_eval_tofu.tasks import TASKS_DIR, backend, checks, families
 from lm_eval_tofu.tasks.generations import Generation, Reader

@@ -7,6 +7,7 @@ from pathlib import Path
 from lm_eval_tofu import arm, files
 from lm_eval_tofu.arm import ArmSettings
 from lm_eval_tofu.errors import OptionError
+from lm_eval_tofu.fingerprints import weights_fingerprint
 
 
 def settings_below(results: Path, task: str) -> ArmSettings | None:
@@ -38,7 +39,7 @@ def check_runs(results: Mapping[str, Path], models: Mapping[str, Path], tasks: S
     settings = {task: {run: settings_below(folder, task) for run, folder in results.items()} for task in tasks}
     for task, of_runs in settings.items():
         for run, found in of_runs.items():
-            now = arm.weights_fingerprint(models[run]) if found and models[run].is_dir() else None
+            now = weights_fingerprint(models[run]) if found and models[run].is_dir() else None
             if found and now and found.weights and found.weights.startswith("files:") and found.weights != now:
                 raise OptionError(
                     f"the results of run {run} ({task}) are of other weights than its checkpoint {models[run]}: delete "
