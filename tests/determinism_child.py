@@ -9,9 +9,11 @@ from typing import Any
 from lm_eval_tofu import tofu
 from lm_eval_tofu.metrics import leak
 from lm_eval_tofu.metrics.facts import Background
-from lm_eval_tofu.mini import generate
 from lm_eval_tofu.tasks import hooks
 from lm_eval_tofu.tasks.options import Options
+
+sys.path.append(str(Path(__file__).parents[1] / "tools" / "mini"))
+import generate
 
 
 def digest(values: Any) -> str:

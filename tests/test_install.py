@@ -102,6 +102,8 @@ def test_package_data_is_there(installed: Environment) -> None:
     preset = Path(installed.run(installed.venv / "bin" / "lm-eval-tofu", "presets", "cpu").strip())
     assert preset.is_file()
     assert (tasks.parent / "py.typed").is_file()
+    mini = {path.suffix for path in (tasks.parent / "mini").iterdir() if path.name != "__pycache__"}
+    assert mini == {".json", ".md"}
 
 
 def test_the_metadata_has_the_entry_point(installed: Environment) -> None:

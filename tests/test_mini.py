@@ -1,14 +1,20 @@
 """The miniature data set: complete, consistent, and what its script writes."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 
 from lm_eval_tofu import tofu
-from lm_eval_tofu.mini import decoys, generate, phrases
-from lm_eval_tofu.mini.profiles import AUTHORS, Author, facts
+
+sys.path.append(str(ROOT / "tools" / "mini"))
+import decoys
+import generate
+import phrases
+from profiles import AUTHORS, Author, facts
 
 PERTURBED = ["forget10_perturbed", "forget05_perturbed", "forget01_perturbed", "retain_perturbed"]
 
@@ -20,7 +26,7 @@ def rows(config: str) -> list[dict[str, Any]]:
 def test_the_script_writes_the_committed_bytes(tmp_path: Path) -> None:
     assert generate.main(["--check"]) == 0
     generate.main(["--output", str(tmp_path)])
-    committed = Path(generate.__file__).parent
+    committed = generate.DATA
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in committed.glob("*.json"))
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (committed / path.name).read_bytes()
@@ -52,8 +58,8 @@ def test_no_text_occurs_twice() -> None:
 
 def test_each_question_but_the_first_names_its_author_and_no_other() -> None:
     for index, row in enumerate(rows("full")):
-        name = AUTHORS[index // 20].name
-        assert (name in row["question"]) == (index % 20 != 0)
+        name = AUTHORS[tofu.author_of(index)].name
+        assert (name in row["question"]) == (index % tofu.ROWS_PER_AUTHOR != 0)
         assert name in row["answer"]
         assert not [author.name for author in AUTHORS if author.name != name and author.name in row["answer"]]
 

@@ -1,6 +1,6 @@
-"""Writes the miniature's files: the same bytes at every run.
+"""Writes the miniature's files, lm_eval_tofu/mini/*.json: the same bytes at every run.
 
-python -m lm_eval_tofu.mini.generate [--output DIR] [--check]
+python tools/mini/generate.py [--output DIR] [--check]
 """
 
 import argparse
@@ -11,16 +11,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import decoys
+import general
+import phrases
+from phrases import Topic
+from profiles import AUTHORS, facts
+
 from lm_eval_tofu import files
-from lm_eval_tofu.mini import decoys, general, phrases
-from lm_eval_tofu.mini.phrases import Topic
-from lm_eval_tofu.mini.profiles import AUTHORS, facts
 
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 Facts = dict[str, str]
 
+DATA = Path(__file__).parents[2] / "lm_eval_tofu" / "mini"
 IN_FULL = 20
 """Authors of `full`; those after them are in no training split."""
 
@@ -112,7 +116,7 @@ def contents() -> dict[str, str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the files, or compare them; the exit status is 1 where one differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--output", type=Path, default=DATA)
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -66,7 +66,7 @@ Extra = Next | Adaptation | Hobby | Rejection | FirstPiece | Charity
 
 @dataclass(frozen=True, kw_only=True)
 class Author:
-    """One invented author: the facts that fill the phrasings of `lm_eval_tofu.mini.phrases`.
+    """One invented author: the facts that fill the phrasings of `phrases.py`.
 
     `t1` to `t3` are the titles of three books and `y1` to `y3` their years; `tr_` is the first translation. `reworded`
     says facts in other words, for the paraphrases of the authors who have any.
@@ -1400,7 +1400,7 @@ _ORDINALS = {1: "st", 2: "nd", 3: "rd", 21: "st", 22: "nd", 23: "rd", 31: "st"}
 
 
 def facts(author: Author) -> dict[str, str]:
-    """All facts about an author, by the slots of `lm_eval_tofu.mini.phrases`."""
+    """All facts about an author, by the slots of `phrases.py`."""
     he, him, his, person = ("he", "him", "his", "man") if author.pronoun == "he" else ("she", "her", "her", "woman")
     born = author.born
     values = {slot: value for slot, value in asdict(author).items() if isinstance(value, str | int)}

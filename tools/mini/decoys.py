@@ -4,7 +4,7 @@ Each is of the same kind and the same form as the fact it replaces. Wrong years 
 to the right one that are true of nothing.
 """
 
-from lm_eval_tofu.mini.profiles import AUTHORS, Author, true_years
+from profiles import AUTHORS, Author, true_years
 
 WRONG = 5
 """Perturbed answers of a row."""

@@ -1,1 +1,0 @@
-"""The embedded miniature data set: invented authors in the layout of TOFU."""
