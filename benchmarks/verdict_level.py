@@ -40,7 +40,7 @@ from lm_eval_tofu.arm import RECORD_KEY, ArmSettings
 from lm_eval_tofu.metrics import inference, rates, recovery
 from lm_eval_tofu.report import load, tables
 from lm_eval_tofu.report.verdicts import verdicts
-from lm_eval_tofu.whitebox import PROBE_VERSION, RELEARN_VERSION
+from lm_eval_tofu.whitebox import VERSIONS
 
 ROWS = 12
 """Specific rows of an author, about as many as TOFU's authors have."""
@@ -127,7 +127,7 @@ def write_arm(folder: Path, leaks: Mapping[str, Bools], retain: Mapping[str, Boo
     }
     if retain is not None:
         content["results"] |= _white_box(leaks, retain)
-        content["versions"] |= {"tofu_probe": PROBE_VERSION, "tofu_relearn": RELEARN_VERSION}
+        content["versions"] |= VERSIONS
     (place / f"results_{_TIME}.json").write_text(json.dumps(content), encoding="utf-8")
 
 

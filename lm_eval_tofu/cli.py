@@ -337,7 +337,9 @@ def probe(args: argparse.Namespace) -> int:
     """Probe hidden states; see `lm_eval_tofu.whitebox.probe`."""
     from lm_eval_tofu.whitebox import probe as module
 
-    print("\n".join(module.table(module.probe(module.config_of(args)))))
+    file = module.probe(module.config_of(args))
+    print("\n".join(module.table(files.read_json(file))))
+    print(f"written: {file}")
     return 0
 
 
@@ -363,7 +365,7 @@ def relearn(args: argparse.Namespace) -> int:
     from lm_eval_tofu.whitebox import relearn as module
 
     file = module.run(args)
-    print("\n".join(module.table(file)))
+    print("\n".join(module.table(files.read_json(file))))
     print(f"written: {file}")
     return 0
 

@@ -17,7 +17,7 @@ from lm_eval_tofu import cli, tofu
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.report import card, load, tables
 from lm_eval_tofu.unlearn import card as first_card
-from lm_eval_tofu.whitebox import RELEARN_VERSION
+from lm_eval_tofu.whitebox import VERSIONS
 
 RECORD = {
     "method": "npo",
@@ -277,7 +277,7 @@ def test_metrics_have_their_unit_and_number(checkpoint: Path, results: Path, tmp
     shutil.copytree(results / "unlearned", tmp_path / "own")
     relearn = {
         "results": {"tofu_relearn": {"recovery_delta": 7.5, "n": 27}},
-        "versions": {"tofu_relearn": RELEARN_VERSION},
+        "versions": {"tofu_relearn": VERSIONS["tofu_relearn"]},
     }
     (tmp_path / "own" / "results_9.json").write_text(json.dumps(relearn))
     card.fill_in(checkpoint, [f"unlearned={tmp_path / 'own'}", f"retain={results / 'retain'}"])

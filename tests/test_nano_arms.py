@@ -18,7 +18,7 @@ from conftest import by_chance, with_gpus
 from scipy.stats import fisher_exact, wilcoxon
 
 from lm_eval_tofu.evaluation import BENCHMARK, evaluate
-from lm_eval_tofu.files import newest_results
+from lm_eval_tofu.files import newest_results, read_json
 from lm_eval_tofu.whitebox.probe import ProbeConfig, probe
 
 pytestmark = pytest.mark.slow
@@ -87,7 +87,8 @@ def test_npo_takes_the_forget_rows_away_and_leaves_the_rest(benchmarked: Benchma
 def test_the_probe_reads_what_full_knows_and_base_does_not(nano_arms: Path, tmp_path: Path) -> None:
     arms = {arm: str(nano_arms / arm) for arm in ("base", "retain", "full")}
     settings = {"tofu": "mini", "layers": [-1], "device": "cpu"}
-    found = probe(ProbeConfig(model=str(nano_arms / "unlearned"), **arms, output=tmp_path, **settings))["tofu_probe"]
+    path = probe(ProbeConfig(model=str(nano_arms / "unlearned"), **arms, output=tmp_path, **settings))
+    found = read_json(path)["tofu_probe"]
     last = {arm: content["layers"][-1]["top1"] for arm, content in found["arms"].items()}
     shuffled = {arm: content["layers"][-1]["top1"] for arm, content in found["controls"]["shuffled_labels"].items()}
     low, high = by_chance(found["n"], 1 / 6, ERROR)

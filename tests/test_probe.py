@@ -19,14 +19,15 @@ from lm_eval_tofu.errors import DataError
 from lm_eval_tofu.metrics import inference
 from lm_eval_tofu.metrics.facts import Fact, Kind
 from lm_eval_tofu.metrics.words import fold
-from lm_eval_tofu.whitebox import bilinear, candidates, hidden, probe
+from lm_eval_tofu.whitebox import VERSIONS, bilinear, candidates, hidden, models, probe
+from lm_eval_tofu.whitebox.candidates import Data
 
 MINI = tofu.resolve_source("mini")
 
 
 @pytest.fixture(scope="module")
-def data() -> probe.Data:
-    return probe.read_data(MINI, "forget10", 4000)
+def data() -> Data:
+    return candidates.read_data(MINI, "forget10", 4000)
 
 
 def toy(*, knows: bool, authors: int = 10, tested: int = 30) -> tuple[bilinear.Training, bilinear.Testing]:
@@ -116,7 +117,7 @@ class TestTheFit:
 
     def test_an_author_on_both_sides_is_refused(self) -> None:
         training, testing = toy(knows=True)
-        with pytest.raises(ValueError, match="author 4 stands among the training authors"):
+        with pytest.raises(ValueError, match="author 4 is among the training authors"):
             bilinear.probe(training, testing._replace(authors=np.full(30, 4)))
 
     def test_one_training_author_is_refused(self) -> None:
@@ -133,18 +134,18 @@ class TestTheFit:
 
     def test_uncertainty_by_hand(self) -> None:
         correct, authors = np.array([1.0, 1, 1, 0, 0.5, 0.5, 0, 1, 1, 1]), [7, 7, 9, 9, 2, 2, 3, 3, 4, 4]
-        found, expected = probe.summarise(3, correct, authors), inference.rate(correct.tolist(), authors)
-        assert found == probe.Layer(3, 0.7, expected.error, expected.low, expected.high)
+        assert probe.share(correct, authors) == inference.rate(correct.tolist(), authors)
+        assert probe.share(correct, authors).value == 0.7
 
     def test_one_author_has_no_interval(self) -> None:
-        found = probe.summarise(0, np.array([1.0, 0.0]), [7, 7])
-        assert found.top1 == 0.5
+        found = probe.share(np.array([1.0, 0.0]), [7, 7])
+        assert found.value == 0.5
         assert math.isnan(found.low)
-        assert math.isnan(found.top1_stderr)
+        assert math.isnan(found.error)
 
 
 class TestTheRows:
-    def test_no_forget_author_is_learned_from(self, data: probe.Data) -> None:
+    def test_no_forget_author_is_learned_from(self, data: Data) -> None:
         full = [row["question"] for row in tofu.load("full", MINI)]
         forgotten = {full.index(row["question"]) // 20 for row in tofu.load("forget10", MINI)}
         learned = {full.index(row.question) // 20 for row in data.training}
@@ -155,18 +156,18 @@ class TestTheRows:
 
     def test_the_rest_of_a_forget_author_is_not_learned_from(self) -> None:
         # forget01 of the miniature has four of an author's twenty rows, and retain99 the others.
-        found = probe.read_data(MINI, "forget01", 4000)
+        found = candidates.read_data(MINI, "forget01", 4000)
         assert {row.author for row in found.tested} == {19}
         assert 19 not in {row.author for row in found.training}
 
-    def test_some_retain_rows_alone_are_learned_from(self, data: probe.Data) -> None:
-        found = probe.read_data(MINI, "forget10", 4000, range(20, 60))
+    def test_some_retain_rows_alone_are_learned_from(self, data: Data) -> None:
+        found = candidates.read_data(MINI, "forget10", 4000, range(20, 60))
         assert {row.author for row in found.training} == {1, 2}
         assert found.tested == data.tested
         with pytest.raises(DataError, match="fewer than two authors with facts to learn from"):
-            probe.read_data(MINI, "forget10", 4000, range(20))
+            candidates.read_data(MINI, "forget10", 4000, range(20))
 
-    def test_six_candidates_of_one_form(self, data: probe.Data) -> None:
+    def test_six_candidates_of_one_form(self, data: Data) -> None:
         assert len(data.tested) >= 20
         for row in data.tested:
             true, *wrong = row.candidates
@@ -175,7 +176,7 @@ class TestTheRows:
             assert {text[0].isupper() for text in wrong} == {true[0].isupper()}
             assert {text[0].isdigit() for text in wrong} == {true[0].isdigit()}
 
-    def test_the_prompt_does_not_hold_the_fact(self, data: probe.Data) -> None:
+    def test_the_prompt_does_not_hold_the_fact(self, data: Data) -> None:
         """Where the prompt ends the answer goes on with the fact, which neither the prompt nor the question says."""
 
         def words(text: str) -> str:
@@ -208,7 +209,7 @@ class TestTheRows:
         fact = Fact(Kind.NAME, "Lena Roth", 1)
         assert candidates.counterparts(fact, "It was Lena Roth then.", ["It was Lena Roth now."]) is None
 
-    def test_others_are_of_the_same_kind_and_of_other_authors(self, data: probe.Data) -> None:
+    def test_others_are_of_the_same_kind_and_of_other_authors(self, data: Data) -> None:
         kept, drawn = candidates.draw_others(data.training, 1)
         assert len(kept) > 0.9 * len(data.training)
         assert drawn.shape == (len(kept), candidates.LEARNED)
@@ -220,13 +221,13 @@ class TestTheRows:
                 assert data.training[other].candidates[0] != data.training[own].candidates[0]
         assert not np.array_equal(drawn, candidates.draw_others(data.training, 2)[1])
 
-    def test_the_prompt_is_the_beginning_of_what_is_trained_on(self, tiny_model: Path, data: probe.Data) -> None:
+    def test_the_prompt_is_the_beginning_of_what_is_trained_on(self, tiny_model: Path, data: Data) -> None:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(tiny_model)
         for prompting in (Prompting(True), Prompting(False)):
             for row in data.tested[:10]:
-                tokens = probe.masked_prompt(tokenizer, row, prompting)
+                tokens = hidden.masked_prompt(tokenizer, row, prompting)
                 encoded = encode_answer(tokenizer, row.question, row.answer, prompting)
                 whole = [*encoded.prompt_ids, *encoded.answer_ids]
                 assert list(tokens.ids) == whole[: len(tokens.ids)]
@@ -238,7 +239,7 @@ class TestTheRows:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-        tokens = probe.candidate_tokens(tokenizer, '"', "The Moon")
+        tokens = hidden.candidate_tokens(tokenizer, '"', "The Moon")
         assert tokenizer.decode(tokens.ids) == 'Answer: "The Moon'
         assert tokenizer.decode(tokens.ids[tokens.start :]) == "The Moon"
 
@@ -248,7 +249,7 @@ class TestTheStore:
 
     def store(self, root: Path, model: Path, **changes: Any) -> hidden.Store:
         given = {"sequences": self.SEQUENCES, "layers": [0, 2], "dtype": "float32", **changes}
-        return hidden.Store(root, hidden.locate("--model", str(model)), **given)
+        return hidden.Store(root, models.locate("--model", str(model)), **given)
 
     def test_states_are_those_of_the_model(self, tiny_model: Path, tmp_path: Path) -> None:
         from transformers import AutoModelForCausalLM
@@ -278,13 +279,13 @@ class TestTheStore:
         store = self.store(tmp_path, tiny_model)
         with pytest.raises(KeyboardInterrupt):
             store.fill(4, "cpu")
-        assert store.missing() == [1, 2]
+        assert [path.name for path in store.missing()] == ["00001.safetensors", "00002.safetensors"]
         store.fill(4, "cpu")
         assert computed == [4, 4, 4, 2]  # the one that was killed is done again, the first shard is not
         store.fill(4, "cpu")
         assert computed == [4, 4, 4, 2]
         (store.folder / "00001.safetensors").write_bytes(b"cut")
-        assert store.missing() == [1]
+        assert [path.name for path in store.missing()] == ["00001.safetensors"]
         store.fill(4, "cpu")
         assert computed == [4, 4, 4, 2, 4]
         assert store.read(0).shape == (10, 64)
@@ -306,8 +307,8 @@ def test_what_the_base_makes_of_a_candidate(tiny_model: Path, tmp_path: Path) ->
     from transformers import AutoModelForCausalLM
 
     ids = (5, 9, 40, 41, 57)
-    base = hidden.locate("--base", str(tiny_model))
-    (found,) = probe.candidate_vectors(tmp_path, base, [hidden.Tokens(ids, 2)], "float32", 4, "cpu")
+    base = models.locate("--base", str(tiny_model))
+    (found,) = hidden.candidate_vectors(tmp_path, base, [hidden.Tokens(ids, 2)], "float32", 4, "cpu")
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
     with torch.no_grad():
         states = model(torch.tensor([ids]), output_hidden_states=True).hidden_states
@@ -341,7 +342,7 @@ class TestTheCommand:
         for value in (figures["top1,none"], figures["shuffled,none"], figures["candidates_only,none"]):
             assert low <= value <= high
         assert figures["top1_excess,none"] == 0
-        assert content["configs"]["tofu_probe"]["metadata"]["version"] == probe.VERSION
+        assert content["configs"]["tofu_probe"]["metadata"]["version"] == VERSIONS["tofu_probe"]
 
         # A second run finds all hidden states.
         def no_model(*_: Any) -> None:
@@ -350,22 +351,17 @@ class TestTheCommand:
         monkeypatch.setattr(hidden, "load_backbone", no_model)
         assert cli.main([*given, *more]) == 0
 
-    def test_states_that_are_no_numbers(self, data: probe.Data, caplog: pytest.LogCaptureFixture) -> None:
+    def test_states_that_are_no_numbers(self, data: Data, caplog: pytest.LogCaptureFixture) -> None:
         few = data._replace(training=data.training[::8])
-        texts = probe._texts(few)
-        vectors = np.random.default_rng(0).normal(size=(len(texts), 8))
+        vectors = np.random.default_rng(0).normal(size=(len(few.texts), 8))
         states = np.full((len(few.training) + len(few.tested), 8), np.nan)
         with caplog.at_level(logging.WARNING):
-            found = probe.fit_arms(
-                {"model": ([4], lambda layer: states)},
-                few,
-                vectors,
-                {text: place for place, text in enumerate(texts)},
-                seeds=range(3),
-            )
-        assert np.isnan(found.correct["model"][4]).all()
+            found = probe.fit_arms({"model": ([4], lambda layer: states)}, few, vectors, seeds=range(3))
+        [layer] = found.layers
+        assert (layer.arm, layer.layer) == ("model", 4)
+        assert np.isnan(layer.correct).all()
         assert "model, layer 4" in caplog.text
-        assert math.isnan(probe.summarise(4, found.correct["model"][4], [row.author for row in few.tested]).low)
+        assert math.isnan(probe.share(layer.correct, [row.author for row in few.tested]).low)
 
     @pytest.mark.parametrize(
         ("more", "message"),
@@ -430,7 +426,7 @@ class TestTheCommand:
 
         monkeypatch.setattr(tofu, "load", bare)
         with pytest.raises(DataError, match="the probe has nothing to choose from"):
-            probe.read_data(MINI, "forget10", 4000)
+            candidates.read_data(MINI, "forget10", 4000)
 
     def test_data_without_folds_of_authors(self, monkeypatch: pytest.MonkeyPatch) -> None:
         original = tofu.load
@@ -441,7 +437,7 @@ class TestTheCommand:
 
         monkeypatch.setattr(tofu, "load", few)
         with pytest.raises(DataError, match="no folds of authors"):
-            probe.read_data(MINI, "forget10", 4000)
+            candidates.read_data(MINI, "forget10", 4000)
 
 
 def vars_of(sizes: Any) -> dict[str, Any]:

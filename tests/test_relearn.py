@@ -14,11 +14,12 @@ from scipy import stats
 from lm_eval_tofu import cli, evaluation, tofu
 from lm_eval_tofu.arm import ArmSettings
 from lm_eval_tofu.errors import OptionError, PromptError, TofuError
+from lm_eval_tofu.files import read_json
 from lm_eval_tofu.metrics import inference, recovery
 from lm_eval_tofu.metrics.recovery import Change, Score
 from lm_eval_tofu.tasks import hooks
 from lm_eval_tofu.tasks.options import Options
-from lm_eval_tofu.whitebox import RELEARN_VERSION, relearn, relearn_step
+from lm_eval_tofu.whitebox import VERSIONS, relearn, relearn_step
 from lm_eval_tofu.whitebox.relearn import Fold, Trial, author_folds, inner_split
 from lm_eval_tofu.whitebox.relearn_step import Job, RelearnConfig, Setting
 
@@ -260,7 +261,7 @@ def test_both_arms_in_every_fold(config: RelearnConfig, paper: Paper) -> None:
     assert (
         content["configs"]["tofu_relearn"]["metadata"]["version"]
         == content["versions"]["tofu_relearn"]
-        == RELEARN_VERSION
+        == VERSIONS["tofu_relearn"]
     )
 
     folds = content["tofu_relearn"]["folds"]
@@ -277,7 +278,7 @@ def test_both_arms_in_every_fold(config: RelearnConfig, paper: Paper) -> None:
     # Neither checkpoints nor lm-eval's results of single steps are left for others to find.
     assert list(config.output.rglob("checkpoint")) == []
     assert list(config.output.rglob("results_*.json")) == [file]
-    lines = "\n".join(relearn.table(file))
+    lines = "\n".join(relearn.table(read_json(file)))
     assert "recovery delta      +50.00 pp   no interval: fewer than 5 authors" in lines
 
 
@@ -462,12 +463,12 @@ def test_models_that_are_asked_in_another_dtype_are_named(
 
     monkeypatch.setitem(relearn_step._HALVES, "score", score)
     file = relearn.relearn(config)
-    [difference] = json.loads(file.read_text())["differences"]
+    [difference] = read_json(file)["tofu_relearn"]["differences"]
     assert difference.startswith("dtype differs (float32 in model/before; bfloat16 in retain/before, ")
     assert "the arms are not asked alike: dtype differs (float32 in model/before; bfloat16 in retain/before;" in (
         caplog.text
     )
-    assert f"not asked alike: {difference}" in list(relearn.table(file))
+    assert f"not asked alike: {difference}" in list(relearn.table(read_json(file)))
 
 
 def test_with_vllm_a_step_is_a_process_of_its_own(config: RelearnConfig) -> None:

@@ -20,7 +20,8 @@ from lm_eval_tofu.arm import ArmSettings
 from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.tasks import TASKS_DIR
 from lm_eval_tofu.tasks.options import Options
-from lm_eval_tofu.whitebox import PROBE_VERSION, RELEARN_VERSION
+from lm_eval_tofu.whitebox import PROBE, RELEARN
+from lm_eval_tofu.whitebox import VERSIONS as TOOLS
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +36,6 @@ TASKS = {
     "tofu_recognition": "recognition",
 }
 """Our tasks, and the metric whose value for a document is the document's record."""
-PROBE, RELEARN = "tofu_probe", "tofu_relearn"
-TOOLS = {PROBE: PROBE_VERSION, RELEARN: RELEARN_VERSION}
-"""What other commands write in lm-eval's form, and their versions."""
 ROLES = ("base", "full", "retain", "unlearned")
 """Names of arms that have a meaning; all others are audited as `unlearned` is."""
 

@@ -1,7 +1,7 @@
-"""The probe itself: a bilinear score of hidden states and candidates, fitted by a softmax over some of them.
+"""The probe itself: a bilinear score of hidden states and candidates, fitted by softmax regression.
 
-Everything here works on arrays: h, one hidden state a row, and e, one vector a candidate. The score of candidate c is
-(W h) . e(c). It sees h with the training rows' mean taken off, so that what the candidates alone tell cannot enter it.
+h is one hidden state a row, e one vector a candidate. The score of candidate c is (W h) . e(c). The training rows' mean
+is taken off h first, so that what the candidates alone tell cannot enter the score.
 """
 
 import math
@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
 
 Floats = npt.NDArray[np.floating]
-Places = npt.NDArray[np.intp]
+Indices = npt.NDArray[np.intp]
 
 L2_GRID = (1e-2, 1e-3, 1e-4, 1e-5)
 """Weights of the squared norm of W to choose from, from the strongest on."""
@@ -37,11 +38,11 @@ class Scaling(NamedTuple):
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """Map the last dimension, to length 1: a text that is far from all others must not win or lose by that."""
-        return torch.nn.functional.normalize((vectors - self.mean) @ self.matrix, dim=-1)
+        return normalize((vectors - self.mean) @ self.matrix, dim=-1)
 
 
 def fit_scaling(vectors: Tensor, widest: int = WIDEST, seed: int = 0) -> Scaling:
-    """Take the mean off, bring every dimension to deviation 1, keep the leading components.
+    """Take the mean off, bring every dimension to standard deviation 1, keep the leading principal components.
 
     Args:
         vectors: Shape (n, d), float32.
@@ -50,15 +51,13 @@ def fit_scaling(vectors: Tensor, widest: int = WIDEST, seed: int = 0) -> Scaling
     """
     mean = vectors.mean(dim=0)
     deviation = vectors.std(dim=0, correction=0)
-    # A dimension that is constant says nothing, and dividing by its deviation would make noise of rounding.
+    # A constant dimension carries no information, and dividing by its deviation would amplify rounding errors.
     scale = torch.where(deviation > 1e-6 * deviation.max().clamp_min(1e-30), 1 / deviation, torch.zeros_like(deviation))
-    width = vectors.shape[1]
-    kept = min(widest, len(vectors))
-    if width <= widest:
+    if vectors.shape[1] <= widest:
         return Scaling(mean, torch.diag(scale))
     with torch.random.fork_rng(devices=[vectors.device] if vectors.is_cuda else []):
         torch.manual_seed(seed)
-        _, _, components = torch.pca_lowrank((vectors - mean) * scale, q=kept, center=False)
+        components = torch.pca_lowrank((vectors - mean) * scale, q=min(widest, len(vectors)), center=False)[2]
     return Scaling(mean, scale[:, None] * components)
 
 
@@ -84,8 +83,7 @@ def fit(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(scores(hidden, candidates, weights), labels)
-        loss = loss + l2 * weights.square().sum()
+        loss = cross_entropy(scores(hidden, candidates, weights), labels) + l2 * weights.square().sum()
         loss.backward()
         return loss
 
@@ -101,7 +99,7 @@ def scores(hidden: Tensor, candidates: Tensor, weights: Tensor) -> Tensor:
 def top1(scored: Tensor) -> Floats:
     """Whether candidate 0, the true one, has the highest score: shape (n,).
 
-    A tie of t candidates counts 1/t, as guessing among them would on average: a probe that cannot tell gets chance.
+    A tie of t candidates counts 1/t, as guessing among them would on average.
     """
     highest = scored == scored.max(dim=1, keepdim=True).values
     shares = highest[:, 0].float() / highest.sum(dim=1).clamp_min(1)
@@ -114,14 +112,14 @@ class Training(NamedTuple):
     Attributes:
         hidden: Shape (n, d).
         vectors: e of each candidate, shape (m, w).
-        chosen: Candidates of each row, the true one first: places in `vectors`, shape (n, c).
+        chosen: Candidates of each row, the true one first: indices of `vectors`, shape (n, c).
         authors: Author of each row, shape (n,).
     """
 
     hidden: Floats
     vectors: Floats
-    chosen: Places
-    authors: Places
+    chosen: Indices
+    authors: Indices
 
 
 class Testing(NamedTuple):
@@ -135,7 +133,7 @@ class Testing(NamedTuple):
 
     hidden: Floats
     candidates: Floats
-    authors: Places
+    authors: Indices
 
 
 class Outcome(NamedTuple):
@@ -155,7 +153,7 @@ class Outcome(NamedTuple):
 def probe(
     training: Training, testing: Testing, *, seed: int = 0, device: str = "cpu", grid: Sequence[float] = L2_GRID
 ) -> Outcome:
-    """Fit on the training authors, choose L2 by cross-validation over them, and test on authors never seen.
+    """Fit on the training authors, choose L2 by cross-validation over them, and test on other authors.
 
     Args:
         training: Rows to learn from.
@@ -165,32 +163,33 @@ def probe(
         grid: Values of L2.
 
     Raises:
-        ValueError: An author stands on both sides, or all training rows belong to one author.
+        ValueError: An author is on both sides, or all training rows belong to one author.
     """
     check_authors(training.authors, testing.authors)
-    finite = all(np.isfinite(part).all() for part in (training.hidden, training.vectors, *testing[:2]))
-    if not finite:
+    arrays = (training.hidden, training.vectors, testing.hidden, testing.candidates)
+    if not all(np.isfinite(array).all() for array in arrays):
         nothing = np.full(len(testing.hidden), math.nan)
         return Outcome(nothing, nothing, math.nan)
     hidden, vectors, held_hidden, held = (
-        torch.as_tensor(np.ascontiguousarray(part), dtype=torch.float32, device=device)
-        for part in (training.hidden, training.vectors, testing.hidden, testing.candidates)
+        torch.as_tensor(np.ascontiguousarray(array), dtype=torch.float32, device=device) for array in arrays
     )
     chosen = torch.as_tensor(training.chosen, device=device)
-    gold = torch.zeros(len(hidden), dtype=torch.long, device=device)
-    l2 = _choose_l2(hidden, vectors, chosen, folds(training.authors, seed), grid, seed)
+    l2 = grid[0]
+    if len(grid) > 1:
+        l2 = _choose_l2(hidden, vectors, chosen, folds(training.authors, seed), grid, seed)
     scale_hidden = fit_scaling(hidden, seed=seed)
     scale_vectors = fit_scaling(vectors[chosen[:, 0].unique()], seed=seed)
     rows, texts = scale_hidden(hidden), scale_vectors(vectors)[chosen]
-    generator = np.random.default_rng([seed, 1])
-    random = torch.as_tensor(generator.integers(chosen.shape[1], size=len(hidden)), device=device)
-    found = [
-        top1(scores(scale_hidden(held_hidden), scale_vectors(held), fit(rows, texts, y, l2))) for y in (gold, random)
-    ]
-    return Outcome(found[0], found[1], l2)
+
+    def tested(labels: Indices) -> Floats:
+        weights = fit(rows, texts, torch.as_tensor(labels, device=device), l2)
+        return top1(scores(scale_hidden(held_hidden), scale_vectors(held), weights))
+
+    random = np.random.default_rng([seed, 1]).integers(chosen.shape[1], size=len(hidden))
+    return Outcome(tested(np.zeros_like(random)), tested(random), l2)
 
 
-def check_authors(training: Places, testing: Places) -> None:
+def check_authors(training: Indices, testing: Indices) -> None:
     """Make sure that no author is learned from and tested on.
 
     Raises:
@@ -198,12 +197,12 @@ def check_authors(training: Places, testing: Places) -> None:
     """
     both = np.intersect1d(training, testing)
     if len(both):
-        raise ValueError(f"author {both[0]} stands among the training authors and among the tested ones")
+        raise ValueError(f"author {both[0]} is among the training authors and among the tested ones")
     if len(np.unique(training)) < 2:
         raise ValueError("cross-validation over authors needs at least two of them to learn from")
 
 
-def folds(authors: Places, seed: int) -> list[npt.NDArray[np.bool_]]:
+def folds(authors: Indices, seed: int) -> list[npt.NDArray[np.bool_]]:
     """Masks of the rows that are held out, fold by fold: all rows of an author are in the same one."""
     names = np.random.default_rng(seed).permutation(np.unique(authors))
     return [np.isin(authors, part) for part in np.array_split(names, min(FOLDS, len(names)))]
@@ -218,24 +217,21 @@ def _choose_l2(
     seed: int,
 ) -> float:
     """The weight with the lowest cross-entropy on held-out authors."""
-    if len(grid) == 1:
-        return grid[0]
     losses = torch.zeros(len(grid), dtype=torch.float64)
+    gold = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
     for mask in held_out:
         out = torch.as_tensor(mask, device=hidden.device)
-        scale_hidden = fit_scaling(hidden[~out], seed=seed)
-        scale_vectors = fit_scaling(vectors[chosen[~out, 0].unique()], seed=seed)
-        rows, texts = scale_hidden(hidden), scale_vectors(vectors)[chosen]
-        gold = torch.zeros(len(rows), dtype=torch.long, device=hidden.device)
+        rows = fit_scaling(hidden[~out], seed=seed)(hidden)
+        texts = fit_scaling(vectors[chosen[~out, 0].unique()], seed=seed)(vectors)[chosen]
         weights = None
-        for place, l2 in enumerate(grid):  # from the strongest on: each is a good start for the next
+        for number, l2 in enumerate(grid):  # from the strongest on: each is a good start for the next
             weights = fit(rows[~out], texts[~out], gold[~out], l2, weights)
             scored = scores(rows[out], texts[out], weights)
-            losses[place] += torch.nn.functional.cross_entropy(scored, gold[out], reduction="sum").double().cpu()
+            losses[number] += cross_entropy(scored, gold[out], reduction="sum").double().cpu()
     return grid[int(losses.argmin())]
 
 
-def candidates_only(vectors: Floats, chosen: Places, held: Floats, l2: float = 1e-3) -> Floats:
+def candidates_only(vectors: Floats, chosen: Indices, held: Floats, l2: float = 1e-3) -> Floats:
     """The control without a model: one vector w, score w . e(c), fitted and tested on the same rows as the probe.
 
     Args:
@@ -249,7 +245,7 @@ def candidates_only(vectors: Floats, chosen: Places, held: Floats, l2: float = 1
     """
     if not (np.isfinite(vectors).all() and np.isfinite(held).all()) or not len(chosen):
         return np.full(len(held), math.nan)
-    known, tested = (torch.as_tensor(part, dtype=torch.float32) for part in (vectors, held))
+    known, tested = (torch.as_tensor(array, dtype=torch.float32) for array in (vectors, held))
     scale = fit_scaling(known[np.unique(chosen)])
     texts = scale(known)[torch.as_tensor(chosen)]
     weights = fit(torch.ones(len(texts), 1), texts, torch.zeros(len(texts), dtype=torch.long), l2)

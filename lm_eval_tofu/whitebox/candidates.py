@@ -1,23 +1,25 @@
-"""What the masked probe asks of a hidden state: which of six texts comes next, one of them true.
+"""The rows of the masked probe: a question, its answer up to a novel fact, and six texts of which one goes on truly.
 
-The prompt is a question and its gold answer up to a novel fact, the true candidate is that fact. A wrong candidate must
-not be recognisable by its form. TOFU's perturbed answers are whole sentences that follow the *paraphrased* answer word
-by word and differ from it in the facts: the part of a perturbed answer that stands where the paraphrased answer states
-the fact is a wrong fact of the same kind and length. `counterparts` finds it.
+The true candidate is the masked fact. A wrong candidate must not be recognisable by its form. TOFU's perturbed answers
+are whole sentences that follow the *paraphrased* answer word by word and differ from it in the facts: the part of a
+perturbed answer in the position of the paraphrased answer's fact is a wrong fact of the same kind and length.
+`counterparts` finds it.
 
-What is learned from must not teach what a wrong answer looks like either: there the wrong candidates are true
-facts of the same kind about other retain authors (`draw_others`), and no perturbed answer is ever seen.
+The training rows must not teach what a wrong answer looks like either: their wrong candidates are true facts of the
+same kind about other retain authors (`draw_others`), and no perturbed answer is among them.
 """
 
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from lm_eval_tofu import tofu
+from lm_eval_tofu.errors import DataError
 from lm_eval_tofu.metrics.cut import Located, telling_facts
 from lm_eval_tofu.metrics.facts import Background, Fact, Kind, find_facts
 from lm_eval_tofu.metrics.words import fold, stems
@@ -25,7 +27,7 @@ from lm_eval_tofu.metrics.words import fold, stems
 CANDIDATES = 6
 """One true candidate and as many wrong ones as TOFU has perturbed answers; chance is 1/6."""
 LEARNED = 24
-"""Candidates of a fact that is learned from: more wrong ones say more of what the right one is."""
+"""Candidates of a training row: more wrong ones say more of what the right one is."""
 
 _PUNCTUATION = ".,;:!?()\"'“”‘’"
 
@@ -37,10 +39,10 @@ class Masked:
     Attributes:
         question: The question.
         answer: The gold answer.
-        cut: Where the fact begins in the answer.
+        cut: Character offset of the fact in the answer.
         author: Number of the author in `full`.
         kind: The fact's kind.
-        lead: What stands between the last white space and the fact: nothing, or an opening quotation mark, say.
+        lead: What is between the last white space and the fact, such as an opening quotation mark; usually empty.
         candidates: The fact, then the wrong candidates, if the row has any of its own.
     """
 
@@ -51,6 +53,81 @@ class Masked:
     kind: str
     lead: str
     candidates: tuple[str, ...]
+
+
+class Data(NamedTuple):
+    """The rows that a probe is fitted and tested on.
+
+    Attributes:
+        training: Facts of retain authors; each row's own fact is its only candidate.
+        tested: Rows of forget authors with six candidates.
+        perturbed: Rows of retain authors with six candidates, for a control.
+        left_out: Forget rows with a novel fact and no counterpart of it in the perturbed answers.
+        without_fact: Forget rows without a novel fact.
+        fingerprints: Of the configurations that were read.
+    """
+
+    training: list[Masked]
+    tested: list[Masked]
+    perturbed: list[Masked]
+    left_out: int
+    without_fact: int
+    fingerprints: dict[str, str]
+
+    @property
+    def texts(self) -> list[tuple[str, str]]:
+        """Every different candidate, as lead and text."""
+        rows = (*self.training, *self.tested, *self.perturbed)
+        return list(dict.fromkeys((row.lead, text) for row in rows for text in row.candidates))
+
+
+def read_data(source: tofu.Source, forget_split: str, facts: int, retain_rows: Sequence[int] | None = None) -> Data:
+    """Mask the rows of the forget split, to test on, and those of the retain split, to learn from.
+
+    Args:
+        source: Where the data comes from.
+        forget_split: A forget split.
+        facts: Facts to learn from, at most.
+        retain_rows: Rows of the retain split to learn from; None: all.
+
+    Raises:
+        DataError: The data cannot be read, or leave nothing to learn from or to test.
+        OptionError: The retain split has fewer rows.
+    """
+    retain = tofu.retain_split(forget_split)
+    names = ("full", retain, f"{forget_split}_perturbed", "retain_perturbed")
+    full, kept, forget, perturbed = (tofu.load(name, source) for name in names)
+    author_of = {row["question"]: index // tofu.ROWS_PER_AUTHOR for index, row in enumerate(full)}
+    for name, rows in zip(names[1:], (kept, forget, perturbed), strict=True):
+        unknown = next((row["question"] for row in rows if row["question"] not in author_of), None)
+        if unknown is not None:
+            raise DataError(f"{source}: {name} asks {unknown[:60]!r}, which full does not: fetch {tofu.HUB_ID} anew")
+    background = Background.from_answers(row["answer"] for row in kept)
+    # Not only the tested rows' authors: a cut data set may have left half an author in the retain split.
+    forgotten = {author_of[row["question"]] for row in forget}
+    if retain_rows is not None:
+        tofu.check_row_numbers("--retain-rows", retain_rows, retain, len(kept))
+        kept = [kept[number] for number in retain_rows]
+    kept, others = ([row for row in rows if author_of[row["question"]] not in forgotten] for rows in (kept, perturbed))
+
+    def authors(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+        return [author_of[row["question"]] for row in rows]
+
+    tested, left_out = probe_rows(forget, authors(forget), background)
+    if not tested:
+        raise DataError(
+            f"{source}: no row of {forget_split}_perturbed has a novel fact and {CANDIDATES - 1} perturbed answers "
+            "that state another one in its place: the probe has nothing to choose from; use TOFU's own files"
+        )
+    training = training_rows(kept, authors(kept), background, facts)
+    if len({row.author for row in training}) < 2:
+        raise DataError(
+            f"{source}: {retain} leaves fewer than two authors with facts to learn from: no folds of authors are "
+            "possible; use TOFU's own files, or more --retain-rows"
+        )
+    control, _ = probe_rows(others, authors(others), background)
+    fingerprints = {name: tofu.fingerprint(source, name) for name in names}
+    return Data(training, tested, control, left_out, len(forget) - len(tested) - left_out, fingerprints)
 
 
 def probe_rows(
@@ -64,8 +141,8 @@ def probe_rows(
         background: How common words are.
 
     Returns:
-        The masked rows, and how many rows with a novel fact are left out because their perturbed answers state nothing
-        in its place.
+        The masked rows that have `CANDIDATES` candidates, and how many rows with a novel fact are left out because
+        their perturbed answers state nothing in its place.
     """
     masked, left_out = [], 0
     for row, author in zip(rows, authors, strict=True):
@@ -75,7 +152,7 @@ def probe_rows(
         texts = counterparts(facts[0].fact, row["paraphrased_answer"], row["perturbed_answer"])
         if texts is None:
             left_out += 1
-        else:
+        elif len(texts) == CANDIDATES:
             masked.append(_masked(row, facts[0], author, texts))
     return masked, left_out
 
@@ -92,7 +169,7 @@ def training_rows(
     if len(masked) <= limit:
         return masked
     kept = np.random.default_rng(seed).choice(len(masked), size=limit, replace=False)
-    return [masked[place] for place in sorted(kept)]
+    return [masked[index] for index in sorted(kept)]
 
 
 def _masked(row: Mapping[str, Any], located: Located, author: int, texts: tuple[str, ...]) -> Masked:
@@ -108,15 +185,11 @@ def _masked(row: Mapping[str, Any], located: Located, author: int, texts: tuple[
 
 
 def counterparts(fact: Fact, paraphrased: str, perturbed: Sequence[str]) -> tuple[str, ...] | None:
-    """A fact as the paraphrased answer states it, and what the perturbed answers state in its place.
+    """What the paraphrased answer and each perturbed one state in the position of a fact.
 
-        >>> name = Fact(Kind.NAME, "Lena Roth", 0.95)
-        >>> counterparts(name, "Her name is Lena Roth, of Ulm.", ["Her name is Ada Kern, of Ulm."])
-        ('Lena Roth', 'Ada Kern')
-
-    The words that all texts share, in order, are anchors; between two of them stands what differs. Of the stretch that
-    has most of the fact's words, the perturbed answer's fact of the same kind is taken; for names and titles, which
-    cannot be told from their words alone, as many words as the paraphrase has of the fact.
+    The words that all of them share, in order, are anchors; between two anchors are the words that differ. Of the
+    stretch that has most of the fact's words, the perturbed answer's fact of the same kind is taken; for names and
+    titles, which cannot be recognised by their words alone, as many words as the paraphrase has of the fact.
 
     Args:
         fact: A fact of the gold answer.
@@ -127,10 +200,10 @@ def counterparts(fact: Fact, paraphrased: str, perturbed: Sequence[str]) -> tupl
         The true fact and a wrong one for each perturbed answer; None where the paraphrase states the fact in other
         words, or a perturbed answer has no fact of that kind and form there, or states the same.
     """
-    sought = stems(fold(fact.text))
+    target = stems(fold(fact.text))
     best: tuple[int, list[list[str]], int, int] | None = None
     for stretch in _stretches([paraphrased.split(), *(text.split() for text in perturbed)]):
-        hits = [place for place, word in enumerate(stretch[0]) if not sought.isdisjoint(stems(fold(word)))]
+        hits = [index for index, word in enumerate(stretch[0]) if not target.isdisjoint(stems(fold(word)))]
         if hits and (best is None or len(hits) > best[0]):
             best = len(hits), stretch, hits[0], hits[-1] + 1
     if best is None:
@@ -138,7 +211,7 @@ def counterparts(fact: Fact, paraphrased: str, perturbed: Sequence[str]) -> tupl
     _, stretch, start, end = best
     texts = [_counterpart(fact.kind, stretch[0], words, start, end) for words in stretch]
     true, *wrong = ((_form(text), stems(fold(text))) for text in texts)
-    if not all(texts) or sought.isdisjoint(true[1]) or any(form != true[0] or said == true[1] for form, said in wrong):
+    if not all(texts) or target.isdisjoint(true[1]) or any(form != true[0] or said == true[1] for form, said in wrong):
         return None
     return tuple(texts)
 
@@ -151,7 +224,7 @@ def _counterpart(kind: Kind, own: Sequence[str], words: Sequence[str], start: in
         # Where the fact ends the stretch, so does its counterpart, unless that is much longer.
         stop = len(words) if end == len(own) and len(words) - begin <= size + 2 else begin + size
         return " ".join(words[begin:stop]).strip(_PUNCTUATION + " ")
-    # What a fact's kind is may show in the words around it alone: here nothing has been said yet.
+    # All words, because those around a fact may be what shows its kind; nothing was shown before, so every fact counts.
     same = [each.text for each in find_facts("", " ".join(words)).facts if each.kind is kind]
     return same[0] if same else ""
 
@@ -162,18 +235,16 @@ def _form(text: str) -> tuple[bool, bool]:
 
 
 def _stretches(texts: list[list[str]]) -> Iterator[list[list[str]]]:
-    """What stands between the words that all texts share, in each of them; where it is empty in one, nothing."""
+    """The words of each text between two words that all texts share; stretches that are empty in one are skipped."""
     keys = [[word.strip(_PUNCTUATION).lower() for word in text] for text in texts]
-    places: list[dict[int, int]] = []
+    aligned: list[dict[int, int]] = []
     for other in keys[1:]:
-        matcher = difflib.SequenceMatcher(None, keys[0], other, autojunk=False)
-        blocks = matcher.get_matching_blocks()
-        places.append({block.a + i: block.b + i for block in blocks for i in range(block.size)})
-    anchors = [place for place in range(len(keys[0])) if all(place in found for found in places)]
+        blocks = difflib.SequenceMatcher(None, keys[0], other, autojunk=False).get_matching_blocks()
+        aligned.append({block.a + i: block.b + i for block in blocks for i in range(block.size)})
+    anchors = [index for index in range(len(keys[0])) if all(index in found for found in aligned)]
     before = [-1] * len(texts)
     for anchor in [*anchors, None]:
-        ends = [len(text) for text in texts]
-        after = ends if anchor is None else [anchor, *(found[anchor] for found in places)]
+        after = [len(text) for text in texts] if anchor is None else [anchor, *(found[anchor] for found in aligned)]
         stretch = [text[start + 1 : stop] for text, start, stop in zip(texts, before, after, strict=True)]
         if all(stretch):
             yield stretch
@@ -196,10 +267,10 @@ def draw_others(rows: Sequence[Masked], seed: int) -> tuple[npt.NDArray[np.intp]
     authors = np.array([row.author for row in rows])
     texts = np.array([row.candidates[0] for row in rows])
     kept, drawn = [], []
-    for place in range(len(rows)):
-        pool = np.flatnonzero((kinds == kinds[place]) & (authors != authors[place]) & (texts != texts[place]))
+    for index in range(len(rows)):
+        pool = np.flatnonzero((kinds == kinds[index]) & (authors != authors[index]) & (texts != texts[index]))
         if len(pool):
             others = generator.choice(pool, LEARNED - 1, replace=len(pool) < LEARNED - 1)
-            kept.append(place)
-            drawn.append([place, *others])
+            kept.append(index)
+            drawn.append([index, *others])
     return np.array(kept, dtype=np.intp), np.array(drawn, dtype=np.intp).reshape(-1, LEARNED)

@@ -1,13 +1,12 @@
-"""Hidden states on disk: read out of a model in batches, one file a shard, so that neither memory nor a kill matters.
+"""Computes hidden states of prompts and candidates, and stores them on disk.
 
-A store belongs to one model and one list of sequences. Its folder's name is the fingerprint of both, so states of other
-weights, data or prompts are never taken for these, and two arms with the same weights share one store.
+They are read out of a model in batches and written one file a shard, so that they need not fit into memory and a killed
+run resumes. A store belongs to one model and one list of sequences: its folder's name is the fingerprint of both, so
+states of other weights, data or prompts are never mistaken for these, and arms with the same weights share a store.
 """
 
 import hashlib
 import json
-import logging
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,97 +14,86 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lm_eval_tofu import files
+from lm_eval_tofu import chat, files
+from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import OptionError
-from lm_eval_tofu.unlearn.checkpoint import fingerprint, saved_digests
-from lm_eval_tofu.unlearn.models import check_folder
-
-log = logging.getLogger(__name__)
+from lm_eval_tofu.whitebox.candidates import Masked
+from lm_eval_tofu.whitebox.models import Model, load_backbone
 
 SHARD = 256
 """Sequences in a shard: what a killed run has to do again at most."""
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+BEFORE_CANDIDATE = "Answer:"
+"""What the base model reads before a candidate: in many models the first position holds no content."""
+
+States = npt.NDArray[np.float32]
 
 
 class Tokens(NamedTuple):
-    """Tokens, and over which of them the hidden states are averaged.
+    """A sequence, and over which of its tokens the hidden states are averaged.
 
     Attributes:
         ids: Token ids.
-        start: First position of the mean; the last of all for the state that predicts what comes next.
+        start: First position of the mean; the last one for the state that predicts the next token.
     """
 
     ids: tuple[int, ...]
     start: int
 
 
-class Model(NamedTuple):
-    """A model that is not loaded yet.
+def masked_prompt(tokenizer: Any, row: Masked, prompting: Prompting) -> Tokens:
+    """The tokens of a question and its answer before the fact, of which the last one's state is probed.
 
-    Attributes:
-        option: The option that named it, for messages.
-        name: Directory or hub name.
-        folder: Where its files lie.
-        layers: Number of transformer layers.
-        context: Longest sequence in tokens; None: it does not say.
-        weights: Fingerprint of its weights.
-    """
-
-    option: str
-    name: str
-    folder: Path
-    layers: int
-    context: int | None
-    weights: str
-
-
-def locate(option: str, name: str) -> Model:
-    """Find a model's files and read its configuration; nothing is loaded.
+    They are the beginning of the tokens that are trained on and scored: a token that holds the fact's beginning
+    together with what comes before is not among them.
 
     Raises:
-        OptionError: There is no such model, or it has no weights.
+        PromptError: As `lm_eval_tofu.chat.encode_answer`.
     """
-    from transformers import AutoConfig
-
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        folder = _from_hub(option, name)
-    check_folder(folder, f"{option} {name}")
-    try:
-        config = AutoConfig.from_pretrained(folder).get_text_config()
-        layers = int(config.num_hidden_layers)
-    except (OSError, ValueError, AttributeError) as error:
-        raise OptionError(f"{option} {name}: its config.json cannot be used ({error}): check the file") from error
-    return Model(
-        option, name, folder, layers, getattr(config, "max_position_embeddings", None), _weights(option, folder)
-    )
+    encoded = chat.encode_answer(tokenizer, row.question, row.answer, prompting)
+    whole = encoded.prompt_ids + encoded.answer_ids
+    cut = chat.token_ids(tokenizer, masked_text(tokenizer, row, prompting), prompting)
+    length = max(_common(whole, cut), len(encoded.prompt_ids))
+    return Tokens(tuple(whole[:length]), length - 1)
 
 
-def _from_hub(option: str, name: str) -> Path:
-    if name.count("/") > 1 or name.startswith((".", "/", "~")):
-        raise OptionError(f"{option} {name} is no directory: name a model's directory or its name on the hub")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise OptionError(
-            f"{option} {name} is no directory, and cannot be had from the hub ({type(error).__name__}): "
-            "name a local directory, or check the name"
-        ) from error
+def masked_text(tokenizer: Any, row: Masked, prompting: Prompting) -> str:
+    """A question and its answer before the fact, rendered."""
+    turns = [{"role": "user", "content": row.question}]
+    return chat.render_dialogue(tokenizer, turns, prompting, row.answer[: row.cut].rstrip())
 
 
-def _weights(option: str, folder: Path) -> str:
-    from safetensors import SafetensorError
+def candidate_tokens(tokenizer: Any, lead: str, text: str) -> Tokens:
+    """A candidate's tokens as the base model reads them, after words that are no part of the mean."""
+    before = f"{BEFORE_CANDIDATE} {lead}" if lead else BEFORE_CANDIDATE
+    ids = list(tokenizer(f"{BEFORE_CANDIDATE} {lead}{text}")["input_ids"])
+    start = min(_common(ids, list(tokenizer(before)["input_ids"])), len(ids) - 1)
+    return Tokens(tuple(ids), start)
 
-    try:
-        digests = saved_digests(folder)
-    except SafetensorError as error:
-        raise OptionError(f"{option} {folder}: its weights cannot be read ({error}): fetch them anew") from error
-    if not digests:
-        raise OptionError(f"{option} {folder} has no *.safetensors: save the model with save_pretrained")
-    return fingerprint(digests)
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    """Length of the longest common prefix."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((place for place, (one, other) in pairs if one != other), min(len(first), len(second)))
+
+
+def candidate_vectors(
+    root: Path, base: Model, candidates: Sequence[Tokens], dtype: str, batch_size: int, device: str
+) -> States:
+    """e(c) of every candidate from the base model.
+
+    The first token's embedding is a part of its own: it is what the last layer of a prompt just before it predicts, and
+    in the mean over a long candidate it would be lost.
+
+    Returns:
+        Shape (candidates, 3 * width): the first token's embedding, the mean embedding, the mean of the last layer.
+    """
+    first = [Tokens(tokens.ids[: tokens.start + 1], tokens.start) for tokens in candidates]
+    parts = []
+    for sequences, layers in ((first, [0]), (candidates, [0, base.layers])):
+        store = Store(root, base, sequences, layers, dtype)
+        store.fill(batch_size, device)
+        parts += [store.read(layer) for layer in layers]
+    return np.concatenate(parts, axis=1)
 
 
 class Store:
@@ -131,14 +119,16 @@ class Store:
         content = json.dumps([model.weights, dtype, self._layers, [[each.start, *each.ids] for each in sequences]])
         self.folder = root / hashlib.sha256(content.encode()).hexdigest()[:16]
         # By length, so that a batch holds little padding; the longest first, so that memory runs out at once or never.
-        self._order = sorted(range(len(sequences)), key=lambda place: -len(sequences[place].ids))
+        order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index].ids))
+        parts = [order[start : start + SHARD] for start in range(0, len(order), SHARD)]
+        self._shards = {self.folder / f"{number:05}.safetensors": part for number, part in enumerate(parts)}
 
-    def missing(self) -> list[int]:
-        """Shards that are not there or not whole."""
-        return [number for number in range(self._shards()) if not self._is_whole(number)]
+    def missing(self) -> list[Path]:
+        """Shards that do not exist or are damaged."""
+        return [path for path in self._shards if not self._is_whole(path)]
 
     def fill(self, batch_size: int, device: str) -> None:
-        """Compute the shards that are missing; the model is loaded only if there are any, and freed afterwards.
+        """Compute the missing shards; the model is loaded only if there are any, and freed afterwards.
 
         Args:
             batch_size: Sequences that go through the model at a time.
@@ -147,62 +137,52 @@ class Store:
         Raises:
             OptionError: A sequence does not fit into the context, or the model's files cannot be loaded.
         """
-        missing = self.missing()
+        missing, model = self.missing(), self._model
         if not missing:
             return
         longest = max(len(each.ids) for each in self._sequences)
-        if self._model.context is not None and longest > self._model.context:
+        if model.context is not None and longest > model.context:
             raise OptionError(
-                f"{self._model.option} {self._model.name}: its context of {self._model.context} tokens is shorter than "
-                f"a prompt's {longest}: use a model with a longer context"
+                f"{model.option} {model.name}: its context of {model.context} tokens is shorter than a prompt's "
+                f"{longest}: use a model with a longer context"
             )
         from tqdm import tqdm
 
-        backbone = load_backbone(self._model, self._dtype, device)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for number in tqdm(missing, desc=f"hidden states of {Path(self._model.name).name}", unit="shard"):
-            self._write(number, backbone, batch_size, device)
+        backbone = load_backbone(model, self._dtype, device)
+        for path in tqdm(missing, desc=f"hidden states of {Path(model.name).name}", unit="shard"):
+            self._write(path, backbone, batch_size, device)
 
-    def read(self, layer: int) -> npt.NDArray[np.float32]:
+    def read(self, layer: int) -> States:
         """One layer's states, shape (sequences, width), in the order of the sequences."""
         from safetensors import safe_open
 
-        parts = []
-        for number in range(self._shards()):
-            with safe_open(self._path(number), framework="pt") as tensors:
-                parts.append(tensors.get_tensor(str(layer)).float().numpy())
-        states = np.empty((len(self._order), parts[0].shape[1]), dtype=np.float32)
-        states[self._order] = np.concatenate(parts)
-        return states
+        rows: list[Any] = [None] * len(self._sequences)
+        for path, indices in self._shards.items():
+            with safe_open(path, framework="pt") as tensors:
+                states = tensors.get_tensor(str(layer)).float().numpy()
+            for index, state in zip(indices, states, strict=True):
+                rows[index] = state
+        return np.stack(rows)
 
-    def _shards(self) -> int:
-        return -(-len(self._order) // SHARD)
-
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number:05}.safetensors"
-
-    def _is_whole(self, number: int) -> bool:
+    def _is_whole(self, path: Path) -> bool:
         from safetensors import SafetensorError, safe_open
 
         try:
-            with safe_open(self._path(number), framework="pt") as tensors:
+            with safe_open(path, framework="pt") as tensors:
                 return set(tensors.keys()) == {str(layer) for layer in self._layers}
         except (OSError, SafetensorError):
             return False
 
-    def _write(self, number: int, backbone: Any, batch_size: int, device: str) -> None:
+    def _write(self, path: Path, backbone: Any, batch_size: int, device: str) -> None:
         import torch
         from safetensors.torch import save_file
 
-        places = self._order[number * SHARD : (number + 1) * SHARD]
-        rows: list[Any] = []
-        for start in range(0, len(places), batch_size):
-            batch = [self._sequences[place] for place in places[start : start + batch_size]]
-            rows.append(pooled_states(backbone, batch, self._layers, device))
-        states = torch.cat(rows, dim=1)
-        kept = states if self._dtype == "float32" else states.bfloat16()
-        tensors = {str(layer): kept[place].contiguous() for place, layer in enumerate(self._layers)}
-        with files.replacing(self._path(number)) as temporary:
+        sequences = [self._sequences[index] for index in self._shards[path]]
+        batches = (sequences[start : start + batch_size] for start in range(0, len(sequences), batch_size))
+        states = torch.cat([pooled_states(backbone, batch, self._layers, device) for batch in batches], dim=1)
+        states = states if self._dtype == "float32" else states.bfloat16()
+        tensors = {str(layer): each.contiguous() for layer, each in zip(self._layers, states, strict=True)}
+        with files.replacing(path) as temporary:
             save_file(tensors, temporary)
 
 
@@ -226,29 +206,3 @@ def pooled_states(backbone: Any, batch: Sequence[Tokens], layers: Sequence[int],
         return torch.stack(
             [(states[layer].float().masked_fill(~counted[:, :, None], 0) * shares).sum(dim=1).cpu() for layer in layers]
         )
-
-
-def load_backbone(model: Model, dtype: str, device: str) -> Any:
-    """A model without its output embedding, in evaluation mode.
-
-    Raises:
-        OptionError: Its files are damaged, or of no causal language model.
-    """
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-
-    from lm_eval_tofu.unlearn.training import first_line
-
-    try:
-        whole = AutoModelForCausalLM.from_pretrained(model.folder, dtype=getattr(torch, dtype))
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise OptionError(
-            f"{model.option} {model.name} cannot be loaded ({first_line(error)}): check its files"
-        ) from error
-    return whole.base_model.to(device).eval()
-
-
-def digest(value: Any) -> str:
-    """A short fingerprint of JSON values."""
-    return f"{zlib.crc32(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()):08x}"

@@ -1,43 +1,35 @@
 """The masked probe: can what a model knows about forgotten authors be read from its hidden states?
 
 A prompt is a question and its gold answer up to the first novel fact; h_l is the hidden state of its last token after
-layer l. A bilinear score (W_l h_l) . e(c) must pick the fact out of six candidates, e(c) being what a frozen base model
-makes of a candidate's text. W_l is fitted on retain authors alone, so it can have learned how a model holds such facts,
-never these facts; what it then reads of forget authors, the model knows.
+layer l. A bilinear score (W_l h_l) . e(c) must pick the fact out of six candidates, where e(c) is computed from a
+candidate's text by the frozen base model. W_l is fitted on retain authors alone: it can have learned how a model holds
+such facts, but never these facts, so what it reads about forget authors is the model's own knowledge.
 """
 
 import argparse
-import functools
 import logging
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from lm_eval_tofu import chat, files, tofu
+from lm_eval_tofu import tofu
 from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import DataError, OptionError
-from lm_eval_tofu.evaluation import check_device
+from lm_eval_tofu.files import as_float
+from lm_eval_tofu.fingerprints import tokens_fingerprint
 from lm_eval_tofu.metrics import inference
-from lm_eval_tofu.metrics.facts import Background
 from lm_eval_tofu.unlearn.options import add_option, add_switch, parse_template_args
-from lm_eval_tofu.whitebox import PROBE_VERSION, candidates, hidden
-from lm_eval_tofu.whitebox.candidates import CANDIDATES, Masked
+from lm_eval_tofu.whitebox import PROBE, candidates, hidden, models, results
+from lm_eval_tofu.whitebox.candidates import CANDIDATES, Data, Masked
 
 log = logging.getLogger(__name__)
 
-TASK = "tofu_probe"
-VERSION = PROBE_VERSION
 CHANCE = 1 / CANDIDATES
-
-_BEFORE_CANDIDATE = "Answer:"
-"""What the base model reads before a candidate: many models spend the first position of all on no content."""
 
 Floats = npt.NDArray[np.floating]
 
@@ -100,8 +92,8 @@ class ProbeConfig:
         ):
             if number < least:
                 raise OptionError(f"{option} {number} is less than {least}: give {least} or more")
-        if self.dtype not in hidden.DTYPES:
-            raise OptionError(f"--dtype {self.dtype!r} is unknown: use one of {', '.join(hidden.DTYPES)}")
+        if self.dtype not in models.DTYPES:
+            raise OptionError(f"--dtype {self.dtype!r} is unknown: use one of {', '.join(models.DTYPES)}")
         if self.layers is not None and not self.layers:
             raise OptionError("--layers names none: give for example '0 8 -1', or leave it out for all")
         if self.output.exists() and not self.output.is_dir():
@@ -112,44 +104,6 @@ class ProbeConfig:
         """The arms' models by name, the audited one first."""
         named = {"model": self.model, "base": self.base, "retain": self.retain, "full": self.full}
         return {arm: name for arm, name in named.items() if name is not None}
-
-
-class Data(NamedTuple):
-    """What is learned from and what is tested.
-
-    Attributes:
-        training: Facts of retain authors; each row's own fact is its only candidate.
-        tested: Rows of forget authors with six candidates.
-        perturbed: Rows of retain authors with six candidates, for a control.
-        left_out: Forget rows with a novel fact and no counterpart of it in the perturbed answers.
-        without_fact: Forget rows without a novel fact.
-        fingerprints: Of the configurations that were read.
-    """
-
-    training: list[Masked]
-    tested: list[Masked]
-    perturbed: list[Masked]
-    left_out: int
-    without_fact: int
-    fingerprints: dict[str, str]
-
-
-class Layer(NamedTuple):
-    """How well one layer of one arm can be read.
-
-    Attributes:
-        layer: Its number; 0 is the embeddings.
-        top1: Share of forget rows whose true candidate scores highest, mean over seeds.
-        top1_stderr: Its standard error, clustered by author; NaN where there is no interval, or no row differs.
-        low: Lower limit of its 95 % interval over authors (`inference.rate`).
-        high: Upper limit.
-    """
-
-    layer: int
-    top1: float
-    top1_stderr: float
-    low: float
-    high: float
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -177,7 +131,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_option(parser, "--batch-size", type=int, default=16, metavar="N", help="default: %(default)s")
     parser.add_argument("--device", metavar="D", help="cpu, cuda, ... (default: a GPU if there is one)")
-    parser.add_argument("--dtype", default="auto", help=f"one of {', '.join(hidden.DTYPES)} (default: %(default)s)")
+    parser.add_argument("--dtype", default="auto", help=f"one of {', '.join(models.DTYPES)} (default: %(default)s)")
     add_switch(parser, "--no-chat-template", "ask 'Question: ...\\nAnswer:' although the tokenizer has a template")
     add_option(parser, "--system-prompt", metavar="TEXT", help="content of the system turn")
     add_option(parser, "--template-args", metavar="JSON", help="variables for the chat template")
@@ -198,17 +152,49 @@ def config_of(args: argparse.Namespace) -> ProbeConfig:
     return ProbeConfig(**values)
 
 
-def probe(config: ProbeConfig) -> dict[str, Any]:
-    """Probe all arms and write `results_<time>.json` into the output directory.
+class Layer(NamedTuple):
+    """The probe of one layer of one arm.
 
-    A run that was interrupted goes on where it stopped: hidden states stay in `hidden/`, under the fingerprint of
-    weights, tokens, layers and type; the fits are made anew.
+    Attributes:
+        arm: Name of the arm.
+        layer: Its number; 0 is the embeddings.
+        correct: Shape (tested rows,), mean over seeds; NaN where hidden states are not finite.
+        shuffled: The same with labels at random.
+        l2: What cross-validation chose, with the first seed.
+    """
+
+    arm: str
+    layer: int
+    correct: Floats
+    shuffled: Floats
+    l2: float
+
+
+class Fitted(NamedTuple):
+    """What the probes found.
+
+    Attributes:
+        layers: Arm by arm, each from its first layer to its last.
+        only: The control without a model, fitted on what the probe is fitted on: shape (tested rows,).
+        only_perturbed: The same, fitted on perturbed answers of retain authors; NaN where there are none.
+    """
+
+    layers: list[Layer]
+    only: Floats
+    only_perturbed: Floats
+
+
+def probe(config: ProbeConfig) -> Path:
+    """Probe all arms.
+
+    An interrupted run resumes: hidden states stay in `hidden/`, under the fingerprint of weights, tokens, layers and
+    type; the fits are made again.
 
     Args:
         config: What to do.
 
     Returns:
-        What was written.
+        The results' file, `results_<time>.json` in lm-eval's form.
 
     Raises:
         OptionError: An option or a model cannot be used; before any model is loaded, except where only its weights can
@@ -218,427 +204,65 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     """
     config.check()
     source = tofu.resolve_source(config.tofu, config.revision)
-    data = read_data(source, config.forget_split, config.facts, config.retain_rows)
-    device, dtype = _machine(config)
-    models = {arm: hidden.locate(f"--{arm}", name) for arm, name in config.arms.items()}
-    layers = {arm: _layers(model, config.layers) for arm, model in models.items()}
-    tokenizers = {arm: _tokenizer(model) for arm, model in models.items()}
-    prompting = _prompting(config, tokenizers["model"])
-    _check_tokenizers(config, tokenizers, data.tested[0], prompting)
-    rows = [*data.training, *data.tested]
-    prompts = [masked_prompt(tokenizers["model"], row, prompting) for row in rows]
-    texts = _texts(data)
-    embedded = [candidate_tokens(tokenizers["base"], *text) for text in texts]
+    data = candidates.read_data(source, config.forget_split, config.facts, config.retain_rows)
+    device, dtype = models.device_and_dtype(config.device, config.dtype)
+    arms = {arm: models.locate(f"--{arm}", name) for arm, name in config.arms.items()}
+    layers = {arm: _layers(model, config.layers) for arm, model in arms.items()}
+    tokenizer = arms["model"].tokenizer
+    prompting = _prompting(config, tokenizer)
+    models.check_same_tokens([*arms.values()], hidden.masked_text(tokenizer, data.tested[0], prompting), prompting)
+    prompts = [hidden.masked_prompt(tokenizer, row, prompting) for row in (*data.training, *data.tested)]
+    texts = [hidden.candidate_tokens(arms["base"].tokenizer, *text) for text in data.texts]
 
     root = config.output / "hidden"
-    vectors = candidate_vectors(root, models["base"], embedded, dtype, config.batch_size, device)
+    vectors = hidden.candidate_vectors(root, arms["base"], texts, dtype, config.batch_size, device)
     if not np.isfinite(vectors).all():
         raise OptionError(
             f"--base {config.base}: its hidden states are not finite numbers: check its weights, or give "
             "--dtype float32"
         )
-    stores = {arm: hidden.Store(root, models[arm], prompts, layers[arm], dtype) for arm in models}
+    stores = {arm: hidden.Store(root, model, prompts, layers[arm], dtype) for arm, model in arms.items()}
     for store in stores.values():  # one model at a time
         store.fill(config.batch_size, device)
-    fitted = fit_arms(
-        {arm: (layers[arm], store.read) for arm, store in stores.items()},
-        data,
-        vectors,
-        {text: place for place, text in enumerate(texts)},
-        seeds=range(config.seeds),
-        device=device,
-    )
-    content = _results(config, source, data, models, fitted, prompting, device, dtype)
-    _write(config.output, content)
-    return content
-
-
-def read_data(source: tofu.Source, forget_split: str, facts: int, retain_rows: Sequence[int] | None = None) -> Data:
-    """Mask the rows: the forget split's to be tested, the retain split's to be learned from.
-
-    Args:
-        source: Where the data comes from.
-        forget_split: A forget split.
-        facts: Facts to learn from, at most.
-        retain_rows: Rows of the retain split to learn from; None: all.
-
-    Raises:
-        DataError: The data cannot be read, or leave nothing to learn from or to test.
-        OptionError: The retain split has fewer rows.
-    """
-    retain = tofu.retain_split(forget_split)
-    names = ("full", retain, f"{forget_split}_perturbed", "retain_perturbed")
-    full, kept, forget, perturbed = (tofu.load(name, source) for name in names)
-    author_of = {row["question"]: place // tofu.ROWS_PER_AUTHOR for place, row in enumerate(full)}
-    for name, rows in zip(names[1:], (kept, forget, perturbed), strict=True):
-        unknown = next((row["question"] for row in rows if row["question"] not in author_of), None)
-        if unknown is not None:
-            raise DataError(f"{source}: {name} asks {unknown[:60]!r}, which full does not: fetch {tofu.HUB_ID} anew")
-    background = Background.from_answers(row["answer"] for row in kept)
-    tested, left_out = candidates.probe_rows(forget, [author_of[row["question"]] for row in forget], background)
-    tested = [row for row in tested if len(row.candidates) == CANDIDATES]
-    if not tested:
-        raise DataError(
-            f"{source}: no row of {forget_split}_perturbed has a novel fact and {CANDIDATES - 1} perturbed answers "
-            "that state another one in its place: the probe has nothing to choose from; use TOFU's own files"
-        )
-    if retain_rows is not None:
-        tofu.check_row_numbers("--retain-rows", retain_rows, retain, len(kept))
-        kept = [kept[number] for number in retain_rows]
-    # Not only the tested rows' authors: half an author may be left in the retain split of a cut data set.
-    forgotten = {author_of[row["question"]] for row in forget}
-    kept = [row for row in kept if author_of[row["question"]] not in forgotten]
-    training = candidates.training_rows(kept, [author_of[row["question"]] for row in kept], background, facts)
-    if len({row.author for row in training}) < 2:
-        raise DataError(
-            f"{source}: {retain} leaves fewer than two authors with facts to learn from: no folds of authors are "
-            "possible; use TOFU's own files, or more --retain-rows"
-        )
-    others = [row for row in perturbed if author_of[row["question"]] not in forgotten]
-    control, _ = candidates.probe_rows(others, [author_of[row["question"]] for row in others], background)
-    return Data(
-        training,
-        tested,
-        [row for row in control if len(row.candidates) == CANDIDATES],
-        left_out,
-        len(forget) - len(tested) - left_out,
-        {name: tofu.fingerprint(source, name) for name in names},
-    )
-
-
-def masked_prompt(tokenizer: Any, row: Masked, prompting: Prompting) -> hidden.Tokens:
-    """The tokens of a question and its answer before the fact, of which the last one's state is probed.
-
-    They are the beginning of the tokens that are trained on and scored: a token that holds the fact's beginning
-    together with what comes before is not among them.
-
-    Raises:
-        PromptError: As `lm_eval_tofu.chat.encode_answer`.
-    """
-    encoded = chat.encode_answer(tokenizer, row.question, row.answer, prompting)
-    whole = encoded.prompt_ids + encoded.answer_ids
-    opening = row.answer[: row.cut].rstrip()
-    turns = [{"role": "user", "content": row.question}]
-    cut = chat.token_ids(tokenizer, chat.render_dialogue(tokenizer, turns, prompting, opening), prompting)
-    length = max(_common(whole, cut), len(encoded.prompt_ids))
-    return hidden.Tokens(tuple(whole[:length]), length - 1)
-
-
-def candidate_tokens(tokenizer: Any, lead: str, text: str) -> hidden.Tokens:
-    """A candidate's tokens as the base model reads them, after a word that is no part of the mean."""
-    before = f"{_BEFORE_CANDIDATE} {lead}" if lead else _BEFORE_CANDIDATE
-    ids = list(tokenizer(f"{_BEFORE_CANDIDATE} {lead}{text}")["input_ids"])
-    start = min(_common(ids, list(tokenizer(before)["input_ids"])), len(ids) - 1)
-    return hidden.Tokens(tuple(ids), start)
-
-
-def candidate_vectors(
-    root: Path, base: hidden.Model, candidates: Sequence[hidden.Tokens], dtype: str, batch_size: int, device: str
-) -> Floats:
-    """What the base model makes of candidates: the embedding of the first token, then the means over all tokens.
-
-    The first token stands apart: it is what a last layer has just before it, and in the mean over a long candidate it
-    drowns.
-
-    Returns:
-        Shape (candidates, 3 * width): the first token's embedding, the mean embedding, the mean of the last layer.
-    """
-    begun = [hidden.Tokens(tokens.ids[: tokens.start + 1], tokens.start) for tokens in candidates]
-    parts = []
-    for sequences, layers in ((begun, [0]), (candidates, [0, base.layers])):
-        store = hidden.Store(root, base, sequences, layers, dtype)
-        store.fill(batch_size, device)
-        parts += [store.read(layer) for layer in layers]
-    return np.concatenate(parts, axis=1)
-
-
-def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the longest beginning that two lists share."""
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((place for place, (one, other) in pairs if one != other), min(len(first), len(second)))
-
-
-def _texts(data: Data) -> list[tuple[str, str]]:
-    """Every different candidate, as lead and text."""
-    rows = (*data.training, *data.tested, *data.perturbed)
-    return list(dict.fromkeys((row.lead, text) for row in rows for text in row.candidates))
-
-
-class Fitted(NamedTuple):
-    """What the probes found.
-
-    Attributes:
-        correct: By arm and layer: shape (tested rows,), mean over seeds.
-        shuffled: The same with labels at random.
-        l2: By arm and layer: what cross-validation chose, with the first seed.
-        only: The control without a model, fitted on what the probe is fitted on: shape (tested rows,).
-        only_perturbed: The same, fitted on perturbed answers of retain authors; NaN where there are none.
-    """
-
-    correct: dict[str, dict[int, Floats]]
-    shuffled: dict[str, dict[int, Floats]]
-    l2: dict[str, dict[int, float]]
-    only: Floats
-    only_perturbed: Floats
-
-
-def fit_arms(
-    arms: Mapping[str, tuple[Sequence[int], Callable[[int], Floats]]],
-    data: Data,
-    vectors: Floats,
-    place_of: Mapping[tuple[str, str], int],
-    *,
-    seeds: Sequence[int],
-    device: str = "cpu",
-) -> Fitted:
-    """Fit and test a probe for every arm, layer and seed, and the controls.
-
-    Args:
-        arms: By name: its layers, and what reads one of them, shape (training and tested rows, width).
-        data: The rows.
-        vectors: e of every candidate, shape (candidates, width).
-        place_of: Lead and text of a candidate to its place in `vectors`.
-        seeds: One probe each.
-        device: Where to fit.
-    """
-    from tqdm import tqdm
-
-    from lm_eval_tofu.whitebox import bilinear
-
-    def places(rows: Sequence[Masked]) -> npt.NDArray[np.intp]:
-        found = [[place_of[row.lead, text] for text in row.candidates] for row in rows]
-        return np.array(found, dtype=np.intp).reshape(len(rows), -1)
-
-    own, tested, perturbed = places(data.training)[:, 0], places(data.tested), places(data.perturbed)
-    authors = np.array([row.author for row in data.training])
-    held_authors = np.array([row.author for row in data.tested])
-    bilinear.check_authors(authors, held_authors)
-    drawn = {seed: candidates.draw_others(data.training, seed) for seed in seeds}
-    if not all(len(np.unique(authors[kept])) >= 2 for kept, _ in drawn.values()):
-        raise DataError(
-            "the facts of the retain authors have too few others of their kind to choose among, so that no folds of "
-            "authors are possible: use TOFU's own files, or more --facts"
-        )
-    correct: dict[str, dict[int, Floats]] = {}
-    shuffled: dict[str, dict[int, Floats]] = {}
-    l2: dict[str, dict[int, float]] = {}
-    total = sum(len(layers) for layers, _ in arms.values())
-    with tqdm(total=total, desc="probes", unit="layer") as bar:
-        for arm, (layers, read) in arms.items():
-            correct[arm], shuffled[arm], l2[arm] = {}, {}, {}
-            for layer in layers:
-                states = read(layer)
-                known, held = states[: len(authors)], states[len(authors) :]
-                if not np.isfinite(states).all():
-                    bad = int((~np.isfinite(states)).any(axis=1).sum())
-                    log.warning(
-                        "%s, layer %d: %d of %d hidden states are not finite, so its figures are NaN: check the "
-                        "weights, or use --dtype float32", arm, layer, bad, len(states)
-                    )  # fmt: skip
-                outcomes: list[bilinear.Outcome] = []
-                grid: Sequence[float] = bilinear.L2_GRID
-                for seed, (kept, rows) in drawn.items():
-                    outcome = bilinear.probe(
-                        bilinear.Training(known[kept], vectors, own[rows], authors[kept]),
-                        bilinear.Testing(held, vectors[tested], held_authors),
-                        seed=seed,
-                        device=device,
-                        grid=grid,
-                    )
-                    outcomes.append(outcome)
-                    grid = [outcome.l2]  # chosen once: seeds would differ in it by noise, at four times the cost
-                correct[arm][layer] = np.mean([outcome.correct for outcome in outcomes], axis=0)
-                shuffled[arm][layer] = np.mean([outcome.shuffled for outcome in outcomes], axis=0)
-                l2[arm][layer] = outcomes[0].l2
-                bar.update()
-    only = [bilinear.candidates_only(vectors, own[rows], vectors[tested]) for _, rows in drawn.values()]
-    return Fitted(
-        correct,
-        shuffled,
-        l2,
-        np.mean(only, axis=0),
-        bilinear.candidates_only(vectors, perturbed, vectors[tested]),
-    )
-
-
-def summarise(layer: int, correct: Floats, authors: Sequence[int]) -> Layer:
-    """The share of right choices with its uncertainty over authors; NaN where a value is NaN."""
-    estimate = _rate(correct, authors)
-    return Layer(layer, estimate.value, estimate.error, estimate.low, estimate.high)
-
-
-def _rate(correct: Floats, authors: Sequence[int]) -> inference.Estimate:
-    if not np.isfinite(correct).all():
-        return inference.Estimate(math.nan)
-    return inference.rate(correct.tolist(), authors)
-
-
-def _results(
-    config: ProbeConfig,
-    source: tofu.Source,
-    data: Data,
-    models: Mapping[str, hidden.Model],
-    fitted: Fitted,
-    prompting: Prompting,
-    device: str,
-    dtype: str,
-) -> dict[str, Any]:
-    """The file's content, in the form of lm_eval's results."""
-    authors = [row.author for row in data.tested]
-    entry = functools.partial(_entry, authors=authors)
-    arms = {
-        arm: {
-            "depth": models[arm].layers,
-            "layers": [{**entry(layer, rows), "l2": fitted.l2[arm][layer]} for layer, rows in layers.items()],
-        }
-        for arm, layers in fitted.correct.items()
-    }
-    shuffled = {
-        arm: {"layers": [entry(layer, rows) for layer, rows in layers.items()]}
-        for arm, layers in fitted.shuffled.items()
-    }
-    last = {arm: layers[max(layers)] for arm, layers in fitted.correct.items()}
-    top = _rate(last["model"], authors)
-    excess = inference.Estimate(math.nan)
-    if np.isfinite([last["model"], last["retain"]]).all():
-        excess = inference.excess(last["model"].tolist(), last["retain"].tolist(), authors)
-    only = entry(0, fitted.only)
-    figures = {
-        "top1": top.value,
-        "top1_low": top.low,
-        "top1_high": top.high,
-        "top1_excess": excess.value,
-        "top1_excess_low": excess.low,
-        "top1_excess_high": excess.high,
-        "top1_excess_error": excess.error,
-        "top1_excess_p_value": excess.p_value,
-        "authors": len(set(authors)),
-        "shuffled": float(fitted.shuffled["model"][max(fitted.shuffled["model"])].mean()),
-        "candidates_only": only["top1"],
-        "n": len(data.tested),
-    }
-    metadata = {
-        "version": VERSION,
-        "forget_split": config.forget_split,
-        "tofu": str(source),
-        "models": config.arms,
-        "weights": {arm: model.weights for arm, model in models.items()},
-        "data": data.fingerprints,
-        "prompts": hidden.digest([asdict(prompting), [[row.question, row.answer[: row.cut]] for row in data.tested]]),
-        "prompting": asdict(prompting),
-        "facts": len(data.training),
-        "seeds": list(range(config.seeds)),
-        "dtype": dtype,
-        "device": device,
-        "batch_size": config.batch_size,
-    }
-    return {
-        "results": {TASK: {"alias": TASK, **{f"{name},none": value for name, value in figures.items()}}},
-        "configs": {TASK: {"task": TASK, "metadata": metadata}},
-        "versions": {TASK: VERSION},
-        "n-shot": {TASK: 0},
-        "n-samples": {TASK: {"original": len(data.tested), "effective": len(data.tested)}},
-        "model_name": config.model,
-        "date": time.time(),
-        TASK: {
-            "arms": arms,
-            "controls": {
-                "shuffled_labels": shuffled,
-                "candidates_only": {"layers": [only]},
-                "candidates_only_perturbed": {"layers": [entry(0, fitted.only_perturbed)]},
-            },
-            "chance": CHANCE,
-            "n": len(data.tested),
-            "authors": len(set(authors)),
-            "left_out": data.left_out,
-            "without_fact": data.without_fact,
-            "training_facts": len(data.training),
-            "training_authors": len({row.author for row in data.training}),
+    states = {arm: (layers[arm], store.read) for arm, store in stores.items()}
+    fitted = fit_arms(states, data, vectors, seeds=range(config.seeds), device=device)
+    seen = [f"{row.question}\n{row.answer[: row.cut]}" for row in data.tested]
+    path = results.write(
+        config.output,
+        PROBE,
+        _metrics(fitted, data),
+        model=config.model,
+        n=len(data.tested),
+        metadata={
+            "forget_split": config.forget_split,
+            "tofu": str(source),
+            "models": config.arms,
+            "weights": {arm: model.weights for arm, model in arms.items()},
+            "data": data.fingerprints,
+            "prompts": tokens_fingerprint(seen),
+            "prompting": asdict(prompting),
+            "facts": len(data.training),
             "seeds": list(range(config.seeds)),
+            "dtype": dtype,
+            "device": device,
+            "batch_size": config.batch_size,
         },
-    }
-
-
-def _entry(layer: int, correct: Floats, authors: Sequence[int]) -> dict[str, Any]:
-    return dict(summarise(layer, correct, authors)._asdict())
-
-
-def _write(output: Path, content: Mapping[str, Any]) -> Path:
-    """Write the results under lm_eval's own kind of name."""
-    moment = datetime.fromtimestamp(content["date"]).isoformat().replace(":", "-")
-    path = output / f"results_{moment}.json"
-    files.write_json(path, content)
-    log.info("%s is written", path)
+        details=_details(fitted, data, arms, config.seeds),
+    )
+    log.info("results written to %s", path)
     return path
 
 
-def table(content: Mapping[str, Any]) -> list[str]:
-    """The results as lines for a terminal: a line a layer, a column an arm."""
-    found = content[TASK]
-    arms = list(found["arms"])
-    shown = {arm: {each["layer"]: each for each in found["arms"][arm]["layers"]} for arm in arms}
-    controls = found["controls"]
-    random = {each["layer"]: each for each in controls["shuffled_labels"]["model"]["layers"]}
-    lines = [f"{'layer':>5}" + "".join(f"{arm:>22}" for arm in arms) + f"{'model, shuffled':>18}"]
-    for layer in sorted(set().union(*shown.values())):
-        cells = [_cell(shown[arm].get(layer)) for arm in arms]
-        other = f"{random[layer]['top1']:.3f}" if layer in random else "-"
-        lines.append(f"{layer:>5}" + "".join(f"{cell:>22}" for cell in cells) + f"{other:>18}")
-    figures = {name.removesuffix(",none"): value for name, value in content["results"][TASK].items()}
-    last, depth = max(shown["model"]), found["arms"]["model"]["depth"]
-    place = "last layer" if last == depth else f"layer {last} of {depth}"
-    lines += [
-        "",
-        f"{place}: top-1 {figures['top1']:.3f}{_limits(figures['top1_low'], figures['top1_high'])}, excess over "
-        f"retain {figures['top1_excess']:+.3f}{_limits(figures['top1_excess_low'], figures['top1_excess_high'], '+')}",
-        f"chance {found['chance']:.3f}, candidates only {figures['candidates_only']:.3f} (after perturbed answers: "
-        f"{controls['candidates_only_perturbed']['layers'][0]['top1']:.3f})",
-        f"{found['n']} rows of {found['authors']} authors, learned from {found['training_facts']} facts of "
-        f"{found['training_authors']} others, {len(found['seeds'])} seeds",
-    ]
-    return lines
-
-
-def _cell(entry: Mapping[str, Any] | None) -> str:
-    return "-" if entry is None else f"{entry['top1']:.3f}{_limits(entry['low'], entry['high'])}"
-
-
-def _limits(low: float | None, high: float | None, sign: str = "") -> str:
-    """An interval in brackets; empty with fewer authors than one is given for."""
-    if low is None or high is None or math.isnan(low) or math.isnan(high):
-        return ""
-    return f" [{low:{sign}.3f}, {high:{sign}.3f}]"
-
-
-def _layers(model: hidden.Model, wanted: Sequence[int] | None) -> list[int]:
-    """Layer numbers from 0 on, each once.
-
-    Raises:
-        OptionError: The model has no such layer.
-    """
+def _layers(model: models.Model, wanted: Sequence[int] | None) -> list[int]:
+    """Layer numbers from 0 on, each once."""
     count = model.layers + 1
-    if wanted is None:
-        return list(range(count))
-    for layer in wanted:
+    for layer in wanted or ():
         if not -count <= layer < count:
             raise OptionError(
                 f"--layers {layer}: {model.option} {model.name} has the layers 0 (the embeddings) to {model.layers}: "
                 "name some of those, or negative numbers to count from the last"
             )
-    return sorted({layer % count for layer in wanted})
-
-
-def _tokenizer(model: hidden.Model) -> Any:
-    from transformers import AutoTokenizer
-
-    from lm_eval_tofu.unlearn.training import first_line
-
-    try:
-        return AutoTokenizer.from_pretrained(model.folder)
-    except (OSError, ValueError) as error:
-        raise OptionError(
-            f"{model.option} {model.name}: its tokenizer cannot be read ({first_line(error)}): save it with the model"
-        ) from error
+    return list(range(count)) if wanted is None else sorted({layer % count for layer in wanted})
 
 
 def _prompting(config: ProbeConfig, tokenizer: Any) -> Prompting:
@@ -651,38 +275,152 @@ def _prompting(config: ProbeConfig, tokenizer: Any) -> Prompting:
     return Prompting(applied, config.system_prompt, config.template_args)
 
 
-def _check_tokenizers(config: ProbeConfig, tokenizers: Mapping[str, Any], row: Masked, prompting: Prompting) -> None:
-    """Make sure that all arms see the same tokens.
+def fit_arms(
+    arms: Mapping[str, tuple[Sequence[int], Callable[[int], Floats]]],
+    data: Data,
+    vectors: Floats,
+    *,
+    seeds: Sequence[int],
+    device: str = "cpu",
+) -> Fitted:
+    """Fit and test a probe for every arm, layer and seed, and the controls.
 
-    Only the audited model's chat template is used: base models often have none.
-
-    Raises:
-        OptionError: A tokenizer has another vocabulary, or splits a prompt in another way.
+    Args:
+        arms: By name: its layers, and what reads one of them, shape (training and tested rows, width).
+        data: The rows.
+        vectors: e of every candidate of `data.texts`, shape (candidates, width).
+        seeds: One probe each.
+        device: Where to fit.
     """
-    ours = tokenizers["model"]
-    text = chat.render_dialogue(
-        ours, [{"role": "user", "content": row.question}], prompting, row.answer[: row.cut].rstrip()
-    )
-    for arm, other in tokenizers.items():
-        same = chat.token_ids(other, text, prompting) == chat.token_ids(ours, text, prompting)
-        if not same or other.get_vocab() != ours.get_vocab():
-            raise OptionError(
-                f"--{arm} {config.arms[arm]} has another tokenizer than --model {config.model}: "
-                "the arms must be trained from the same base"
-            )
+    from tqdm import tqdm
+
+    from lm_eval_tofu.whitebox import bilinear
+
+    index_of = {text: index for index, text in enumerate(data.texts)}
+
+    def indices(rows: Sequence[Masked]) -> npt.NDArray[np.intp]:
+        found = [[index_of[row.lead, text] for text in row.candidates] for row in rows]
+        return np.array(found, dtype=np.intp).reshape(len(rows), -1)
+
+    own, tested, perturbed = indices(data.training)[:, 0], vectors[indices(data.tested)], indices(data.perturbed)
+    authors = np.array([row.author for row in data.training])
+    held_authors = np.array([row.author for row in data.tested])
+    drawn = {seed: candidates.draw_others(data.training, seed) for seed in seeds}
+    if not all(len(np.unique(authors[kept])) >= 2 for kept, _ in drawn.values()):
+        raise DataError(
+            "the facts of the retain authors have too few others of their kind to choose among, so that no folds of "
+            "authors are possible: use TOFU's own files, or more --facts"
+        )
+
+    def fit(arm: str, layer: int, states: Floats) -> Layer:
+        known, held = states[: len(authors)], states[len(authors) :]
+        finite = np.isfinite(states).all(axis=1)
+        if not finite.all():
+            log.warning(
+                "%s, layer %d: %d of %d hidden states are not finite, so its figures are NaN: check the "
+                "weights, or use --dtype float32", arm, layer, (~finite).sum(), len(states)
+            )  # fmt: skip
+        outcomes: list[bilinear.Outcome] = []
+        for seed, (kept, rows) in drawn.items():
+            training = bilinear.Training(known[kept], vectors, own[rows], authors[kept])
+            testing = bilinear.Testing(held, tested, held_authors)
+            # Chosen once: seeds would differ in it by noise, at four times the cost.
+            grid = (outcomes[0].l2,) if outcomes else bilinear.L2_GRID
+            outcomes.append(bilinear.probe(training, testing, seed=seed, device=device, grid=grid))
+        correct, shuffled = (
+            np.mean([getattr(outcome, name) for outcome in outcomes], axis=0) for name in ("correct", "shuffled")
+        )
+        return Layer(arm, layer, correct, shuffled, outcomes[0].l2)
+
+    pairs = [(arm, layer) for arm, (layers, _) in arms.items() for layer in layers]
+    fitted = [fit(arm, layer, arms[arm][1](layer)) for arm, layer in tqdm(pairs, desc="probes", unit="layer")]
+    only = [bilinear.candidates_only(vectors, own[rows], tested) for _, rows in drawn.values()]
+    return Fitted(fitted, np.mean(only, axis=0), bilinear.candidates_only(vectors, perturbed, tested))
 
 
-def _machine(config: ProbeConfig) -> tuple[str, str]:
-    """Device and type, with `auto` resolved.
+# Results.
 
-    Raises:
-        OptionError: The device is not there.
-    """
-    import torch
 
-    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    check_device("--device", device)
-    if config.dtype != "auto":
-        return device, config.dtype
-    has_bfloat16 = device.startswith("cuda") and torch.cuda.is_bf16_supported()
-    return device, "bfloat16" if has_bfloat16 else "float32"
+def share(correct: Floats, authors: Sequence[int]) -> inference.Estimate:
+    """The share of right choices with its interval over authors; NaN where a value is NaN."""
+    if not np.isfinite(correct).all():
+        return inference.Estimate(math.nan)
+    return inference.rate(correct.tolist(), authors)
+
+
+def _metrics(fitted: Fitted, data: Data) -> dict[str, float]:
+    authors = [row.author for row in data.tested]
+    last = {found.arm: found for found in fitted.layers}
+    ours, theirs = last["model"].correct, last["retain"].correct
+    excess = inference.Estimate(math.nan)
+    if np.isfinite([ours, theirs]).all():
+        excess = inference.excess(ours.tolist(), theirs.tolist(), authors)
+    return {
+        **results.with_interval("top1", share(ours, authors)),
+        **results.with_test("top1_excess", excess),
+        "authors": len(set(authors)),
+        "shuffled": float(last["model"].shuffled.mean()),
+        "candidates_only": share(fitted.only, authors).value,
+        "n": len(data.tested),
+    }
+
+
+def _details(fitted: Fitted, data: Data, arms: Mapping[str, models.Model], seeds: int) -> dict[str, Any]:
+    """All layers of all arms and controls."""
+    authors = [row.author for row in data.tested]
+
+    def entry(layer: int, correct: Floats) -> dict[str, Any]:
+        top1 = share(correct, authors)
+        return {"layer": layer, "top1": top1.value, "top1_stderr": top1.error, "low": top1.low, "high": top1.high}
+
+    found: dict[str, Any] = {arm: {"depth": model.layers, "layers": []} for arm, model in arms.items()}
+    shuffled: dict[str, Any] = {arm: {"layers": []} for arm in arms}
+    for each in fitted.layers:
+        found[each.arm]["layers"].append({**entry(each.layer, each.correct), "l2": each.l2})
+        shuffled[each.arm]["layers"].append(entry(each.layer, each.shuffled))
+    return {
+        "arms": found,
+        "controls": {
+            "shuffled_labels": shuffled,
+            "candidates_only": {"layers": [entry(0, fitted.only)]},
+            "candidates_only_perturbed": {"layers": [entry(0, fitted.only_perturbed)]},
+        },
+        "chance": CHANCE,
+        "n": len(data.tested),
+        "authors": len(set(authors)),
+        "left_out": data.left_out,
+        "without_fact": data.without_fact,
+        "training_facts": len(data.training),
+        "training_authors": len({row.author for row in data.training}),
+        "seeds": list(range(seeds)),
+    }
+
+
+def table(content: Mapping[str, Any]) -> list[str]:
+    """The results as lines for a terminal: a line a layer, a column an arm."""
+    found, figures = content[PROBE], results.metrics_of(content, PROBE)
+    arms, controls = found["arms"], found["controls"]
+
+    def shown(entries: Mapping[str, Any]) -> dict[int, str]:
+        return {e["layer"]: results.shown(e["top1"], e["low"], e["high"], ".3f") for e in entries["layers"]}
+
+    def figure(name: str, form: str) -> str:
+        return results.shown(figures[name], figures[f"{name}_low"], figures[f"{name}_high"], form)
+
+    columns = {arm: shown(entries) for arm, entries in arms.items()}
+    columns["model, shuffled"] = shown(controls["shuffled_labels"]["model"])
+    lines = ["layer" + "".join(f"{name:>22}" for name in columns)]
+    for layer in sorted(set().union(*columns.values())):
+        lines.append(f"{layer:>5}" + "".join(f"{cells.get(layer, '-'):>22}" for cells in columns.values()))
+    last, depth = max(columns["model"]), arms["model"]["depth"]
+    perturbed = as_float(controls["candidates_only_perturbed"]["layers"][0]["top1"])
+    return [
+        *lines,
+        "",
+        f"{'last layer' if last == depth else f'layer {last} of {depth}'}: top-1 {figure('top1', '.3f')}, excess over "
+        f"retain {figure('top1_excess', '+.3f')}",
+        f"chance {found['chance']:.3f}, candidates only {figures['candidates_only']:.3f} (after perturbed answers: "
+        f"{perturbed:.3f})",
+        f"{found['n']} rows of {found['authors']} authors, learned from {found['training_facts']} facts of "
+        f"{found['training_authors']} others, {len(found['seeds'])} seeds",
+    ]

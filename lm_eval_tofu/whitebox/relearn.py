@@ -10,10 +10,8 @@ import argparse
 import json
 import logging
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
-from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,11 +20,12 @@ import numpy as np
 
 from lm_eval_tofu import files, tofu
 from lm_eval_tofu.errors import DataError, OptionError
+from lm_eval_tofu.files import as_float
 from lm_eval_tofu.metrics import inference, recovery
 from lm_eval_tofu.metrics.recovery import Change, Score
 from lm_eval_tofu.tasks import families
 from lm_eval_tofu.unlearn import alike
-from lm_eval_tofu.whitebox import RELEARN_VERSION
+from lm_eval_tofu.whitebox import RELEARN, results
 from lm_eval_tofu.whitebox.relearn_step import (
     CONFIG_FILE,
     TASK,
@@ -40,8 +39,6 @@ from lm_eval_tofu.whitebox.relearn_step import (
 
 log = logging.getLogger(__name__)
 
-NAME = "tofu_relearn"
-VERSION = RELEARN_VERSION
 ARMS = ("model", "retain")
 
 Answers = Mapping[tuple[int, str], Answer]
@@ -212,12 +209,12 @@ def relearn(config: RelearnConfig) -> Path:
                 _check_prompts(config, before)
                 for difference in _differences(config):
                     log.warning("the arms are not asked alike: %s", difference)
-                results = [
+                found = [
                     _fold(config, arm, number, fold, before[arm], rows, bar)
                     for number, fold in enumerate(folds)
                     for arm in ARMS
                 ]
-            return _write(config, results, recorded)
+            return _write(config, found, recorded)
     except filelock.Timeout as error:
         raise OptionError(f"--output {config.output} is in use by another process: name another directory") from error
 
@@ -368,46 +365,37 @@ def _done(config: RelearnConfig, job: Job, bar: Any) -> list[Answer]:
 # Results.
 
 
-def summary(results: Sequence[FoldResult]) -> dict[str, float]:
-    """The reported figures; leaks in percentage points, ROUGE-L recall as a difference of shares."""
-    pooled = {arm: [change for result in results if result.arm == arm for change in result.changes] for arm in ARMS}
-    delta = {arm: recovery.recovery_delta(pooled[arm]) for arm in ARMS}
-    excess = recovery.excess(pooled["model"], pooled["retain"])
-    figures: dict[str, float] = {}
-    for name, estimate in (
-        ("recovery_delta", delta["model"]),
-        ("retain_recovery_delta", delta["retain"]),
-        ("excess", excess),
-    ):
-        figures |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-    figures |= {"excess_error": excess.error, "excess_p_value": excess.p_value, "authors": excess.clusters}
-    figures["rougeL_delta"] = recovery.rouge_delta(pooled["model"])
-    figures["retain_rougeL_delta"] = recovery.rouge_delta(pooled["retain"])
-    figures["n"] = recovery.score(pooled["model"], 0).n
-    return figures
-
-
-def _write(config: RelearnConfig, results: Sequence[FoldResult], recorded: Mapping[str, Any]) -> Path:
-    figures, different = summary(results), _differences(config)
-    count = len({(change.row, change.family) for result in results for change in result.changes})
-    content = {
-        "results": {NAME: {"alias": NAME, **{f"{name},none": value for name, value in figures.items()}}},
-        "configs": {NAME: {"task": NAME, "metadata": {"version": VERSION, **config.metadata}}},
-        "versions": {NAME: VERSION},
-        "n-samples": {NAME: {"original": count, "effective": count}},
-        "model_name": config.model,
-        "retain_name": config.retain,
-        "date": time.time(),
-        "options": recorded["options"],
-        "fingerprints": recorded["fingerprints"],
-        "differences": different,
-        "libraries": {name: metadata.version(name) for name in ("lm_eval", "torch", "transformers")},
-        NAME: {"folds": [_described(result) for result in results]},
+def summary(found: Sequence[FoldResult]) -> dict[str, float]:
+    """The reported metrics; leaks in percentage points, ROUGE-L recall as a difference of shares."""
+    pooled = {arm: [change for result in found if result.arm == arm for change in result.changes] for arm in ARMS}
+    model, retain = pooled["model"], pooled["retain"]
+    return {
+        **results.with_interval("recovery_delta", recovery.recovery_delta(model)),
+        **results.with_interval("retain_recovery_delta", recovery.recovery_delta(retain)),
+        **results.with_test("excess", recovery.excess(model, retain)),
+        "rougeL_delta": recovery.rouge_delta(model),
+        "retain_rougeL_delta": recovery.rouge_delta(retain),
+        "n": recovery.score(model, 0).n,
     }
+
+
+def _write(config: RelearnConfig, found: Sequence[FoldResult], recorded: Mapping[str, Any]) -> Path:
     earlier = list(config.output.glob("results_*.json"))
-    file = config.output / f"results_{datetime.now().isoformat().replace(':', '-')}.json"
-    files.write_json(file, content)
-    # Of the same steps, so they say the same.
+    file = results.write(
+        config.output,
+        RELEARN,
+        summary(found),
+        model=config.model,
+        n=len({(change.row, change.family) for result in found for change in result.changes}),
+        metadata={
+            **config.metadata,
+            "retain": config.retain,
+            **recorded,
+            "libraries": {name: metadata.version(name) for name in ("lm_eval", "torch", "transformers")},
+        },
+        details={"folds": [_described(result) for result in found], "differences": _differences(config)},
+    )
+    # They were computed from the same steps, so they state the same.
     for old in earlier:
         old.unlink()
     return file
@@ -432,18 +420,15 @@ def _figures(score: Score) -> dict[str, float]:
     return {"leak_rate": score.leak_rate, "rougeL_recall": score.rouge, "n": score.n}
 
 
-def table(file: Path) -> Iterator[str]:
-    """The lines that `lm-eval-tofu relearn` prints of a results' file."""
-    content = json.loads(file.read_text(encoding="utf-8"))
-    figures = {name.removesuffix(",none"): value for name, value in content["results"][NAME].items()}
+def table(content: Mapping[str, Any]) -> Iterator[str]:
+    """The lines that `lm-eval-tofu relearn` prints of a results file's content."""
+    figures = results.metrics_of(content, RELEARN)
     yield (
         f"{'arm':6}  {'fold':>4}  {'lr':>7}  {'epochs':>6}  {'leak before':>11}  {'after':>6}  "
         f"{'ROUGE-L before':>14}  after"
     )
-    for fold in content[NAME]["folds"]:
-        before, after = (
-            {name: files.as_float(value) for name, value in fold[when].items()} for when in ("before", "after")
-        )
+    for fold in content[RELEARN]["folds"]:
+        before, after = ({name: as_float(value) for name, value in fold[when].items()} for when in ("before", "after"))
         yield (
             f"{fold['arm']:6}  {fold['fold']:>4}  {fold['lr']:>7g}  {fold['epochs']:>6}  "
             f"{before['leak_rate']:>11.3f}  {after['leak_rate']:>6.3f}  {before['rougeL_recall']:>14.3f}  "
@@ -455,16 +440,15 @@ def table(file: Path) -> Iterator[str]:
         ("of the retain arm", "retain_recovery_delta"),
         ("excess", "excess"),
     ):
-        value, low, high = (files.as_float(figures[f"{name}{limit}"]) for limit in ("", "_low", "_high"))
+        low, high = figures[f"{name}_low"], figures[f"{name}_high"]
+        interval = f"95 % over authors: {low:+.2f} to {high:+.2f}"
         if math.isnan(low):
             interval = f"no interval: fewer than {inference.MIN_CLUSTERS} authors"
-        else:
-            interval = f"95 % over authors: {low:+.2f} to {high:+.2f}"
-        yield f"{label:18} {value:+7.2f} pp   {interval}"
-    rouge, theirs = (files.as_float(figures[name]) for name in ("rougeL_delta", "retain_rougeL_delta"))
+        yield f"{label:18} {figures[name]:+7.2f} pp   {interval}"
+    rouge, theirs = figures["rougeL_delta"], figures["retain_rougeL_delta"]
     yield f"{'ROUGE-L recall':18} {rouge:+7.3f}      retain arm: {theirs:+.3f}"
-    yield f"{'answers':18} {figures['n']:7d}      on rows with a specific fact"
-    for difference in content["differences"]:
+    yield f"{'answers':18} {figures['n']:7.0f}      on rows with a specific fact"
+    for difference in content[RELEARN]["differences"]:
         yield f"not asked alike: {difference}"
 
 
