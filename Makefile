@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 CPU := $(PIP) --constraint tools/constraints-cpu.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart sweep-mini reproduce-nano reproduce-smollm2 test parity test-transformers lint clean
+.PHONY: help env quickstart sweep-mini reproduce-nano reproduce-smollm2 test parity test-transformers lint docs clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -64,6 +64,15 @@ lint: env  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.docs  ## build the documentation's site in build/docs, option tables included; fails on a broken link
+	HF_HUB_OFFLINE=1 $(BIN)/python tools/code_tables.py
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs build/docs
+	@echo 'the site: build/docs/index.html'
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(if $(filter cpu,$(DEVICE)),$(CPU),$(PIP)) --editable '.[docs]'
+	touch $@
 
 clean:  ## remove .venv, caches, builds and the runs of the quickstart
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist runs/quickstart

@@ -6,7 +6,7 @@ Without `--model` it is SmolLM2-135M-Instruct (float32, chat template). Each for
 after the other, in one call, and answers the same prompts; answers are cut at `--tokens`, so that every form generates
 about as much. Loading, building prompts and judging answers are not counted: they are the same everywhere. Best-of-N
 is asked with N samples and with one, which shows what N samples cost. Writes `benchmarks/audit_throughput.json` and
-the table in `docs/audits.md`.
+the table in `docs/cost.md`.
 """
 
 import argparse

@@ -3,7 +3,7 @@
 Runs `tofu_novel_recall` on SmolLM2-135M-Instruct (float32, chat template, greedy), all rows of a forget split and some
 of the prompt families, with the vllm or the hf backend. What counts as a leak here is chance, a guess, or a fault of
 the scorer. Writes `benchmarks/base_floor.json`, with every response that was judged a leak, to be read, and the table
-in `docs/audits.md`.
+in `docs/audits/leak-scorer.md`.
 
     python benchmarks/base_floor.py --data DIR [--families direct ...] [--backend vllm] [--work runs/base-floor]
 

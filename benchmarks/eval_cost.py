@@ -4,7 +4,7 @@
 
 Each backend runs in a process of its own, one after the other, in one call. Without `--model` a nano model is written
 from scratch first (its weights do not matter for the cost). Writes `benchmarks/eval_cost.json` and the table in
-`docs/audits.md`.
+`docs/cost.md`.
 """
 
 import argparse

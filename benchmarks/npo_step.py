@@ -17,7 +17,7 @@ rows, so that only the activations of one kind are in memory; `ours, joined` (`j
 All forms see the same batches and the same optimizer, so their losses must be the same. Each runs in a process of its
 own, one after the other. Memory is the process's peak resident set less its peak before the model was loaded, when a
 toy model had already made every library load what it needs. Processor time is the steadier figure where other programs
-run. Writes `benchmarks/npo_step.json` and the tables of docs/reproduce.md.
+run. Writes `benchmarks/npo_step.json` and the tables of docs/training.md.
 """
 
 import argparse
@@ -265,7 +265,7 @@ def table(forms: dict[str, dict[str, Any]]) -> str:
 
 
 def document_text(report: dict[str, Any]) -> str:
-    """What docs/reproduce.md shows of a report."""
+    """What docs/training.md shows of a report."""
     parts = [report["date and machine"]]
     for name, model in report["models"].items():
         parts.append(f"{MODELS[name]}:\n\n{table(model['forms'])}")
@@ -331,7 +331,7 @@ def main() -> None:
     report = {"date and machine": note, "models": reports}
     write(arguments.output, json.dumps(report, indent=2) + "\n")
     if arguments.output == JSON:
-        show("npo-step", document_text(report), "reproduce")
+        show("npo-step", document_text(report))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Runs `lm_eval` on SmolLM2-135M-Instruct (float32, chat template), forget01 and t
 with the hf and the vllm backend, and holds every loss, every ROUGE-L recall and every aggregate against what
 open-unlearning computed of the same model (`tests/reference/open_unlearning.json`). Prints the comparison and ends with
 status 1 where something is out of tolerance; with `--write` it also writes `benchmarks/parity.json` and the table in
-`docs/audits.md`.
+`docs/parity.md`.
 
     python benchmarks/parity.py [--data DIR] [--backends hf vllm] [--tasks ...] [--work runs/parity] [--write]
 
@@ -231,18 +231,19 @@ def write(path: Path, content: str) -> None:
     aside.replace(path)
 
 
-def show(marker: str, text: str, name: str = "audits") -> None:
-    """Replace what `docs/NAME.md` has between two comments, `MARKER:begin` and `MARKER:end`.
+def show(marker: str, text: str) -> None:
+    """Replace what a page of `docs/` has between two comments, `MARKER:begin` and `MARKER:end`.
 
     Raises:
-        SystemExit: They are not there.
+        SystemExit: No page has them.
     """
-    document = ROOT / "docs" / f"{name}.md"
-    before, begin, rest = document.read_text(encoding="utf-8").partition(f"<!-- {marker}:begin -->\n")
-    _, end, after = rest.partition(f"<!-- {marker}:end -->")
-    if not (begin and end):
-        raise SystemExit(f"{document} lacks the comments {marker}:begin and {marker}:end")
-    write(document, f"{before}{begin}\n{text}\n\n{end}{after}")
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        before, begin, rest = page.read_text(encoding="utf-8").partition(f"<!-- {marker}:begin -->\n")
+        _, end, after = rest.partition(f"<!-- {marker}:end -->")
+        if begin and end:
+            write(page, f"{before}{begin}\n{text}\n\n{end}{after}")
+            return
+    raise SystemExit(f"no page of {ROOT / 'docs'} has the comments {marker}:begin and {marker}:end")
 
 
 def main() -> int:
@@ -256,7 +257,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "parity")
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="the utility sets take longest")
-    parser.add_argument("--write", action="store_true", help="write benchmarks/parity.json and docs/audits.md")
+    parser.add_argument("--write", action="store_true", help="write benchmarks/parity.json and docs/parity.md")
     arguments = parser.parse_args()
     data = tofu.resolve_source(arguments.data)
     tofu.load("forget01_perturbed", data)
@@ -278,7 +279,7 @@ def main() -> int:
 
 
 def document(arguments: argparse.Namespace, results: dict[str, dict[str, Any]], published: dict[str, Any]) -> None:
-    """Write `benchmarks/parity.json` and the table in `docs/audits.md`."""
+    """Write `benchmarks/parity.json` and the table in `docs/parity.md`."""
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     packages = ("lm-eval", "transformers", "torch", "vllm")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)

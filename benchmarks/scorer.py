@@ -5,9 +5,10 @@
 The lists were written from, and the threshold fixed on, the responses about retain authors (`retain_*`): it is the one
 at which 2 % of plausible wrong answers pass. Those about forget authors (`forget_*`) check both; as their figures were
 in view while variants of the scorer were compared and settings chosen, and hand-labelled items were read, only
-responses about further authors make a clean test. Writes `benchmarks/scorer.json` and the table in `docs/audits.md`,
-and prints more. Beside them stand two scorers by words alone, on the same responses, and what the full Phi's answers
-that are judged no leaks say instead: they were read, and `benchmarks/phi_misses.json` has the readings by response.
+responses about further authors make a clean test. Writes `benchmarks/scorer.json` and the table in
+`docs/audits/leak-scorer.md`, and prints more. Compared with it are two scorers by words alone, on the same responses,
+and what the full Phi's answers that are judged no leaks say instead: they were read, and `benchmarks/phi_misses.json`
+has the readings by response.
 One core, a few minutes.
 """
 

@@ -500,7 +500,7 @@ def main() -> int:
         **measure(args.repeats, args.files),
     }
     write(ROOT / "benchmarks" / "verdict_level.json", json.dumps(found, indent=1) + "\n")
-    show("verdict-level", document_text(found), "report")
+    show("verdict-level", document_text(found))
     print(document_text(found))
     return 0 if kept(found) else 1
 

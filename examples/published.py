@@ -134,7 +134,8 @@ def main(plan: Plan, description: str | None) -> int:
     record = args.out / "seconds.json"
     minutes = experiment.run(steps(plan, args.out, args.tofu, sweepers, args.backend), STEPS, workers, record)
     if args.docs:
-        shutil.copytree(args.out / "report", args.docs, dirs_exist_ok=True)
+        only_text = shutil.ignore_patterns("*.html", "*.png")
+        shutil.copytree(args.out / "report", args.docs, dirs_exist_ok=True, ignore=only_text)
         selection = json.loads((args.out / "sweep" / "selection.json").read_text(encoding="utf-8"))
         shutil.copy(args.out / "sweep" / selection["checkpoint"] / "README.md", args.docs / "card.md")
         results = {arm: args.out / "results" / arm for arm in ARMS}

@@ -3,7 +3,7 @@
 Figures are compared between models, so whatever else changes a figure must be the same, or be known to differ. The
 tasks write one `ArmSettings` into the configuration that lm-eval stores with every result (`configs.<task>.arm`);
 references, report and model card compare two of them with `compare`. Each field states what a difference in it means;
-the table in docs/arms.md is generated from that.
+the table in docs/comparing.md is generated from that.
 
 Imports neither torch nor lm_eval: a report is made without them.
 """
@@ -340,7 +340,7 @@ def _joined(names: Sequence[str]) -> str:
 
 
 def table() -> str:
-    """The table of docs/arms.md: every field and what a difference in it does."""
+    """The table of docs/comparing.md: every field and what a difference in it does."""
     lines = [
         "| setting | set by | two arms of a report | run and reference | runs of one arm |",
         "|---|---|---|---|---|",

