@@ -1,6 +1,7 @@
-"""White-box audits: what a model's hidden states hold, and how fast it learns again."""
+"""White-box audits: hidden states, memorised tokens, and how fast a model learns again."""
 
 PROBE, RELEARN = "tofu_probe", "tofu_relearn"
+MEMORIZATION, DEPTH = "tofu_memorization", "tofu_depth"
 
-VERSIONS = {PROBE: 4.0, RELEARN: 2.0}
+VERSIONS = {PROBE: 4.0, RELEARN: 2.0, MEMORIZATION: 1.0, DEPTH: 1.0}
 """Version of each audit; bump when results change for the same models. The report reads it without importing torch."""

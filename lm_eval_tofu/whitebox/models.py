@@ -1,6 +1,6 @@
 """Finds the models of a white-box audit, checks that they can be compared, and loads them without gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,6 +98,26 @@ def check_same_tokens(models: Sequence[Model], dialogue: str, prompting: Prompti
             )
 
 
+def prompting_of(
+    tokenizer: Any, apply_chat_template: bool | None, system_prompt: str | None, template_args: Mapping[str, Any]
+) -> Prompting:
+    """How questions are rendered for a tokenizer's model.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        apply_chat_template: None: if it has one.
+        system_prompt: The system turn; None leaves it to the template.
+        template_args: Further variables for the chat template.
+
+    Raises:
+        OptionError: Template variables are given, but no template is applied.
+    """
+    applied = bool(tokenizer.chat_template) if apply_chat_template is None else apply_chat_template
+    if template_args and not applied:
+        raise OptionError(f"--template-args {dict(template_args)} has no use without a chat template: leave it out")
+    return Prompting(applied, system_prompt, template_args)
+
+
 def device_and_dtype(device: str | None, dtype: str) -> tuple[str, str]:
     """Where models run and what they compute in, with None and `auto` resolved.
 
@@ -117,8 +137,8 @@ def device_and_dtype(device: str | None, dtype: str) -> tuple[str, str]:
     return device, "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
 
 
-def load_backbone(model: Model, dtype: str, device: str) -> Any:
-    """A model without its output embedding, in evaluation mode.
+def load_causal(model: Model, dtype: str, device: str) -> Any:
+    """A model in evaluation mode.
 
     Raises:
         OptionError: Its files are damaged, or of no causal language model.
@@ -135,4 +155,9 @@ def load_backbone(model: Model, dtype: str, device: str) -> Any:
         raise OptionError(
             f"{model.option} {model.name} cannot be loaded ({first_line(error)}): check its files"
         ) from error
-    return whole.base_model.to(device).eval()
+    return whole.to(device).eval()
+
+
+def load_backbone(model: Model, dtype: str, device: str) -> Any:
+    """A model without its output embedding, in evaluation mode; see `load_causal`."""
+    return load_causal(model, dtype, device).base_model

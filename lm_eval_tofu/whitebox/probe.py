@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from lm_eval_tofu import tofu
-from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.files import as_float
 from lm_eval_tofu.fingerprints import tokens_fingerprint
@@ -209,7 +208,7 @@ def probe(config: ProbeConfig) -> Path:
     arms = {arm: models.locate(f"--{arm}", name) for arm, name in config.arms.items()}
     layers = {arm: _layers(model, config.layers) for arm, model in arms.items()}
     tokenizer = arms["model"].tokenizer
-    prompting = _prompting(config, tokenizer)
+    prompting = models.prompting_of(tokenizer, config.apply_chat_template, config.system_prompt, config.template_args)
     models.check_same_tokens([*arms.values()], hidden.masked_text(tokenizer, data.tested[0], prompting), prompting)
     prompts = [hidden.masked_prompt(tokenizer, row, prompting) for row in (*data.training, *data.tested)]
     texts = [hidden.candidate_tokens(arms["base"].tokenizer, *text) for text in data.texts]
@@ -263,16 +262,6 @@ def _layers(model: models.Model, wanted: Sequence[int] | None) -> list[int]:
                 "name some of those, or negative numbers to count from the last"
             )
     return list(range(count)) if wanted is None else sorted({layer % count for layer in wanted})
-
-
-def _prompting(config: ProbeConfig, tokenizer: Any) -> Prompting:
-    has_template = bool(tokenizer.chat_template)
-    applied = has_template if config.apply_chat_template is None else config.apply_chat_template
-    if config.template_args and not applied:
-        raise OptionError(
-            f"--template-args {dict(config.template_args)} has no use without a chat template: leave it out"
-        )
-    return Prompting(applied, config.system_prompt, config.template_args)
 
 
 def fit_arms(

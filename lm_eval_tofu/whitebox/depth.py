@@ -1,0 +1,513 @@
+"""Unlearning depth: by layer, how much of a forgotten fact the model's hidden states still give away.
+
+Two readings of the states at the positions that predict a fact's tokens, both through the full model. The unlearning
+depth score (UDS, arXiv 2605.24614) puts a layer's states in place of the full model's own and lets its later layers
+finish; the logit lens puts them in place of the last layer's, so that only final norm and head follow. Both compare
+the audited model with the retain model by `lm_eval_tofu.metrics.depth.erased`.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from lm_eval_tofu import chat, files, tofu
+from lm_eval_tofu.chat import Prompting
+from lm_eval_tofu.errors import DataError, OptionError
+from lm_eval_tofu.fingerprints import tokens_fingerprint
+from lm_eval_tofu.metrics import depth as metrics
+from lm_eval_tofu.metrics.cut import telling_facts
+from lm_eval_tofu.metrics.facts import Background
+from lm_eval_tofu.unlearn.data import IGNORED, Example
+from lm_eval_tofu.whitebox import DEPTH, answers, models, results
+from lm_eval_tofu.whitebox.answers import Batch
+
+log = logging.getLogger(__name__)
+
+LENS_TOKENS = 256
+"""States that go through final norm and head at a time in the logit lens."""
+
+Floats = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepthConfig:
+    """Options of `lm-eval-tofu depth`.
+
+    Attributes:
+        model: The model to audit, a directory or a hub name.
+        full: The full arm, whose layers are patched.
+        retain: The retain arm.
+        output: Directory of the results.
+        facts: JSON file of annotated rows as UDS publishes them (`question`, `answer`, `prefix`, `entity`); None: the
+            first novel fact of each forget row.
+        uds_compat: Score as UDS's own code does: prompts without a chat template, and the last layer's states taken
+            after the source model's final norm.
+        threshold: Layers hold a fact where s1 is larger, nats per token.
+        tofu: Data source, as `lm_eval_tofu.tofu.resolve_source`.
+        revision: The data's revision on the hub.
+        forget_split: Whose facts are looked for.
+        batch_size: Rows that go through a model at a time.
+        device: Where models run; None: a GPU if there is one.
+        dtype: What models compute in; `auto`: bfloat16 on a GPU, float32 otherwise.
+        apply_chat_template: None: if the tokenizer has one.
+        system_prompt: The system turn; None leaves it to the template.
+        template_args: Further variables for the chat template.
+    """
+
+    model: str
+    full: str
+    retain: str
+    output: Path
+    facts: Path | None = None
+    uds_compat: bool = False
+    threshold: float = metrics.THRESHOLD
+    tofu: str | None = None
+    revision: str | None = None
+    forget_split: str = "forget10"
+    batch_size: int = 16
+    device: str | None = None
+    dtype: str = "auto"
+    apply_chat_template: bool | None = None
+    system_prompt: str | None = None
+    template_args: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Check what can be checked without reading data or models.
+
+        Raises:
+            OptionError: A value cannot be used.
+        """
+        tofu.retain_split(self.forget_split)
+        if self.batch_size < 1:
+            raise OptionError(f"--batch-size {self.batch_size} is less than 1: give 1 or more")
+        if not (self.threshold >= 0 and math.isfinite(self.threshold)):
+            raise OptionError(f"--threshold {self.threshold} is no threshold: give 0 or more, in nats per token")
+        if self.dtype not in models.DTYPES:
+            raise OptionError(f"--dtype {self.dtype!r} is unknown: use one of {', '.join(models.DTYPES)}")
+        if self.output.exists() and not self.output.is_dir():
+            raise OptionError(f"--output {self.output} is a file: name a directory")
+        if self.uds_compat and (self.apply_chat_template or self.system_prompt or self.template_args):
+            raise OptionError("--uds-compat asks without a chat template: leave the options of prompts out")
+
+
+class AnnotatedFact(NamedTuple):
+    """A question, its answer, and where the answer states the fact.
+
+    Attributes:
+        row: Number in the forget split, or `idx` in the user's file.
+        question: The question.
+        answer: The gold answer.
+        start: First character of the fact in the answer.
+        stop: The character after its last one.
+    """
+
+    row: int
+    question: str
+    answer: str
+    start: int
+    stop: int
+
+
+class RowDepth(NamedTuple):
+    """One fact's figures; every list has one value a layer, in nats per token.
+
+    Attributes:
+        full_score: Mean log-probability of the fact's tokens under the full model.
+        s1: How far it falls with the retain model's states.
+        s2: How far it falls with the audited model's states.
+        lens_full: Mean log-probability from the full model's states by the logit lens.
+        lens_retain: The same from the retain model's states.
+        lens_model: The same from the audited model's states.
+    """
+
+    full_score: float
+    s1: list[float]
+    s2: list[float]
+    lens_full: list[float]
+    lens_retain: list[float]
+    lens_model: list[float]
+
+    def uds(self, threshold: float = metrics.THRESHOLD) -> float | None:
+        """The unlearning depth score; None where no layer holds the fact."""
+        return metrics.erased(self.s1, self.s2, threshold)
+
+    def logit_lens(self, threshold: float = metrics.THRESHOLD) -> float | None:
+        """The same score of what the logit lens reads: s = lens_full - lens of the other model."""
+        full, retain, model = (np.array(each) for each in (self.lens_full, self.lens_retain, self.lens_model))
+        return metrics.erased((full - retain).tolist(), (full - model).tolist(), threshold)
+
+
+def own_facts(source: tofu.Source, forget_split: str) -> list[AnnotatedFact]:
+    """The first novel fact of each forget row that has one, where masked prompts are cut too.
+
+    Raises:
+        DataError: The data cannot be read, or no row has one.
+    """
+    retain = tofu.load(tofu.retain_split(forget_split), source)
+    background = Background.from_answers(row["answer"] for row in retain)
+    found = []
+    for number, row in enumerate(tofu.load(f"{forget_split}_perturbed", source)):
+        facts = telling_facts(row["question"], row["answer"], background)
+        if facts:
+            start = facts[0].start
+            found.append(AnnotatedFact(number, row["question"], row["answer"], start, start + len(facts[0].fact.text)))
+    if not found:
+        raise DataError(f"{source}: no row of {forget_split}_perturbed states a novel fact: use TOFU's own files")
+    return found
+
+
+def read_facts(path: Path) -> list[AnnotatedFact]:
+    """Annotated rows as UDS publishes them: a JSON list of objects.
+
+    Raises:
+        DataError: The file cannot be read, or a row has no such entity behind its prefix.
+    """
+    fix = "give a JSON list of objects with question, answer, prefix and entity, as UDS's forget10_filtered.json"
+    found = []
+    try:
+        rows = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"--facts {path} cannot be read ({error}): {fix}") from error
+    if not isinstance(rows, list) or not rows:
+        raise DataError(f"--facts {path} holds no rows: {fix}")
+    for number, row in enumerate(rows):
+        where = f"--facts {path}, row {number}"
+        try:
+            question, answer, prefix, entity = (str(row[name]) for name in ("question", "answer", "prefix", "entity"))
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{where} lacks {error}: {fix}") from error
+        after = len(prefix) if answer.startswith(prefix) else 0
+        start = answer.find(entity, after)
+        if not entity or start < 0:
+            raise DataError(f"{where}: its answer does not state {entity!r} behind the prefix: {fix}")
+        found.append(AnnotatedFact(int(row.get("idx", number)), question, answer, start, start + len(entity)))
+    return found
+
+
+def encode_fact(tokenizer: Any, fact: AnnotatedFact, prompting: Prompting) -> Example:
+    """The tokens of question and answer, with labels on the fact's tokens alone.
+
+    A token belongs to the fact if it overlaps the fact's characters.
+
+    Raises:
+        PromptError: The prompt cannot be rendered.
+        DataError: No token of the answer overlaps the fact.
+    """
+    turns = [{"role": "user", "content": fact.question}]
+    text = chat.render_dialogue(tokenizer, turns, prompting, fact.answer)
+    encoded = tokenizer(text, add_special_tokens=not prompting.apply_chat_template, return_offsets_mapping=True)
+    ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
+    begin = len(text) - len(fact.answer)
+    start, stop = begin + fact.start, begin + fact.stop
+    labels = [
+        token if low < stop and high > start else IGNORED for token, (low, high) in zip(ids, offsets, strict=True)
+    ]
+    if all(label == IGNORED for label in labels[1:]):
+        raise DataError(f"row {fact.row}: no token of {fact.answer!r} is of the fact at {fact.start}: check the row")
+    return Example(input_ids=ids, labels=labels)
+
+
+def layers_of(model: Any, name: str) -> nn.ModuleList:
+    """The transformer layers of a causal language model.
+
+    Raises:
+        OptionError: The architecture has no list of as many layers as its configuration states.
+    """
+    count = model.config.get_text_config().num_hidden_layers
+    for module in model.base_model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
+    raise OptionError(
+        f"{name}: the architecture {type(model).__name__} has no list of {count} layers: use another model"
+    )
+
+
+class LayerStates(NamedTuple):
+    """A model's states at the N positions that predict a batch's facts.
+
+    Attributes:
+        outputs: The output of every layer, shape (layers, N, width).
+        normed: The last layer's after the model's final norm, shape (N, width).
+    """
+
+    outputs: Tensor
+    normed: Tensor
+
+    def to(self, device: str) -> "LayerStates":
+        """The same on another device."""
+        return LayerStates(self.outputs.to(device), self.normed.to(device))
+
+    def to_patch(self, uds_compat: bool) -> Tensor:
+        """What takes the place of the layers' outputs; UDS's own code takes the last one after the final norm."""
+        return torch.cat([self.outputs[:-1], self.normed[None]]) if uds_compat else self.outputs
+
+
+def layer_states(model: Any, batch: Batch, name: str) -> LayerStates:
+    """Run a model and keep its layers' outputs where the facts' tokens are predicted.
+
+    Args:
+        model: The source model.
+        batch: Rows; N tokens are asked about.
+        name: The option that named the model, for messages.
+    """
+    found: list[Tensor] = []
+
+    def keep(_: nn.Module, __: Any, output: Any) -> None:
+        found.append(_at(_hidden(output), batch))
+
+    handles = [layer.register_forward_hook(keep) for layer in layers_of(model, name)]
+    try:
+        with torch.inference_mode():
+            last = model.base_model(**_inputs(batch)).last_hidden_state
+    finally:
+        for handle in handles:
+            handle.remove()
+    return LayerStates(torch.stack(found), _at(last, batch))
+
+
+def patched_scores(model: Any, batch: Batch, states: Tensor, name: str) -> Tensor:
+    """Mean log-probability of each row's fact with one layer's output replaced at the fact's positions.
+
+    Args:
+        model: The full model.
+        batch: Rows; N tokens are asked about.
+        states: Another model's, shape (layers, N, width).
+        name: The option that named the model, for messages.
+
+    Returns:
+        Shape (layers, B), float32, on the CPU, nats per token.
+    """
+    scores = []
+    for layer, state in zip(layers_of(model, name), states, strict=True):
+        with _replaced(layer, batch.tokens.positions, state):
+            scores.append(fact_scores(model, batch))
+    return torch.stack(scores)
+
+
+def fact_scores(model: Any, batch: Batch) -> Tensor:
+    """Mean log-probability of each row's fact, shape (B,), float32, on the CPU, nats per token."""
+    return _row_means(answers.token_values(model, batch).logprob, batch)
+
+
+def lens_scores(model: Any, batch: Batch, states: Tensor, name: str) -> Tensor:
+    """The logit lens: the full model's final norm and head on every layer's states.
+
+    The states take the place of the last layer's output in a pass over as many tokens of no meaning, so that whatever
+    the architecture does behind its layers is done.
+
+    Args:
+        model: The full model.
+        batch: Rows; N tokens are asked about.
+        states: Of any model, shape (layers, N, width).
+        name: The option that named the model, for messages.
+
+    Returns:
+        Mean log-probability of each row's fact, shape (layers, B), float32, on the CPU, nats per token.
+    """
+    last = layers_of(model, name)[-1]
+    scores = []
+    for state in states:
+        values = []
+        for part, targets in zip(state.split(LENS_TOKENS), batch.tokens.targets.split(LENS_TOKENS), strict=True):
+            ids = targets.new_zeros(1, len(targets))
+            with torch.inference_mode(), _replaced(last, torch.arange(len(targets), device=ids.device), part):
+                logits = model(input_ids=ids, use_cache=False).logits[0]
+            values.append(answers.vocabulary_values(logits, targets).logprob)
+        scores.append(_row_means(torch.cat(values), batch))
+    return torch.stack(scores)
+
+
+def _hidden(output: Any) -> Tensor:
+    """A layer's hidden states (B, T, width); some architectures return them in a tuple."""
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
+
+
+def _at(hidden: Tensor, batch: Batch) -> Tensor:
+    return hidden.flatten(0, 1).index_select(0, batch.tokens.positions)
+
+
+def _inputs(batch: Batch) -> dict[str, Any]:
+    return {**{name: batch.inputs[name] for name in ("input_ids", "attention_mask")}, "use_cache": False}
+
+
+def _row_means(values: Tensor, batch: Batch) -> Tensor:
+    return torch.stack([part.mean() for part in values.split(batch.tokens.counts.tolist())])
+
+
+@contextmanager
+def _replaced(layer: nn.Module, positions: Tensor, states: Tensor) -> Iterator[None]:
+    """Replace a layer's output at positions of the flattened batch by `states` (N, width)."""
+
+    def hook(_: nn.Module, __: Any, output: Any) -> Any:
+        hidden = _hidden(output)
+        flat = hidden.flatten(0, 1).clone()
+        flat[positions] = states.to(flat)
+        patched = flat.view_as(hidden)
+        return (patched, *output[1:]) if isinstance(output, tuple) else patched
+
+    handle = layer.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def row_depths(
+    located: Mapping[str, models.Model],
+    examples: Sequence[Example],
+    *,
+    batch_size: int,
+    device: str,
+    dtype: str,
+    uds_compat: bool = False,
+) -> list[RowDepth]:
+    """Patch and read every row; one model is in memory at a time, the others' states wait on the CPU.
+
+    Args:
+        located: `full`, `retain` and `model`.
+        examples: Rows with labels on the fact's tokens alone.
+        batch_size: Rows that go through a model at a time.
+        device: Where models run.
+        dtype: What they compute in.
+        uds_compat: Take the last layer's states after the source's final norm, for UDS.
+    """
+    from tqdm import tqdm
+
+    # By length, so that a batch holds little padding; the longest first, so that memory runs out at once or never.
+    order = sorted(range(len(examples)), key=lambda row: -len(examples[row]["input_ids"]))
+
+    def over(what: str) -> Any:
+        return tqdm([*answers.batches(examples, order, batch_size, device)], desc=what, unit="batch")
+
+    states: dict[str, list[LayerStates]] = {}
+    for arm in ("retain", "model"):
+        loaded, option = models.load_causal(located[arm], dtype, device), f"{located[arm].option} {located[arm].name}"
+        states[arm] = [layer_states(loaded, batch, option).to("cpu") for batch in over(f"states of {arm}")]
+        del loaded
+    full, option = models.load_causal(located["full"], dtype, device), f"--full {located['full'].name}"
+    found: dict[int, RowDepth] = {}
+    for number, batch in enumerate(over("patching")):
+        baseline = fact_scores(full, batch)
+        lenses = {"full": lens_scores(full, batch, layer_states(full, batch, option).outputs, option)}
+        falls = {}
+        for arm in ("retain", "model"):
+            kept = states[arm][number].to(device)
+            lenses[arm] = lens_scores(full, batch, kept.outputs, option)
+            falls[arm] = baseline - patched_scores(full, batch, kept.to_patch(uds_compat), option)
+        for index, row in enumerate(batch.rows):
+            found[row] = RowDepth(
+                float(baseline[index]),
+                falls["retain"][:, index].tolist(),
+                falls["model"][:, index].tolist(),
+                *(lenses[arm][:, index].tolist() for arm in ("full", "retain", "model")),
+            )
+    return [found[row] for row in range(len(examples))]
+
+
+def depth(config: DepthConfig) -> Path:
+    """Audit a model.
+
+    Returns:
+        The results' file, `results_<time>.json` in lm-eval's form.
+
+    Raises:
+        OptionError: An option or a model cannot be used.
+        DataError: The data or the user's facts cannot be read.
+        PromptError: The tokenizer and the options give no prompt.
+    """
+    config.check()
+    source = tofu.resolve_source(config.tofu, config.revision)
+    facts = own_facts(source, config.forget_split) if config.facts is None else read_facts(config.facts)
+    device, dtype = models.device_and_dtype(config.device, config.dtype)
+    located = {arm: models.locate(f"--{arm}", getattr(config, arm)) for arm in ("model", "full", "retain")}
+    _check_shapes(located)
+    tokenizer = located["model"].tokenizer
+    applied = False if config.uds_compat else config.apply_chat_template
+    prompting = models.prompting_of(tokenizer, applied, config.system_prompt, config.template_args)
+    examples = [encode_fact(tokenizer, fact, prompting) for fact in facts]
+    models.check_same_tokens([*located.values()], tokenizer.decode(examples[0]["input_ids"]), Prompting(True))
+    rows = row_depths(
+        located, examples, batch_size=config.batch_size, device=device, dtype=dtype, uds_compat=config.uds_compat
+    )
+    path = results.write(
+        config.output,
+        DEPTH,
+        {
+            "uds": metrics.mean_over_rows([row.uds(config.threshold) for row in rows]),
+            "logit_lens": metrics.mean_over_rows([row.logit_lens(config.threshold) for row in rows]),
+            "n_uds": sum(row.uds(config.threshold) is not None for row in rows),
+            "n_logit_lens": sum(row.logit_lens(config.threshold) is not None for row in rows),
+        },
+        model=config.model,
+        n=len(rows),
+        metadata={
+            "forget_split": config.forget_split,
+            "tofu": str(source),
+            "facts": None if config.facts is None else str(config.facts),
+            "models": {arm: model.name for arm, model in located.items()},
+            "weights": {arm: model.weights for arm, model in located.items()},
+            "prompts": tokens_fingerprint(str(example) for example in examples),
+            "prompting": asdict(prompting),
+            "uds_compat": config.uds_compat,
+            "threshold": config.threshold,
+            "dtype": dtype,
+            "device": device,
+        },
+        details={
+            "rows": [
+                {
+                    "row": fact.row,
+                    "fact": fact.answer[fact.start : fact.stop],
+                    "uds": row.uds(config.threshold),
+                    "logit_lens": row.logit_lens(config.threshold),
+                    **row._asdict(),
+                }
+                for fact, row in zip(facts, rows, strict=True)
+            ]
+        },
+    )
+    log.info("results written to %s", path)
+    return path
+
+
+def _check_shapes(located: Mapping[str, models.Model]) -> None:
+    """Make sure that states of one model fit into another.
+
+    Raises:
+        OptionError: A model has another number of layers.
+    """
+    full = located["full"]
+    for model in located.values():
+        if model.layers != full.layers:
+            raise OptionError(
+                f"{model.option} {model.name} has {model.layers} layers, {full.option} {full.name} has {full.layers}: "
+                "the arms must be trained from the same base"
+            )
+
+
+def table(content: Mapping[str, Any]) -> list[str]:
+    """The results as lines for a terminal: means over the rows by layer, and the two scores."""
+    rows = content[DEPTH]["rows"]
+    figures = results.metrics_of(content, DEPTH)
+    names = ("s1", "s2", "lens_full", "lens_retain", "lens_model")
+    lines = [f"{'layer':>5}" + "".join(f"{name:>13}" for name in names)]
+    for layer in range(len(rows[0]["s1"])):
+        means = [np.mean([files.as_float(row[name][layer]) for row in rows]) for name in names]
+        lines.append(f"{layer + 1:>5}" + "".join(f"{mean:>13.3f}" for mean in means))
+    lines += [
+        "nats per token, means over rows; s1, s2: fall with the retain, the audited model's states",
+        f"UDS {figures['uds']:.3f} of {figures['n_uds']:.0f} rows, logit lens {figures['logit_lens']:.3f} of "
+        f"{figures['n_logit_lens']:.0f}: 0 as the full model, 1 as the retain model",
+    ]
+    return lines
