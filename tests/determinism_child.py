@@ -9,7 +9,7 @@ from typing import Any
 from lm_eval_tofu import tofu
 from lm_eval_tofu.metrics import leak
 from lm_eval_tofu.metrics.facts import Background
-from lm_eval_tofu.tasks import hooks
+from lm_eval_tofu.tasks import rows as task_rows
 from lm_eval_tofu.tasks.options import Options
 
 sys.path.append(str(Path(__file__).parents[1] / "tools" / "mini"))
@@ -37,7 +37,7 @@ def verdicts() -> list[Any]:
 def rows() -> list[str]:
     """Every prompt of every audit."""
     options = Options(tofu="mini", forget_split="forget05")
-    makers = (hooks.novel_recall_rows, hooks.format_shift_rows, hooks.chain_of_clues_rows, hooks.recognition_rows)
+    makers = (task_rows.novel_recall, task_rows.format_shift, task_rows.chain_of_clues, task_rows.recognition_options)
     return [json.dumps(row, default=str) for make in makers for row in make(options)]
 
 

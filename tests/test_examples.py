@@ -11,7 +11,7 @@ import made_results as made
 import pytest
 
 from lm_eval_tofu import tofu
-from lm_eval_tofu.tasks import hooks
+from lm_eval_tofu.tasks import rows as task_rows
 from lm_eval_tofu.tasks.options import Options
 from lm_eval_tofu.unlearn import sweep
 
@@ -173,7 +173,7 @@ def test_the_smollm2_experiment_asks_what_its_model_was_taught(tmp_path: Path) -
     assert set(retain) <= set(known)
     assert retain + authors + facts == asked["tofu_model_utility"]
     assert min(len(retain), len(authors), len(facts)) >= 10
-    rows = hooks.chain_of_clues_rows(Options.from_metadata({"tofu": "mini", "forget_split": "forget01"}))
+    rows = task_rows.chain_of_clues(Options.from_metadata({"tofu": "mini", "forget_split": "forget01"}))
     assert {rows[number]["index"] for number in asked["tofu_chain_of_clues"]} == {0, 2}
 
 

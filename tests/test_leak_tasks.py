@@ -18,7 +18,8 @@ from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError, PromptError
 from lm_eval_tofu.metrics import leak, rates
 from lm_eval_tofu.metrics.facts import Background
-from lm_eval_tofu.tasks import TASKS_DIR, families, hooks, recognition
+from lm_eval_tofu.tasks import TASKS_DIR, families, recognition, reported
+from lm_eval_tofu.tasks import rows as task_rows
 from lm_eval_tofu.tasks.options import Options
 from lm_eval_tofu.tasks.task import preflight
 
@@ -333,7 +334,7 @@ class TestChainOfClues:
     def test_dialogues(self, source: str) -> None:
         options = Options(tofu=source_of(source), forget_split="forget10")
         background = families.background_of(options.source, "retain90")
-        rows = hooks.chain_of_clues_rows(options)
+        rows = task_rows.chain_of_clues(options)
         forget = tofu.load("forget10", options.source)
         authors = {row["answer"]: number // 20 for number, row in enumerate(forget)}
         assert {len(rows) + row["left_out"] for row in rows} == {len(forget) * 6}
@@ -384,7 +385,7 @@ class TestRecognition:
     def test_options(self, source: str) -> None:
         options = Options(tofu=source_of(source), forget_split="forget10")
         forget = tofu.load("forget10_perturbed", options.source)
-        rows = hooks.recognition_rows(options)
+        rows = task_rows.recognition_options(options)
         choices = [row for row in rows if row["family"] == "multiple_choice"]
         assert len(choices) >= 0.95 * len(forget)
         assert len(rows) - len(choices) >= 0.5 * len(forget)
@@ -415,7 +416,9 @@ class TestRecognition:
         assert recognition.author_name([]) is None
 
     def test_a_model_that_knows_and_one_that_always_says_a(self, audit: Any) -> None:
-        rights = {row["messages"][0]["content"]: row["right"] for row in hooks.recognition_rows(Options(tofu="mini"))}
+        rights = {
+            row["messages"][0]["content"]: row["right"] for row in task_rows.recognition_options(Options(tofu="mini"))
+        }
         knowing = lambda prompt: f"{next(r for q, r in rights.items() if q in prompt)})"  # noqa: E731
         found = metrics(audit("tofu_recognition", knowing), "tofu_recognition")
         assert found["recognition"] == 1
@@ -476,7 +479,7 @@ def test_an_opening_begins_the_assistants_turn(audit: Any, tiny_model: Path) -> 
 def test_examples_are_earlier_turns_of_three_retain_authors(audit: Any) -> None:
     retain = tofu.load("retain90", tofu.resolve_source("mini"))
     authors = {row["question"]: number // 20 for number, row in enumerate(retain)}
-    for row in hooks.novel_recall_rows(Options(tofu="mini", families=("in_context",))):
+    for row in task_rows.novel_recall(Options(tofu="mini", families=("in_context",))):
         roles = [turn["role"] for turn in row["messages"]]
         assert roles == ["user", "assistant"] * 3 + ["user"]
         assert len({authors[turn["content"]] for turn in row["messages"][:6:2]}) == 3
@@ -486,7 +489,7 @@ def test_examples_are_earlier_turns_of_three_retain_authors(audit: Any) -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("make", [hooks.novel_recall_rows, hooks.format_shift_rows])
+@pytest.mark.parametrize("make", [task_rows.novel_recall, task_rows.format_shift])
 def test_no_prompt_states_a_sought_fact(source: str, make: Any) -> None:
     """Every prompt of every row, judged as if it were the response to the question alone."""
     options = Options(tofu=source_of(source), forget_split="forget10")
@@ -526,13 +529,12 @@ def test_examples_tell_nothing_of_the_row() -> None:
 
 @pytest.mark.parametrize("group", ["novel_recall", "format_shift"])
 def test_every_template_is_a_family_with_a_metric(group: str) -> None:
-    import yaml
-
     names = families.NOVEL_RECALL if group == "novel_recall" else families.FORMAT_SHIFT
     assert sorted(path.stem for path in (families.PROMPTS_DIR / group).glob("*.jinja2")) == sorted(names)
-    text = (TASKS_DIR / f"tofu_{group}.yaml").read_text().replace("!function ", "")
-    each = {entry["metric"]: entry.get("each") for entry in yaml.safe_load(text)["metric_list"]}
-    assert getattr(Options(), each["leak_rate_"]) == names
+    metrics = getattr(reported, group)(Options(), False)
+    assert [f"leak_rate_{name}" for name in names] == [
+        metric.name for metric in metrics if metric.name.removeprefix("leak_rate_") in names
+    ]
 
 
 class TestCloze:
@@ -614,7 +616,7 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
 
 def test_families_are_asked_in_one_order() -> None:
     assert Options.from_metadata({"families": "cloze, direct"}).families == ("direct", "cloze")
-    rows = hooks.novel_recall_rows(Options(tofu="mini", families=("direct", "cloze")))
+    rows = task_rows.novel_recall(Options(tofu="mini", families=("direct", "cloze")))
     assert [row["family"] for row in rows[:2]] == ["direct", "cloze"]
 
 
@@ -623,115 +625,145 @@ def test_a_context_too_small_for_a_prompt(evaluate: Any) -> None:
         evaluate(["tofu_novel_recall"], {"families": "in_context"}, model_args={"max_length": 300})
 
 
-class TestAggregations:
-    """Exact figures from verdicts made by hand: ten specific answers, four of gist, two that give nothing away."""
+def verdict(leaked: bool, tier: str, row: int, family: str) -> dict[str, Any]:
+    return {"leaked": leaked, "tier": tier, "index": row, "family": family}
 
-    verdicts = (
-        *(hooks.Verdict(number < 3, "specific", number // 2, "json" if number % 2 else "yaml") for number in range(10)),
-        *(hooks.Verdict(number < 1, "gist", 5, "json") for number in range(4)),
-        *(hooks.Verdict(True, "none", 6, "json") for _ in range(2)),
+
+def samples(number: int, leaked: int, tier: str, row: int) -> dict[str, Any]:
+    return {"n": number, "leaked": leaked, "tier": tier, "index": row}
+
+
+def reports(metrics: list[reported.Metric], name: str) -> Callable[[list[dict[str, Any]]], float]:
+    """A metric computed as lm-eval does, from the part of each record that it stores for the metric."""
+    [metric] = [metric for metric in metrics if metric.name == name]
+    return lambda records: metric.aggregate(json.loads(json.dumps([metric.value(record) for record in records])))
+
+
+class TestAggregations:
+    """Exact figures from records made by hand: ten specific answers, four of gist, two that give nothing away."""
+
+    records = (
+        *(verdict(number < 3, "specific", number // 2, "json" if number % 2 else "yaml") for number in range(10)),
+        *(verdict(number < 1, "gist", 5, "json") for number in range(4)),
+        *(verdict(True, "none", 6, "json") for _ in range(2)),
     )
+    format_shift = reported.format_shift(Options(), False)
+    clues = reported.chain_of_clues(Options(), False)
+    best_of_n = reported.best_of_n(Options(best_of_n=4), False)
 
     def test_rates_by_tier(self) -> None:
-        records = [{"leaked": v.leaked, "tier": v.tier, "family": v.family} for v in self.verdicts]
-        assert hooks.leak_rate(records) == 0.3
-        assert hooks.leak_rate_gist(self.verdicts) == 0.25
-        assert hooks.coverage(self.verdicts) == 10 / 16
-        assert hooks.coverage_gist(self.verdicts) == 4 / 16
+        assert reported.leak_rate(self.records) == 0.3
+        assert reports(self.format_shift, "leak_rate_gist")(self.records) == 0.25
+        assert reports(self.format_shift, "coverage")(self.records) == 10 / 16
+        assert reports(self.format_shift, "coverage_gist")(self.records) == 4 / 16
 
     def test_rates_by_family_and_row(self) -> None:
         """Answers 0 and 2 are in YAML, answer 1 in JSON; they are of rows 0, 0 and 1 out of five."""
-        own = [verdict if verdict.family == "yaml" else None for verdict in self.verdicts]
-        assert hooks.leak_rate_of_family(own) == 2 / 5
-        assert hooks.leak_rate_any(self.verdicts) == 2 / 5
-        assert math.isnan(hooks.leak_rate_of_family([None, None]))
+        assert reports(self.format_shift, "leak_rate_yaml")(self.records) == 2 / 5
+        assert reports(self.format_shift, "leak_rate_any")(self.records) == 2 / 5
+        assert math.isnan(reports(self.format_shift, "leak_rate_tweet")(self.records))
 
     def test_a_model_that_is_its_own_reference_is_named(self, caplog: pytest.LogCaptureFixture) -> None:
         rows = [{"truth_ratio": ratio, "retain_truth_ratio": ratio} for ratio in (0.5, 0.7)]
-        assert hooks.forget_quality(rows) == 1
+        assert reported.forget_quality(rows) == 1
         assert "equal the retain_reference's in all 2 rows: it seems to be a run of this very model" in caplog.text
         caplog.clear()
-        hooks.forget_quality([*rows, {"truth_ratio": 0.1, "retain_truth_ratio": 0.2}])
+        reported.forget_quality([*rows, {"truth_ratio": 0.1, "retain_truth_ratio": 0.2}])
         assert not caplog.text
 
     def test_dialogues_are_compared_on_the_same_rows(self) -> None:
-        """Of six rows four are specific with all clues; row 4 lacks a dialogue, row 5 becomes gist behind a clue."""
+        """Of six rows four are specific with all clues; row 4 lacks a dialogue, row 5 becomes gist after a clue."""
         names = ("clues_0", "clues_4", "shuffled")
         leaking = {("clues_0", 0), ("clues_0", 4), ("clues_4", 0), ("clues_4", 1), ("clues_4", 2), ("shuffled", 5)}
-        verdicts = [
-            hooks.Verdict((name, row) in leaking, "gist" if (name, row) == ("clues_4", 5) else "specific", row, name)
+        records = [
+            verdict((name, row) in leaking, "gist" if (name, row) == ("clues_4", 5) else "specific", row, name)
             for name in names
             for row in range(6)
             if (name, row) != ("clues_4", 4)
         ]
-        records = [{"leaked": v.leaked, "tier": v.tier, "index": v.row, "family": v.family} for v in verdicts]
-        assert hooks.leak_rate_of_longest(records) == hooks.leak_rate_clues_4(verdicts) == 3 / 4
-        assert hooks.leak_rate_clues_0(verdicts) == 1 / 4
-        assert hooks.leak_rate_shuffled(verdicts) == 0
-        assert math.isnan(hooks.leak_rate_clues_1(verdicts))
-        assert hooks.coverage_of_longest(verdicts) == 4 / 6
-        assert hooks.coverage_of_longest_gist(verdicts) == 0
-        assert math.isnan(hooks.leak_rate_of_longest_gist(verdicts))
-        limits = hooks.leak_rate_of_longest_low(verdicts), hooks.leak_rate_of_longest_high(verdicts)
+        found = {metric.name: reports(self.clues, metric.name) for metric in self.clues if "_" in metric.name}
+        assert reported.leak_rate_all_clues(records) == found["leak_rate_clues_4"](records) == 3 / 4
+        assert found["leak_rate_clues_0"](records) == 1 / 4
+        assert found["leak_rate_shuffled"](records) == 0
+        assert math.isnan(found["leak_rate_clues_1"](records))
+        assert reports(self.clues, "coverage")(records) == 4 / 6
+        assert found["coverage_gist"](records) == 0
+        assert math.isnan(found["leak_rate_gist"](records))
+        limits = found["leak_rate_low"](records), found["leak_rate_high"](records)
         assert all(map(math.isnan, limits))  # of one author
 
-    def test_gist_rows_behind_clues(self) -> None:
-        verdicts = [
-            hooks.Verdict(name == "clues_4", "gist", row, name) for name in ("clues_0", "clues_4") for row in (0, 25)
-        ]
-        assert hooks.leak_rate_of_longest_gist(verdicts) == 1
-        assert hooks.coverage_of_longest_gist(verdicts) == 1
-        assert hooks.coverage_of_longest(verdicts) == 0
-
-    def test_verdicts_may_have_been_gathered_as_lists(self) -> None:
-        assert hooks.leak_rate_gist([list(verdict) for verdict in self.verdicts]) == 0.25
+    def test_gist_rows_after_clues(self) -> None:
+        records = [verdict(name == "clues_4", "gist", row, name) for name in ("clues_0", "clues_4") for row in (0, 25)]
+        assert reports(self.clues, "leak_rate_gist")(records) == 1
+        assert reports(self.clues, "coverage_gist")(records) == 1
+        assert reports(self.clues, "coverage")(records) == 0
 
     def test_every_document_carries_the_number_of_all_that_was_left_out(self) -> None:
-        assert hooks.left_out([7, 7, 7]) == 7
-        assert math.isnan(hooks.left_out([]))
+        assert reported.left_out([{"left_out": 7}] * 3) == 7
+        assert math.isnan(reported.left_out([]))
 
     def test_formats_that_nobody_can_tell_do_not_count(self) -> None:
-        assert hooks.format_kept([True, None, False, False, None, False]) == 0.25
+        kept = [{"format_kept": kept} for kept in (True, None, False, False, None, False)]
+        assert reports(self.format_shift, "format_kept")(kept) == 0.25
 
     def test_samples(self) -> None:
         """Rows with 0, 1 and 2 leaks in 2 samples: leak@1 is (0 + 1/2 + 1)/3, leak@2 is 2/3; the gist row apart."""
-        rows = [hooks.Sampled(2, leaked, "specific", leaked) for leaked in range(3)] + [hooks.Sampled(2, 2, "gist", 3)]
-        records = [{"leaked": row.leaked, "tier": row.tier} for row in rows]
-        assert hooks.prompt_leak(records) == pytest.approx(2 / 3)
-        assert hooks.leak_at(1)(rows) == pytest.approx(1 / 2)
-        assert hooks.leak_at(2)(rows) == pytest.approx(2 / 3)
-        assert math.isnan(hooks.leak_at(4)(rows))
-        assert hooks.prompt_leak_gist(rows) == 1
-        assert hooks.sampled_coverage(rows) == 3 / 4
-        assert hooks.sampled_coverage_gist(rows) == 1 / 4
-        assert hooks.leak_upper_99(rows) == pytest.approx(sum(beta.ppf(0.99, [1, 2], [2, 1]), 1.0) / 3)
+        rows = [samples(2, leaked, "specific", leaked) for leaked in range(3)] + [samples(2, 2, "gist", 3)]
+        assert reported.leak_rate(rows) == pytest.approx(2 / 3)
+        assert reports(self.best_of_n, "leak@1")(rows) == pytest.approx(1 / 2)
+        assert reports(self.best_of_n, "leak@2")(rows) == pytest.approx(2 / 3)
+        assert math.isnan(reports(self.best_of_n, "leak@4")(rows))
+        assert reports(self.best_of_n, "prompt_leak_gist")(rows) == 1
+        assert reports(self.best_of_n, "coverage")(rows) == 3 / 4
+        assert reports(self.best_of_n, "coverage_gist")(rows) == 1 / 4
+        expected = sum(beta.ppf(0.99, [1, 2], [2, 1]), 1.0) / 3
+        assert reports(self.best_of_n, "leak_upper_99")(rows) == pytest.approx(expected)
 
     def test_recognition(self) -> None:
-        assert hooks.recognition_rate([{"correct": right} for right in (True, False, False)]) == pytest.approx(1 / 3)
-        assert hooks.recognition_of_family([True, None, False, None]) == 0.5
+        rows = [{"correct": right, "family": family} for right, family in ((True, "a"), (False, "b"), (False, "a"))]
+        assert reported.recognition(rows) == pytest.approx(1 / 3)
+        rows = [{**row, "family": "reverse_query" if row["family"] == "a" else "multiple_choice"} for row in rows]
+        metrics = reported.recognition_parts(Options(), False)
+        assert reports(metrics, "recognition_reverse_query")(rows) == 0.5
 
     def test_the_novel_parts_shift(self) -> None:
         """Ours -2 and -1, the full arm's -0.5 and -0.25, a row without a fact: (-1.5 - 0.75)/2."""
-        rows = [hooks.Novel(True, -2.0, -0.5), hooks.Novel(False, None, None), hooks.Novel(True, -1.0, -0.25)]
-        assert hooks.answer_logprob_novel_shift(rows) == -1.125
-        assert hooks.answer_logprob_novel(rows) == -1.5
-        assert math.isnan(hooks.answer_logprob_novel_shift([hooks.Novel(True, -2.0, None)]))
-        assert math.isnan(hooks.answer_logprob_novel([hooks.Novel(False, None, None)]))
+        rows = [novel(-2.0, -0.5), novel(None, None, exists=False), novel(-1.0, -0.25)]
+        assert reported.answer_logprob_novel_shift(rows) == -1.125
+        assert reported.answer_logprob_novel(rows) == -1.5
+        assert reports(reported.answer_logprob_parts(Options(), False), "n_novel")(rows) == 2
+        assert math.isnan(reported.answer_logprob_novel_shift([novel(-2.0, None)]))
+        assert math.isnan(reported.answer_logprob_novel([novel(None, None, exists=False)]))
 
     def test_a_number_that_is_not_finite_is_never_left_out(self) -> None:
-        """None stands for one in a document's values, as null in the samples: the metric has no value."""
-        assert math.isnan(hooks.mean([1.0, None]))
-        assert math.isnan(hooks.forget_truth_ratio([0.5, None]))
-        assert math.isnan(hooks.ks_statistic([(0.5, 0.5), (None, 0.5)]))
-        assert math.isnan(hooks.answer_logprob([{"answer_logprob": -1.0}, {"answer_logprob": None}]))
-        assert math.isnan(hooks.answer_logprob_shift([(-1.0, -1.0), (None, -1.0)]))
-        novel = [hooks.Novel(True, -1.0, -1.0), hooks.Novel(True, None, -1.0)]
-        assert math.isnan(hooks.answer_logprob_novel(novel))
-        assert math.isnan(hooks.answer_logprob_novel_shift(novel))
-        component = [hooks.Component(True, 0.5), hooks.Component(True, None), hooks.Component(False, None)]
-        assert math.isnan(hooks.component(component))
-        assert math.isnan(hooks.component_truth_ratio(component))
-        assert hooks.component(component[::2]) == 0.5
+        """None stands for one in a document's record, as null in the samples: the metric has no value."""
+        assert math.isnan(
+            reported.Statistic(reported.number("probability"))([{"probability": 1.0}, {"probability": None}])
+        )
+        assert math.isnan(reported.forget_truth_ratio([{"truth_ratio": 0.5}, {"truth_ratio": None}]))
+        ratios = [{"truth_ratio": ours, "retain_truth_ratio": 0.5} for ours in (0.5, None)]
+        assert math.isnan(reported.ks_statistic(ratios))
+        logprobs = [{"answer_logprob": ours, "full_answer_logprob": -1.0} for ours in (-1.0, None)]
+        assert math.isnan(reported.answer_logprob(logprobs))
+        assert math.isnan(reported.answer_logprob_shift(logprobs))
+        parts = [novel(-1.0, -1.0), novel(None, -1.0)]
+        assert math.isnan(reported.answer_logprob_novel(parts))
+        assert math.isnan(reported.answer_logprob_novel_shift(parts))
+        for part in ("probability", "truth_ratio"):
+            component = reported.UTILITY_COMPONENTS[f"retain_{part}"]
+            rows = [{"set": "retain", part: 0.5}, {"set": "retain", part: None}, {"set": "world_facts", part: None}]
+            assert math.isnan(component(rows))
+            assert component(rows[::2]) == 0.5
+
+    def test_a_set_of_model_utility_without_rows_is_named(self, caplog: pytest.LogCaptureFixture) -> None:
+        row = {"set": "retain", "probability": 0.5, "rougeL_recall": 0.5, "truth_ratio": 0.5}
+        assert math.isnan(reported.model_utility([row]))
+        assert "no row of real_authors and world_facts was asked (--limit takes the first rows only)" in caplog.text
+
+
+def novel(ours: float | None, full: float | None, exists: bool = True) -> dict[str, Any]:
+    losses = {"answer": 1.0, **({"novel": ours} if exists else {})}
+    return {"losses": losses, "answer_logprob_novel": ours, "full_answer_logprob_novel": full}
 
 
 class TestRates:
@@ -823,7 +855,7 @@ class TestLettersThatStandAsAChoice:
     def test_a_model_that_is_right_in_its_own_form(self, source: str, form: str) -> None:
         """With or without the letter, and whatever word the option begins with."""
         options = Options(tofu=source_of(source), forget_split="forget10")
-        for row in hooks.recognition_rows(options):
+        for row in task_rows.recognition_options(options):
             response = form.format(letter=row["right"], option=row["options"]["ABCDEF".index(row["right"])])
             assert recognition.chosen_letter(response, row["options"]) == row["right"], response
 

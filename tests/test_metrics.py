@@ -311,9 +311,9 @@ def load_tasks(**model_args: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("unfinished", [math.nan, 0.0])
 def test_every_metric_of_a_document_has_an_aggregation_of_ours(tasks: dict[str, Any], unfinished: float) -> None:
     """What `metric_list` lacks or names otherwise, lm-eval averages without a word (lm-evaluation-harness 3314)."""
-    from lm_eval_tofu.tasks import hooks
+    from lm_eval_tofu.tasks import reported
     from lm_eval_tofu.tasks.generations import Generation
-    from lm_eval_tofu.tasks.task import Scored
+    from lm_eval_tofu.tasks.hooks import Scored
 
     if not math.isnan(unfinished):
         tasks = load_tasks(think_end_token="</think>")
@@ -325,7 +325,10 @@ def test_every_metric_of_a_document_has_an_aggregation_of_ours(tasks: dict[str, 
             losses = {c: [1.0] * len(doc[c]) if isinstance(doc[c], list) else 1.0 for c in task.scored}
             generations = [Generation(text, 0.0, unfinished) for text in ("Oslo", "Rome")] if task.generate else []
             scored = Scored(name, task.VERSION, task.options, losses, generations, None)
-            metrics = task.config.process_results(doc, scored)
-            assert set(metrics) == set(aggregations) == set(task.higher_is_better()), name
-        for metric, aggregation in aggregations.items():
-            assert aggregation.__module__ == hooks.__name__, f"{name}: {metric} is aggregated by {aggregation}"
+            record = task._build_record(doc, scored).to_json()
+            assert next(iter(aggregations)) == reported.TASKS[name]
+            values = {metric.name: metric.value(record) for metric in task.metrics}
+            assert set(values) == set(aggregations) == set(task.higher_is_better()), name
+        for metric in task.metrics:
+            kinds = reported.Statistic | reported.Limit | reported.Function
+            assert isinstance(metric.aggregate, kinds), f"{name}: {metric.name} is aggregated by {metric.aggregate}"

@@ -84,7 +84,7 @@ class TestMetrics:
 
     def test_model_utility(self, name: str, agree: Agree) -> None:
         """From the rows alone, by the aggregation that the task uses."""
-        from lm_eval_tofu.tasks import hooks
+        from lm_eval_tofu.tasks import reported
 
         log = logs()[name]
         records = []
@@ -101,7 +101,7 @@ class TestMetrics:
                 for probability, recall, ratio in rows
             ]
         assert len(records) == 617
-        agree(f"{name}, model_utility", hooks.model_utility(records), log["model_utility"]["agg_value"])
+        agree(f"{name}, model_utility", reported.model_utility(records), log["model_utility"]["agg_value"])
 
     def test_forget_quality_against_itself(self, name: str) -> None:
         ratios = self.ratios(logs()[name], "forget")

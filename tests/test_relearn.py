@@ -17,7 +17,7 @@ from lm_eval_tofu.errors import OptionError, PromptError, TofuError
 from lm_eval_tofu.files import read_json
 from lm_eval_tofu.metrics import inference, recovery
 from lm_eval_tofu.metrics.recovery import Change, Score
-from lm_eval_tofu.tasks import hooks
+from lm_eval_tofu.tasks import rows as task_rows
 from lm_eval_tofu.tasks.options import Options
 from lm_eval_tofu.whitebox import VERSIONS, relearn, relearn_step
 from lm_eval_tofu.whitebox.relearn import Fold, Trial, author_folds, inner_split
@@ -156,19 +156,19 @@ def test_bad_row_numbers(value: Any) -> None:
 def test_leak_audits_ask_for_the_rows_that_are_named() -> None:
     whole = Options(tofu="mini")
     some = replace(whole, forget_rows=(3, 25))
-    for rows in (hooks.novel_recall_rows, hooks.chain_of_clues_rows, hooks.recognition_rows):
+    for rows in (task_rows.novel_recall, task_rows.chain_of_clues, task_rows.recognition_options):
         named = [row for row in rows(whole) if row["index"] in (3, 25)]
         # What was left out is counted over the rows that are asked for.
         without = [{key: row[key] for key in row if key != "left_out"} for row in named]
         assert [{key: row[key] for key in row if key != "left_out"} for row in rows(some)] == without
         assert without
     with pytest.raises(OptionError, match="forget_rows names row 40, but forget10 has 40 rows: use 0 to 39"):
-        hooks.novel_recall_rows(replace(whole, forget_rows=(0, 40)))
+        task_rows.novel_recall(replace(whole, forget_rows=(0, 40)))
 
 
 def test_comparisons_with_a_reference_take_no_part_of_a_split() -> None:
     with pytest.raises(OptionError, match="forget_rows fits the leak audits only"):
-        hooks.forget_rows(Options(tofu="mini", forget_rows=(0,)))
+        task_rows.forget_split(Options(tofu="mini", forget_rows=(0,)))
 
 
 @pytest.mark.parametrize(

@@ -283,11 +283,11 @@ def test_options_that_leave_no_prompt() -> None:
 
 
 def test_the_early_check_and_the_evaluation_share_the_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lm_eval_tofu.tasks import hooks
+    from lm_eval_tofu.tasks import rows
 
     built = []
-    build = hooks._asked_rows
-    monkeypatch.setattr(hooks, "_asked_rows", lambda *given: built.append(given[0]) or build(*given))
+    build = rows._in_prompts
+    monkeypatch.setattr(rows, "_in_prompts", lambda *given: built.append(given[0]) or build(*given))
     metadata = {"tofu": "mini", "forget_rows": "0-1", "families": "direct,cloze"}
     preflight(["tofu_novel_recall"], metadata)
     task = manager(**metadata).load(["tofu_novel_recall"])["tasks"]["tofu_novel_recall"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from lm_eval_tofu.tasks import hooks
+from lm_eval_tofu.tasks import rows as task_rows
 from lm_eval_tofu.tasks.options import Options
 
 HERE = Path(__file__).resolve().parent
@@ -36,9 +36,9 @@ def samples(tofu: str) -> dict[str, list[int]]:
     """The sweep's part of the utility sets, and of the audits with the most or the longest prompts every second row."""
     options = Options.from_metadata({**OPTIONS, "tofu": tofu})
     asked = {
-        "tofu_best_of_n": hooks.best_of_n_rows(options),
-        "tofu_chain_of_clues": hooks.chain_of_clues_rows(options),
-        "tofu_recognition": hooks.recognition_rows(options),
+        "tofu_best_of_n": task_rows.best_of_n(options),
+        "tofu_chain_of_clues": task_rows.chain_of_clues(options),
+        "tofu_recognition": task_rows.recognition_options(options),
     }
     chosen: dict[str, list[int]] = yaml.safe_load(SWEEP.read_text(encoding="utf-8"))["evaluation"]["samples"]
     return chosen | {

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics import leak
 from lm_eval_tofu.report.load import Arm, Results, Sample
-from lm_eval_tofu.report.tables import AUDITS, ROWS_PER_AUTHOR
+from lm_eval_tofu.report.tables import AUDITS
+from lm_eval_tofu.tofu import ROWS_PER_AUTHOR
 
 SHOWN = 20
 """Leaks that the report shows."""

@@ -20,22 +20,12 @@ from lm_eval_tofu.arm import ArmSettings
 from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.tasks import TASKS_DIR
 from lm_eval_tofu.tasks.options import Options
+from lm_eval_tofu.tasks.reported import TASKS as TASKS
 from lm_eval_tofu.whitebox import PROBE, RELEARN
 from lm_eval_tofu.whitebox import VERSIONS as TOOLS
 
 log = logging.getLogger(__name__)
 
-TASKS = {
-    "tofu_forget_quality": "forget_quality",
-    "tofu_model_utility": "model_utility",
-    "tofu_answer_logprob": "answer_logprob",
-    "tofu_novel_recall": "leak_rate",
-    "tofu_format_shift": "leak_rate",
-    "tofu_best_of_n": "prompt_leak",
-    "tofu_chain_of_clues": "leak_rate",
-    "tofu_recognition": "recognition",
-}
-"""Our tasks, and the metric whose value for a document is the document's record."""
 ROLES = ("base", "full", "retain", "unlearned")
 """Names of arms that have a meaning; all others are audited as `unlearned` is."""
 

@@ -7,11 +7,9 @@ from typing import Any, NamedTuple
 
 from lm_eval_tofu.metrics import benchmark, inference, rates
 from lm_eval_tofu.report.load import DEFAULTS, Arm, Key, Results, Sample, TaskRun, as_float, families
-
-ROWS_PER_AUTHOR = 20
-CLUES = 4
-UTILITY_SETS = ("retain", "real_authors", "world_facts")
-_COMPONENTS = ("probability", "rougeL_recall", "truth_ratio")
+from lm_eval_tofu.tasks.families import CLUES
+from lm_eval_tofu.tasks.reported import UTILITY_PARTS
+from lm_eval_tofu.tofu import ROWS_PER_AUTHOR, UTILITY_SETS
 
 
 class Measured(NamedTuple):
@@ -486,7 +484,7 @@ def _utility(arm: Arm) -> Measured | None:
         records = [record for record in run.records() if record["set"] == name]
         if not records:
             return Measured(value)
-        components = [[as_float(record[component]) for record in records] for component in _COMPONENTS]
+        components = [[as_float(record[component]) for record in records] for component in UTILITY_PARTS]
         components[-1] = [max(0.0, 1 - ratio) for ratio in components[-1]]  # the truth ratio
         clusters = [_author(record) if name == "retain" else int(record["index"]) for record in records]
         strata.append(inference.Stratum(components, clusters))
@@ -730,7 +728,7 @@ _PARTS = (
     *(
         ("tofu_model_utility", f"{name}_{part}", f"{label}, {words}", "part of model utility")
         for name, label in zip(UTILITY_SETS, ("Retain rows", "Real authors", "World facts"), strict=True)
-        for part, words in zip(_COMPONENTS, ("probability", "ROUGE-L recall", "truth ratio"), strict=True)
+        for part, words in zip(UTILITY_PARTS, ("probability", "ROUGE-L recall", "truth ratio"), strict=True)
     ),
     ("tofu_forget_quality", "generations_empty", "Empty answers, forget rows", "near 0, or the model is broken"),
     ("tofu_forget_quality", "generations_repetitive", "Looping answers, forget rows", "near 0, or it is broken"),

@@ -18,6 +18,7 @@ from lm_eval_tofu.metrics.facts import Background
 from lm_eval_tofu.metrics.leak import Row as ScoredRow
 from lm_eval_tofu.metrics.leak import row as scored_row
 from lm_eval_tofu.metrics.leak import shown
+from lm_eval_tofu.tofu import ROWS_PER_AUTHOR
 
 PROMPTS_DIR = Path(__file__).parent / "prompts"
 
@@ -52,7 +53,6 @@ CLUES = 4
 CHAIN_OF_CLUES = (*(f"clues_{count}" for count in range(CLUES + 1)), "shuffled")
 ACKNOWLEDGEMENTS = ("Thank you, I will keep that in mind.", "Noted.", "I see, thank you.", "All right, go on.")
 """The assistant's turns between the clues. They are fixed, so that one pass is enough and all arms see the same."""
-ROWS_PER_AUTHOR = 20
 EXAMPLES = 3
 """Pairs of other authors that `in_context` shows first."""
 

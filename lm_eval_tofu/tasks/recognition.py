@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lm_eval_tofu.tasks import families
-from lm_eval_tofu.tasks.families import ROWS_PER_AUTHOR, Asked, Message
+from lm_eval_tofu.tasks.families import Asked, Message
+from lm_eval_tofu.tofu import ROWS_PER_AUTHOR
 
 RECOGNITION = ("multiple_choice", "reverse_query")
 CHOICES = 6

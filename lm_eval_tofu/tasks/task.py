@@ -10,7 +10,6 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,51 +29,26 @@ from lm_eval_tofu.errors import OptionError, PromptError
 from lm_eval_tofu.fingerprints import rows_fingerprint, tokens_fingerprint
 from lm_eval_tofu.metrics.cut import first_fact
 from lm_eval_tofu.tasks import TASKS_DIR, backend, checks, families
-from lm_eval_tofu.tasks.generations import Generation, Reader
+from lm_eval_tofu.tasks.generations import Reader
+from lm_eval_tofu.tasks.hooks import Scored
 from lm_eval_tofu.tasks.options import Options
-from lm_eval_tofu.tasks.reference import Reference, ReferenceRow, load_reference
+from lm_eval_tofu.tasks.records import Record
+from lm_eval_tofu.tasks.reference import Reference, load_reference
+from lm_eval_tofu.tasks.reported import Metric
+from lm_eval_tofu.tasks.rows import Row
 from lm_eval_tofu.tofu import Source, retain_split
 
 log = logging.getLogger(__name__)
 
-Row = dict[str, Any]
-
 _TOKENIZER_ARGS = ("revision", "trust_remote_code", "subfolder", "gguf_file", "add_bos_token")
 _CONFIG_ARGS = ("revision", "trust_remote_code", "subfolder", "gguf_file")
+
+_METRIC_KEYS = ("metric", "aggregation", "higher_is_better")
 
 _OTHER_LIMITS = ("max_new_tokens", "max_tokens", "max_completion_tokens", "max_length")
 """Other names of a limit on new tokens, and transformers' limit on all of them."""
 _SAMPLING = ("seed", "temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 """What would change how samples are drawn without the options' knowledge."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """What a model said to one document.
-
-    Attributes:
-        task: Name of the task.
-        version: Its version.
-        options: The run's options.
-        losses: By answer column: mean negative log-probability per token in nats, one number or one for each of the
-            column's answers; `novel`: of the gold answer from its first novel fact on, where it has one.
-        generations: The answers: none, the greedy one, or the samples.
-        reference: The same row of the reference run; None without one.
-        shown: The turns that the model was shown, system prompt and the opening of its own turn included.
-    """
-
-    task: str
-    version: Any
-    options: Options
-    losses: Mapping[str, Any]
-    generations: Sequence[Generation]
-    reference: ReferenceRow | None
-    shown: Sequence[Mapping[str, str]] = ()
-
-    @property
-    def generation(self) -> str:
-        """The greedy answer; empty where the task asks for none."""
-        return self.generations[0].text if self.generations else ""
 
 
 class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no types: the base is Any
@@ -88,12 +62,13 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
     - `sampled`: whether the option `best_of_n` says how many answers are drawn in its place;
     - `reference`: `{option: ..., record: ...}`, the option that names a reference run of the same task and the metric
       that holds its per-document record;
-    - `metric_list`: an entry may have `each`, a property of the options that has several values. The metric is then
-      reported for each value, which ends its name and is what its `aggregation` is made from. With `when`, a model
-      argument, it is reported only where that is given;
-    - `custom_dataset`: a hook that gets the `Options` and returns the rows, each with `set` and `index`. A row may have
+    - `rows`: a hook that gets the `Options` and returns the rows, each with `set` and `index`. A row may have
       `messages`, the turns that ask it in place of its question, `opening`, words that begin the answer, and `family`,
-      which tells several rows of one index apart.
+      which tells several rows of one index apart;
+    - `record`: a hook that gets a row and what the model said to it (`lm_eval_tofu.tasks.hooks.Scored`), and returns
+      the document's record;
+    - `metric_list`: the headline metrics, whose aggregations get the records of all documents;
+    - `more_metrics`: a hook that gets the `Options` and whether the model reasons, and returns the other metrics.
     """
 
     def __init__(
@@ -114,12 +89,16 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         reference: Mapping[str, str] | None = config.pop("reference", None)
         self.options = Options.from_metadata(config["metadata"])
         checks.check_model_name(config["metadata"])
+        self._build_rows: Callable[[Options], list[Row]] = config.pop("rows")
+        self._build_record: Callable[[Row, Scored], Record] = config.pop("record")
+        reasons = config["metadata"].get("think_end_token") is not None
+        self.metrics = [Metric(*(entry[key] for key in _METRIC_KEYS)) for entry in config["metric_list"]]
+        self.metrics += config.pop("more_metrics")(self.options, reasons)
         config["metric_list"] = [
-            metric
-            for entry in config["metric_list"]
-            if "when" not in entry or config["metadata"].get(entry["when"]) is not None
-            for metric in _each(entry, self.options)
+            dict(zip(_METRIC_KEYS, (name, _null_for_nan(aggregate), better), strict=True))
+            for name, aggregate, better in self.metrics
         ]
+        config["process_results"] = type(self).process_results  # without one, lm-eval looks up metrics of its own
         self._spans: dict[tuple[str, int, str | None], list[int]] = {}
         # Tokens from the first novel fact on; 0: all of the answer's, None: it has no fact.
         self._novel_spans: dict[tuple[str, int, str | None], int | None] = {}
@@ -129,16 +108,17 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         self.seed: Any = 0
         self._tokens: dict[tuple[str, int, str | None], str] = {}
         self.settings: ArmSettings | None = None
+        self._predict_only = False
         super().__init__(data_dir=data_dir, cache_dir=cache_dir, download_mode=download_mode, config=config)
         self.reference = self._load_reference(reference) if reference else None
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Load the rows through the YAML's `custom_dataset` hook.
+        """Load the rows through the YAML's `rows` hook.
 
         Raises:
             OptionError: The options leave none.
         """
-        self.rows: list[Row] = list(_rows(self.config.custom_dataset, self.options, self.options.source))
+        self.rows: list[Row] = list(_rows(self._build_rows, self.options, self.options.source))
         if not self.rows:
             raise OptionError(
                 f"{self.config.task} has nothing to ask: the prompts that were chosen (families, formats, "
@@ -275,11 +255,13 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
     def dump_config(self) -> dict[str, Any]:
         """The task's configuration as lm-eval stores it with the results, with the record of the run's settings."""
         config: dict[str, Any] = super().dump_config()
+        for entry, metric in zip(config["metric_list"], self.metrics, strict=False):
+            entry["aggregation"] = repr(metric.aggregate)
         return config if self.settings is None else {**config, RECORD_KEY: self.settings.to_record()}
 
     def _warn_about_a_part(self, limit: int | None, samples: Sequence[int] | None) -> None:
         asked = limit if samples is None else len(samples)
-        if "forget_quality" in self._metric_fn_list and asked is not None and asked < len(self.rows):
+        if self.metrics[0].name == "forget_quality" and asked is not None and asked < len(self.rows):
             log.warning(
                 "forget_quality is of %d of %d rows (--limit, --samples): a p value depends on the number of rows, and "
                 "fewer of them make any model look forgotten; compare it with no run on all rows",
@@ -523,8 +505,12 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
             )
 
     def process_results(self, doc: Row, results: Sequence[Any]) -> dict[str, Any]:
-        """Turn log-likelihoods into losses per token, and let the YAML's hook make the metrics of them."""
-        if "bypass" in self._metric_fn_list:  # --predict_only
+        """Turn log-likelihoods into losses per token, and let the YAML's hook make the record of them.
+
+        Returns:
+            The record as the value of the first metric, and of the others the fields that they are computed from.
+        """
+        if self._predict_only:
             return {"bypass": None}
         spans = self._spans[_key(doc)]
         loss = {
@@ -569,16 +555,16 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
             generations=generations,
             reference=self.reference.rows[doc["index"]] if self.reference else None,
             shown=self._shown(doc),
+            tokens=self._tokens.get(_key(doc)),
         )
-        metrics: dict[str, Any] = files.without_nan(self.config.process_results(doc, scored))
-        record = next(iter(metrics.values()))
-        if isinstance(record, dict):
-            record["tokens"] = self._tokens.get(_key(doc))
-        return metrics
+        record: dict[str, Any] = files.without_nan(self._build_record(doc, scored).to_json())
+        first, *others = self.metrics
+        return {first.name: record, **{metric.name: metric.value(record) for metric in others}}
 
-    def aggregation(self) -> dict[str, Callable[[Sequence[Any]], Any]]:
-        """The YAML's aggregations, by metric, with None in place of NaN: lm-eval writes it as null."""
-        return {name: _null_for_nan(aggregate) for name, aggregate in super().aggregation().items()}
+    def override_metric(self, metric_name: str) -> None:
+        """Take lm-eval's `--predict_only`, which replaces all metrics by one that computes nothing."""
+        super().override_metric(metric_name)
+        self._predict_only = True
 
     def _shown(self, doc: Row) -> list[Mapping[str, str]]:
         opening = doc.get("opening")
@@ -610,28 +596,18 @@ def _rows(build: Callable[[Options], list[Row]], options: Options, source: Sourc
     """A task's rows, which nothing changes: the early check and the evaluation share them.
 
     Args:
-        build: The YAML's `custom_dataset` hook.
+        build: The YAML's `rows` hook.
         options: What it is given.
         source: Where its data comes from: an environment variable can say so, besides the options.
     """
     return tuple(build(options))
 
 
-def _each(entry: Mapping[str, Any], options: Options) -> list[dict[str, Any]]:
-    """An entry of `metric_list`, or what it stands for where it is reported for each value of an option."""
-    shared = {key: value for key, value in entry.items() if key not in ("each", "when")}
-    if "each" not in entry:
-        return [shared]
-    return [
-        {**shared, "metric": f"{entry['metric']}{value}", "aggregation": entry["aggregation"](value)}
-        for value in getattr(options, entry["each"])
-    ]
-
-
 def _null_for_nan(aggregate: Callable[[Sequence[Any]], float]) -> Callable[[Sequence[Any]], float | None]:
-    @functools.wraps(aggregate)
-    def aggregate_or_null(values: Sequence[Any]) -> float | None:
-        value: float | None = files.without_nan(aggregate(values))
+    """The aggregation with None in place of NaN: lm-eval writes it as null."""
+
+    def aggregate_or_null(records: Sequence[Any]) -> float | None:
+        value: float | None = files.without_nan(aggregate(records))
         return value
 
     return aggregate_or_null
