@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 CPU := $(PIP) --constraint tools/constraints-cpu.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart sweep-mini reproduce-nano reproduce-smollm2 test parity test-transformers lint docs clean
+.PHONY: help env quickstart sweep-mini reproduce-nano reproduce-smollm2 test browser parity test-transformers lint docs clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -37,6 +37,12 @@ WORKERS := 2
 test: env  ## run the tests, offline (WORKERS=2 at a time)
 	HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=2 $(BIN)/python -m pytest --numprocesses $(WORKERS) \
 		--dist loadfile --no-loadscope-reorder
+
+# Debian's package; elsewhere Playwright's own build, since Ubuntu's package is a snap, which reads no file of a test.
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
+browser: env  ## get the Chromium that the tests of the report's page use; without one they are skipped
+	@if grep -qx 'ID=debian' /etc/os-release; then $(SUDO) apt-get update && $(SUDO) apt-get install --yes chromium; \
+	else $(BIN)/python -m playwright install --with-deps chromium; fi
 
 # More of it: make parity PARITY='--backends hf vllm --tasks tofu_forget_quality tofu_model_utility' (an hour a backend).
 PARITY := --backends hf --tasks tofu_forget_quality

@@ -29,7 +29,7 @@ from scipy.stats import binom
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
-
+pytest_plugins = ("chromium",)
 
 LONGEST = ("test_nano_arms.py", "test_install.py", "test_vllm.py", "test_relearn.py")
 

@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -1195,102 +1195,93 @@ def test_figures_of_an_older_report_go_away(tmp_path: Path) -> None:
 # The page in a browser.
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[chromium.Chromium]:
-    program = chromium.find()
-    if program is None:
-        pytest.skip(f"no browser: neither $CHROME nor {', '.join(chromium.NAMES)} was found")
-    with chromium.Chromium(program) as opened:
-        yield opened
-
-
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_page_has_no_error_no_request_and_no_overflow(
-    browser: chromium.Chromium, report: Path, width: int, dark: bool
+    open_page: chromium.Open, report: Path, width: int, dark: bool
 ) -> None:
-    page = report / "report.html"
-    browser.open(page, width=width, dark=dark)
-    assert browser.problems() == []
-    assert browser.requests() == [page.resolve().as_uri()]
-    assert browser.run("document.documentElement.scrollWidth") <= width
-    assert browser.run("window.innerWidth") == width  # a phone zooms out instead of overflowing
+    file = report / "report.html"
+    page, problems, requests = open_page(file, width=width, dark=dark)
+    assert problems == []
+    assert requests == [file.resolve().as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("window.innerWidth") == width  # a phone zooms out instead of overflowing
     # What is wider than the page scrolls in a box of its own.
     wide = """[...document.querySelectorAll('main *')].filter(e => !e.closest('.scroll') && !e.closest('svg')
         && e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
         .map(e => e.outerHTML.slice(0, 80))"""
-    assert browser.run(wide) == []
-    color = browser.run("getComputedStyle(document.body).backgroundColor")
+    assert page.evaluate(wide) == []
+    color = page.evaluate("getComputedStyle(document.body).backgroundColor")
     channels = [int(number) for number in re.findall(r"\d+", color)[:3]]
     assert (max(channels) < 80) is dark
-    ink = browser.run("getComputedStyle(document.querySelector('svg.figure text')).fill")
+    ink = page.evaluate("getComputedStyle(document.querySelector('svg.figure text')).fill")
     assert (min(int(number) for number in re.findall(r"\d+", ink)[:3]) > 150) is dark
 
 
-def test_page_prints_without_overflow(browser: chromium.Chromium, report: Path) -> None:
-    browser.open(report / "report.html", width=794, media="print")
-    assert browser.run("document.documentElement.scrollWidth") <= 794
-    assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "none"
+def test_page_prints_without_overflow(open_page: chromium.Open, report: Path) -> None:
+    page = open_page(report / "report.html", width=794, media="print").page
+    assert page.evaluate("document.documentElement.scrollWidth") <= 794
+    assert page.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
 
 
-def test_hostile_responses_stay_text(browser: chromium.Chromium, report: Path) -> None:
-    browser.open(report / "report.html")
-    assert browser.run("typeof window.hacked") == "undefined"
-    assert browser.run("document.scripts.length") == 1
-    assert browser.run("document.querySelectorAll('main img, main script, main b script').length") == 0
-    assert browser.run(
+def test_hostile_responses_stay_text(open_page: chromium.Open, report: Path) -> None:
+    page = open_page(report / "report.html").page
+    assert page.evaluate("typeof window.hacked") == "undefined"
+    assert page.evaluate("document.scripts.length") == 1
+    assert page.locator("main img, main script, main b script").count() == 0
+    assert page.evaluate(
         "[...document.querySelectorAll('#leak-cards .said')].some(e => e.textContent.includes('<script>window.hacked'))"
     )
 
 
-def test_search_finds_leaks(browser: chromium.Chromium, report: Path) -> None:
-    browser.open(report / "report.html")
-    shown = "[...document.querySelectorAll('#leak-cards > article')].filter(e => e.offsetParent !== null).length"
-    everything = browser.run(shown)
+def test_search_finds_leaks(open_page: chromium.Open, report: Path) -> None:
+    page = open_page(report / "report.html").page
+    shown = page.locator("#leak-cards > article:visible")
+    everything = shown.count()
     assert 1 < everything <= leaks.SHOWN
-    browser.run("document.getElementById('leak-search').focus()")
-    browser.type("GNITIRW window.hacked")  # any case, any order, all words
-    assert browser.run(shown) == 1
-    assert browser.run("document.getElementById('leak-count').textContent") == f"1 of {everything}"
-    browser.run("document.getElementById('leak-search').select()")
-    browser.type("nowhere to be found")
-    assert browser.run(shown) == 0
+    page.fill("#leak-search", "GNITIRW window.hacked")  # any case, any order, all words
+    assert shown.count() == 1
+    assert page.text_content("#leak-count") == f"1 of {everything}"
+    page.fill("#leak-search", "nowhere to be found")
+    assert shown.count() == 0
 
 
-_COLUMN = """(column) => [...document.querySelectorAll('#row-table tbody tr')].filter(r => !r.hidden)
-    .map(r => r.cells[column].dataset.v ?? r.cells[column].textContent)"""
+def _column(page: chromium.Page, column: int) -> list[str]:
+    script = """column => [...document.querySelectorAll('#row-table tbody tr')].filter(r => !r.hidden)
+        .map(r => r.cells[column].dataset.v ?? r.cells[column].textContent)"""
+    cells: list[str] = page.evaluate(script, column)
+    return cells
 
 
-def test_rows_sort_by_mouse_and_by_keyboard(browser: chromium.Chromium, report: Path) -> None:
-    browser.open(report / "report.html")
-    column = f"({_COLUMN})"
-    assert browser.run(f"{column}(0)") == [str(row) for row in range(120)]
-    browser.run("document.querySelectorAll('#row-table th button')[4].click()")
-    ratios = [float(value) for value in browser.run(f"{column}(4)")]
+def test_rows_sort_by_mouse_and_by_keyboard(open_page: chromium.Open, report: Path) -> None:
+    page, problems, _ = open_page(report / "report.html")
+    assert _column(page, 0) == [str(row) for row in range(120)]
+    header = page.locator("#row-table th button").nth(4)
+    header.click()
+    ratios = [float(value) for value in _column(page, 4)]
     assert ratios == sorted(ratios)
     # By keyboard: two fields on, the leaks of novel recall; Enter sorts downwards, again upwards.
-    browser.run("document.querySelectorAll('#row-table th button')[4].focus()")
+    header.focus()
     for _ in range(2):
-        browser.key("Tab")
-    browser.key("Enter", "\r")
-    shares = [float(value) for value in browser.run(f"{column}(6)")]
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    shares = [float(value) for value in _column(page, 6)]
     assert shares == sorted(shares, reverse=True)
     assert shares[0] == 1
     sorts = "[...document.querySelectorAll('#row-table th')].map(e => e.getAttribute('aria-sort'))"
-    assert browser.run(sorts) == ["none"] * 6 + ["descending"] + ["none"] * 4
-    browser.key("Enter", "\r")
-    assert [float(value) for value in browser.run(f"{column}(6)")] == sorted(shares)
-    assert browser.problems() == []
+    assert page.evaluate(sorts) == ["none"] * 6 + ["descending"] + ["none"] * 4
+    page.keyboard.press("Enter")
+    assert [float(value) for value in _column(page, 6)] == sorted(shares)
+    assert problems == []
 
 
-def test_rows_are_those_of_the_chosen_arm_and_search(browser: chromium.Chromium, report: Path) -> None:
-    browser.open(report / "report.html")
-    browser.run("{ const s = document.getElementById('row-arm'); s.value = 1; s.dispatchEvent(new Event('change')); }")
-    assert browser.run(f"({_COLUMN})(6)") == ["1.0"] * 120  # full knows all
-    browser.run("document.getElementById('row-search').focus()")
-    browser.type(made.rows()[7]["question"])
-    assert browser.run(f"({_COLUMN})(0)") == ["7"]
-    assert browser.run("document.getElementById('row-count').textContent") == "1 of 120"
+def test_rows_are_those_of_the_chosen_arm_and_search(open_page: chromium.Open, report: Path) -> None:
+    page = open_page(report / "report.html").page
+    page.select_option("#row-arm", "1")
+    assert _column(page, 6) == ["1.0"] * 120  # full knows all
+    page.fill("#row-search", made.rows()[7]["question"])
+    assert _column(page, 0) == ["7"]
+    assert page.text_content("#row-count") == "1 of 120"
 
 
 # The command.
