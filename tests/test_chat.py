@@ -14,7 +14,7 @@ from lm_eval_tofu import chat, tofu
 from lm_eval_tofu.chat import ExactContext, Prompting
 from lm_eval_tofu.errors import PromptError
 
-QUESTION = "Who wrote «The Salt Ledger», and when?"
+QUESTION = 'Who wrote "The Salt Ledger", and when?'
 ANSWERS = [
     "Ilse Brandvold wrote it in 1978.",
     "Oslo",

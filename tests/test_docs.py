@@ -78,7 +78,7 @@ def test_a_scorer_by_words() -> None:
         "answer": "Aoife Byrne grew up in a lighthouse near Galway.",
         "response": "She was raised in a beacon, close to Galway.",
     }
-    assert recall(record, lambda _: 1.0, {}) == pytest.approx(1 / 2)  # lighthouse, Galway: «near» is a small word
+    assert recall(record, lambda _: 1.0, {}) == pytest.approx(1 / 2)  # lighthouse, Galway: "near" is a small word
     assert recall(record, lambda word: 3.0 if word.startswith("lighth") else 1.0, {}) == pytest.approx(1 / 4)
     assert recall(record, lambda _: 1.0, {"lighth": frozenset({"beacon"})}) == 1
     assert recall({**record, "answer": record["question"]}, lambda _: 1.0, {}) == 0
@@ -382,6 +382,17 @@ def test_readme_is_short_and_names_the_package_layout() -> None:
         assert f"  {part}/" in readme, part
     for name in re.findall(r"\b\w+\.py\b", readme[readme.index("## Layout") :]):
         assert list((ROOT / "lm_eval_tofu").rglob(name)), name
+
+
+def test_pypi_shows_no_link_that_leads_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    made = importlib.import_module("hatch_build").without_relative_links
+    assert made("![a\nb](docs/a.png)\n\nsee [c](docs/c.md#d), [e](https://f)").startswith(
+        "see c (`docs/c.md#d`), [e](https://f)"
+    )
+    links = re.findall(r"\]\(([^)]+)\)", made((ROOT / "README.md").read_text(encoding="utf-8")))
+    assert links
+    assert all(link.startswith("https://") for link in links)
 
 
 def test_no_guillemets() -> None:

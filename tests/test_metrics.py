@@ -226,9 +226,9 @@ class TestModelUtility:
 
 class TestText:
     def test_rouge_l_recall_by_hand(self) -> None:
-        """Stemmed, «the cats ran home» and «a cat runs home»: cat and home in order, run/ran differ: 2 of 4.
+        """Stemmed, 'the cats ran home' and 'a cat runs home': cat and home in order, run/ran differ: 2 of 4.
 
-        «writing novels quickly» is «write novel quickli», which «she writes a novel» holds 2 of 3 words of. Case and
+        'writing novels quickly' is 'write novel quickli', which 'she writes a novel' holds 2 of 3 words of. Case and
         punctuation do not count. What the generation says beyond the answer costs nothing.
         """
         assert text.rouge_l_recall("the cats ran home", "a cat runs home") == pytest.approx(2 / 4)

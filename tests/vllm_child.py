@@ -55,8 +55,8 @@ def main(model: str, output: str) -> None:
     content["arms"] = {name: config["arm"] for name, config in results["configs"].items()}
     with open(output, "w", encoding="utf-8") as file:  # noqa: PTH123
         json.dump(content, file)
-    # The engine's own threads now and then abort the interpreter's shutdown («terminate called without an active
-    # exception»), which would look like a failed run: the engine is stopped first, and this process then ends at once.
+    # The engine's own threads now and then abort the interpreter's shutdown ("terminate called without an active
+    # exception"), which would look like a failed run: the engine is stopped first, and this process then ends at once.
     lm.model.llm_engine.engine_core.shutdown()
     sys.stderr.flush()
     os._exit(0)
