@@ -1,15 +1,16 @@
-"""The command `lm-eval-tofu`: one short function a subcommand, each with its heavy imports inside."""
+"""The command `lm-eval-tofu`: a table of subcommands, whose modules are imported when they are called."""
 
 import argparse
 import hashlib
+import importlib
 import importlib.util
 import logging
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lm_eval_tofu import __version__, files
 from lm_eval_tofu.errors import OptionError, TofuError
@@ -34,142 +35,14 @@ _ONLY_VLLM = (
 _ONLY_HF = ("attn_implementation", "device_map", "logits_cache", "softmax_dtype")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        argv: The arguments; None takes those of the process.
-
-    Returns:
-        The exit code: 0, or 2 for what the user can put right.
-    """
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        if arguments[:1] in (["finetune"], ["unlearn"]):
-            from lm_eval_tofu.unlearn import options
-
-            arguments = options.with_config_file(arguments)
-        args = _parser(arguments).parse_args(arguments)
-        return int(args.run(args))
-    except TofuError as error:
-        print(f"lm-eval-tofu: error: {error}", file=sys.stderr)
-        return 2
-
-
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lm-eval-tofu", description="Audit machine unlearning on TOFU.")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    command = _add(commands, "tasks-path", "print the tasks' directory, for lm_eval --include_path", tasks_path)
-
-    command = _add(commands, "presets", "list or print run configs, for lm_eval run --config", presets)
-    command.add_argument("name", nargs="?", metavar="NAME", help="preset to print the path of; none: list them all")
-    command.add_argument("--pretrained", metavar="MODEL", help="write a copy with this model: a directory or hub id")
-    command.add_argument("--backend", choices=("hf", "vllm"), help="write a copy for this backend")
-    command.add_argument("--output", type=Path, metavar="FILE", help="where the copy goes (default: temporary)")
-
-    command = _add(commands, "data", "check the data set, and print its rows and fingerprints", data)
-    command.add_argument("--tofu", metavar="SOURCE", help="mini, a directory or a hub id")
-    command.add_argument("--revision", metavar="R", help="branch, tag or commit on the hub")
-
-    command = _add(commands, "score", "judge responses in a file: leaked or not, and which facts", score)
-    if arguments[:1] == ["score"]:
-        from lm_eval_tofu import scoring
-
-        scoring.add_score_arguments(command)
-
-    command = _add(commands, "explain", "say why one response counts as a leak, or does not", explain)
-    if arguments[:1] == ["explain"]:
-        from lm_eval_tofu import scoring
-
-        scoring.add_explain_arguments(command)
-
-    command = _add(commands, "finetune", "fine-tune a model on TOFU (base, full and retain arms)", finetune)
-    if arguments[:1] == ["finetune"]:  # the options come from a module that needs torch
-        _need("finetune", "torch", "accelerate")
-        from lm_eval_tofu.unlearn import finetune as module
-
-        module.add_arguments(command)
-
-    command = _add(commands, "unlearn", "unlearn a forget split of TOFU (NPO and others)", unlearn)
-    if arguments[:1] == ["unlearn"]:
-        _need("unlearn", "torch", "accelerate")
-        from lm_eval_tofu.unlearn import unlearning
-
-        unlearning.add_arguments(command)
-
-    command = _add(commands, "sweep", "train and evaluate every point of a grid; or show how far that is", sweep)
-    command.add_argument("words", nargs="+", metavar="[status] SWEEP", help="a YAML file, or a preset such as npo-54")
-    for name, what in (
-        ("model", "the checkpoint to unlearn from"),
-        ("output", "directory of the sweep"),
-        ("retain-reference", "results of tofu_forget_quality on the retain arm"),
-        ("tofu", "mini, a directory or a hub id"),
-        ("forget-split", "forget01, forget05 or forget10"),
-    ):
-        command.add_argument(f"--{name}", metavar="X", help=f"{what} (instead of the file's)")
-    command.add_argument("--storage", metavar="URL", help="Optuna storage (default: SQLite in the sweep's directory)")
-    command.add_argument("--keep", default="all", metavar="K", help="checkpoints to keep: all (default), best or none")
-    command.add_argument("--watch", type=float, metavar="S", help="with status: show it anew every S seconds")
-
-    command = _add(commands, "select", "pick a sweep's unlearned model, before any leak audit", select)
-    command.add_argument("sweep", type=Path, metavar="DIR", help="the sweep's directory")
-    command.add_argument("--not-blind", action="store_true", help="although leak audits lie there; recorded")
-    command.add_argument("--allow-missing", action="store_true", help="although runs have no results; recorded")
-
-    command = _add(commands, "probe", "read from hidden states what a model still knows", probe)
-    if arguments[:1] == ["probe"]:
-        _need("probe", "torch")
-        from lm_eval_tofu.whitebox import probe as probing
-
-        probing.add_arguments(command)
-
-    command = _add(commands, "report", "set the results of any number of arms side by side", report)
-    if arguments[:1] == ["report"]:
-        _need("report", "matplotlib", "jinja2", "yaml", extra="report")
-        from lm_eval_tofu.report import render
-
-        render.add_arguments(command)
-
-    command = _add(commands, "card", "fill in a checkpoint's model card with its results", card)
-    if arguments[:1] == ["card"]:
-        _need("card", "jinja2", "huggingface_hub", "yaml", extra="report")
-        from lm_eval_tofu.report import card as cards
-
-        cards.add_arguments(command)
-
-    command = _add(commands, "relearn", "teach part of what was forgotten again, and see what else comes back", relearn)
-    if arguments[:1] == ["relearn"]:
-        _need("relearn", "torch", "accelerate")
-        from lm_eval_tofu.whitebox import relearn as relearning
-
-        relearning.add_arguments(command)
-    return parser
-
-
-def _add(commands: Any, name: str, summary: str, run: Any) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
-    command.set_defaults(run=run)
-    return command
-
-
-def _need(command: str, *modules: str, extra: str = "unlearn") -> None:
-    missing = [module for module in modules if importlib.util.find_spec(module) is None]
-    if missing:
-        raise OptionError(f"{command} needs {' and '.join(missing)}: pip install 'lm-eval-tofu[{extra}]'")
-
-
-def tasks_path(_: argparse.Namespace) -> int:
+def tasks_path(_: argparse.Namespace) -> None:
     """Print the directory of the tasks."""
     from lm_eval_tofu.tasks import TASKS_DIR
 
     print(TASKS_DIR)
-    return 0
 
 
-def presets(args: argparse.Namespace) -> int:
+def presets(args: argparse.Namespace) -> None:
     """List the presets, print the path of one, or write a copy of a run config that is filled in."""
     kinds = {kind: sorted((PRESETS_DIR / kind).glob("*.yaml"), key=lambda path: path.stem) for kind in PRESET_KINDS}
     paths = {path.stem: path for found in kinds.values() for path in found}
@@ -190,7 +63,6 @@ def presets(args: argparse.Namespace) -> int:
         )
     else:
         print(_filled_in(paths[args.name], args) if changes else paths[args.name])
-    return 0
 
 
 def _first_comment(path: Path) -> str:
@@ -251,7 +123,7 @@ def _write(path: Path, text: str) -> None:
         raise OptionError(f"--output {path} cannot be written ({error}): name another file") from error
 
 
-def data(args: argparse.Namespace) -> int:
+def data(args: argparse.Namespace) -> None:
     """Read and check every configuration of the data set."""
     from lm_eval_tofu import tofu
 
@@ -261,41 +133,17 @@ def data(args: argparse.Namespace) -> int:
     print(f"{'config':24} {'rows':>5}  fingerprint")
     for name, rows, digest in lines:
         print(f"{name:24} {rows:5}  {digest}")
-    return 0
 
 
-def score(args: argparse.Namespace) -> int:
-    """Score the responses of a file; see `lm_eval_tofu.scoring.score_file`."""
-    from lm_eval_tofu import scoring
-
-    return scoring.score_file(args)
-
-
-def explain(args: argparse.Namespace) -> int:
+def explain(args: argparse.Namespace) -> None:
     """Print why a response leaks, or does not; see `lm_eval_tofu.scoring.explain`."""
     from lm_eval_tofu import scoring
 
     print(scoring.explain(args))
-    return 0
-
-
-def finetune(args: argparse.Namespace) -> int:
-    """Fine-tune a model; see `lm_eval_tofu.unlearn.finetune`."""
-    from lm_eval_tofu.unlearn import finetune as module
-
-    return int(module.run(args))
-
-
-def unlearn(args: argparse.Namespace) -> int:
-    """Unlearn a forget split; see `lm_eval_tofu.unlearn.unlearning`."""
-    from lm_eval_tofu.unlearn import unlearning
-
-    return int(unlearning.run(args))
 
 
 def sweep(args: argparse.Namespace) -> int:
     """Work on a sweep, or show where it stands; see `lm_eval_tofu.unlearn.sweep`."""
-    _need("sweep", "optuna")
     from lm_eval_tofu.unlearn import sweep as module
 
     *action, source = args.words
@@ -323,51 +171,211 @@ def _watch_sweep(module: Any, config: Any, args: argparse.Namespace) -> list[Any
         time.sleep(args.watch)
 
 
-def select(args: argparse.Namespace) -> int:
+def select(args: argparse.Namespace) -> None:
     """Select a sweep's best run; see `lm_eval_tofu.unlearn.select`."""
     from lm_eval_tofu.unlearn import select as module
 
     selection = module.select(args.sweep, not_blind=args.not_blind, allow_missing=args.allow_missing)
     print("\n".join(module.table(selection)))
     print(f"written: {args.sweep / module.SELECTION_FILE}")
-    return 0
 
 
-def probe(args: argparse.Namespace) -> int:
+def probe(args: argparse.Namespace) -> None:
     """Probe hidden states; see `lm_eval_tofu.whitebox.probe`."""
     from lm_eval_tofu.whitebox import probe as module
 
     file = module.probe(module.config_of(args))
     print("\n".join(module.table(files.read_json(file))))
     print(f"written: {file}")
-    return 0
 
 
-def report(args: argparse.Namespace) -> int:
+def report(args: argparse.Namespace) -> None:
     """Write a report; see `lm_eval_tofu.report.render`."""
     from lm_eval_tofu.report import render
 
     written = render.run(args)
     print(f"{written.html}\n{written.markdown}")
-    return 0
 
 
-def card(args: argparse.Namespace) -> int:
+def card(args: argparse.Namespace) -> None:
     """Fill in a model card; see `lm_eval_tofu.report.card`."""
     from lm_eval_tofu.report import card as module
 
     print(module.run(args))
-    return 0
 
 
-def relearn(args: argparse.Namespace) -> int:
+def relearn(args: argparse.Namespace) -> None:
     """Relearn parts of the forget split, and report what else comes back; see `lm_eval_tofu.whitebox.relearn`."""
     from lm_eval_tofu.whitebox import relearn as module
 
     file = module.run(args)
     print("\n".join(module.table(files.read_json(file))))
     print(f"written: {file}")
-    return 0
+
+
+def _presets_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="preset to print the path of; none: list them all")
+    parser.add_argument("--pretrained", metavar="MODEL", help="write a copy with this model: a directory or hub id")
+    parser.add_argument("--backend", choices=("hf", "vllm"), help="write a copy for this backend")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where the copy goes (default: temporary)")
+
+
+def _data_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tofu", metavar="SOURCE", help="mini, a directory or a hub id")
+    parser.add_argument("--revision", metavar="R", help="branch, tag or commit on the hub")
+
+
+def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("words", nargs="+", metavar="[status] SWEEP", help="a YAML file, or a preset such as npo-54")
+    for name, what in (
+        ("model", "the checkpoint to unlearn from"),
+        ("output", "directory of the sweep"),
+        ("retain-reference", "results of tofu_forget_quality on the retain arm"),
+        ("tofu", "mini, a directory or a hub id"),
+        ("forget-split", "forget01, forget05 or forget10"),
+    ):
+        parser.add_argument(f"--{name}", metavar="X", help=f"{what} (instead of the file's)")
+    parser.add_argument("--storage", metavar="URL", help="Optuna storage (default: SQLite in the sweep's directory)")
+    parser.add_argument("--keep", default="all", metavar="K", help="checkpoints to keep: all (default), best or none")
+    parser.add_argument("--watch", type=float, metavar="S", help="with status: show it anew every S seconds")
+
+
+def _select_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sweep", type=Path, metavar="DIR", help="the sweep's directory")
+    parser.add_argument("--not-blind", action="store_true", help="although leak audits lie there; recorded")
+    parser.add_argument("--allow-missing", action="store_true", help="although runs have no results; recorded")
+
+
+class Command(NamedTuple):
+    """A subcommand; functions of other modules are written `module:function`, and imported when it is called.
+
+    Attributes:
+        help: What it does.
+        run: Does it; what it returns is the exit code, 0 for None.
+        arguments: Declares its options on a parser.
+        parent: Makes a parser with its options, instead of `arguments`.
+        needs: Modules that it needs beside the package's own requirements.
+        extra: The extra that installs them.
+    """
+
+    help: str
+    run: Callable[[argparse.Namespace], int | None] | str
+    arguments: Callable[[argparse.ArgumentParser], None] | str | None = None
+    parent: str | None = None
+    needs: Sequence[str] = ()
+    extra: str = "unlearn"
+
+
+COMMANDS = {
+    "tasks-path": Command("print the tasks' directory, for lm_eval --include_path", tasks_path),
+    "presets": Command("list or print run configs, for lm_eval run --config", presets, _presets_arguments),
+    "data": Command("check the data set, and print its rows and fingerprints", data, _data_arguments),
+    "score": Command(
+        "judge responses in a file: leaked or not, and which facts",
+        "lm_eval_tofu.scoring:score_file",
+        "lm_eval_tofu.scoring:add_score_arguments",
+    ),
+    "explain": Command(
+        "say why one response counts as a leak, or does not", explain, "lm_eval_tofu.scoring:add_explain_arguments"
+    ),
+    "finetune": Command(
+        "fine-tune a model on TOFU (base, full and retain arms)",
+        "lm_eval_tofu.unlearn.finetune:run",
+        parent="lm_eval_tofu.unlearn.finetune:parser",
+        needs=("torch", "accelerate"),
+    ),
+    "unlearn": Command(
+        "unlearn a forget split of TOFU (NPO and others)",
+        "lm_eval_tofu.unlearn.unlearning:run",
+        parent="lm_eval_tofu.unlearn.unlearning:parser",
+        needs=("torch", "accelerate"),
+    ),
+    "sweep": Command(
+        "train and evaluate every point of a grid; or show how far that is", sweep, _sweep_arguments, needs=("optuna",)
+    ),
+    "select": Command("pick a sweep's unlearned model, before any leak audit", select, _select_arguments),
+    "probe": Command(
+        "read from hidden states what a model still knows",
+        probe,
+        "lm_eval_tofu.whitebox.probe:add_arguments",
+        needs=("torch",),
+    ),
+    "report": Command(
+        "set the results of any number of arms side by side",
+        report,
+        "lm_eval_tofu.report.render:add_arguments",
+        needs=("matplotlib", "jinja2", "yaml"),
+        extra="report",
+    ),
+    "card": Command(
+        "fill in a checkpoint's model card with its results",
+        card,
+        "lm_eval_tofu.report.card:add_arguments",
+        needs=("jinja2", "huggingface_hub", "yaml"),
+        extra="report",
+    ),
+    "relearn": Command(
+        "teach part of what was forgotten again, and see what else comes back",
+        relearn,
+        "lm_eval_tofu.whitebox.relearn:add_arguments",
+        needs=("torch", "accelerate"),
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: The arguments; None takes those of the process.
+
+    Returns:
+        The exit code: 0, or 2 for what the user can put right.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments[:1] in (["finetune"], ["unlearn"]):
+            from lm_eval_tofu.unlearn import options
+
+            arguments = options.with_config_file(arguments)
+        args = _parser(arguments[0] if arguments else "").parse_args(arguments)
+        return _function(COMMANDS[args.command].run)(args) or 0
+    except TofuError as error:
+        print(f"lm-eval-tofu: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser(chosen: str) -> argparse.ArgumentParser:
+    """All commands, with the options of the chosen one."""
+    parser = argparse.ArgumentParser(prog="lm-eval-tofu", description="Audit machine unlearning on TOFU.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        settings: dict[str, Any] = {"help": command.help, "description": command.help}
+        if name == chosen:
+            _check_installed(name, command)
+            if command.parent is not None:
+                parent = _function(command.parent)()
+                settings |= {"parents": [parent], "usage": parent.usage}
+        added = commands.add_parser(name, **settings)
+        if name == chosen and command.arguments is not None:
+            _function(command.arguments)(added)
+    return parser
+
+
+def _function(named: Callable[..., Any] | str) -> Callable[..., Any]:
+    if not isinstance(named, str):
+        return named
+    module, _, name = named.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _check_installed(name: str, command: Command) -> None:
+    missing = [module for module in command.needs if importlib.util.find_spec(module) is None]
+    if missing:
+        raise OptionError(f"{name} needs {' and '.join(missing)}: pip install 'lm-eval-tofu[{command.extra}]'")
 
 
 if __name__ == "__main__":

@@ -3,15 +3,14 @@
 import json
 import os
 import sys
-import threading
 import time
 from pathlib import Path
 
-from lm_eval_tofu.unlearn import trial
+from lm_eval_tofu.unlearn import child
 
 config_file, name = sys.argv[1:]
 folder = Path(name)
-threading.Thread(target=trial.die_with_the_parent, daemon=True).start()
+child.end_with_parent()
 point = json.loads((folder / "run.json").read_text())["point"]
 with (folder.parent.parent / "begun").open("a") as file:
     file.write(f"{folder.name} {os.getpid()}\n")

@@ -162,19 +162,20 @@ def _fake_finetune(monkeypatch: pytest.MonkeyPatch, run: object) -> None:
     import lm_eval_tofu.unlearn
 
     module = types.ModuleType("lm_eval_tofu.unlearn.finetune")
-    module.add_arguments = lambda parser: parser.add_argument("--output")
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--output")
+    module.parser = lambda: argparse.ArgumentParser(add_help=False, parents=[options])
     module.run = run
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(lm_eval_tofu.unlearn, "finetune", module, raising=False)
-    monkeypatch.setattr(cli, "_need", lambda *_: None)
+    monkeypatch.setattr(cli, "_check_installed", lambda *_: None)
 
 
 def test_finetune_delegates(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
-    def run(args: argparse.Namespace) -> int:
+    def run(args: argparse.Namespace) -> None:
         seen.append(args.output)
-        return 0
 
     _fake_finetune(monkeypatch, run)
     assert cli.main(["finetune", "--output", "x"]) == 0

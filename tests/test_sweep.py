@@ -15,6 +15,7 @@ import yaml
 from lm_eval_tofu import cli, evaluation, files
 from lm_eval_tofu.errors import OptionError, ReferenceRunError
 from lm_eval_tofu.unlearn import sweep
+from lm_eval_tofu.unlearn.unlearning import UnlearnConfig
 
 WORKER = Path(__file__).with_name("sweep_worker.py")
 GRID = {"epochs": [5, 10], "beta": [0.05, 0.1, 0.5]}
@@ -84,35 +85,26 @@ class TestConfig:
     def test_arguments_of_a_run(self, tmp_path: Path) -> None:
         path = written(tmp_path, training={"batch_size": 4, "retain_rows": "0-39"}, tofu="mini")
         config = sweep.read_config(path)
-        given = sweep.unlearn_arguments(config, config.points[1], Path("out"))
-        pairs = dict(zip(given[::2], given[1::2], strict=True))
-        assert pairs == {
-            "--model": "m",
-            "--output": "out",
-            "--method": "npo",
-            "--forget-split": "forget10",
-            "--tofu": "mini",
-            "--batch_size": "4",
-            "--retain_rows": "0-39",
-            "--epochs": "5",
-            "--beta": "0.1",
-        }
+        assert sweep.run_config(config, config.points[1], Path("out")) == UnlearnConfig(
+            model="m",
+            output=Path("out"),
+            forget_split="forget10",
+            tofu="mini",
+            batch_size=4,
+            retain_rows=tuple(range(40)),
+            epochs=5,
+            beta=0.1,
+        )
 
     def test_values_that_are_no_plain_text(self, tmp_path: Path) -> None:
         """They reach `unlearn` as its command line takes them: JSON, true or false, several words."""
         values = {"template-args": {"date_string": "10 Apr 2025"}, "no_chat_template": False, "lr_scheduler_kwargs": {}}
         config = sweep.read_config(written(tmp_path, training={**values, "label_names": ["a", "b"], "revision": None}))
-        given = sweep.unlearn_arguments(config, config.points[0], Path("out"))
-        for pair in (
-            ["--template-args", '{"date_string": "10 Apr 2025"}'],
-            ["--no_chat_template", "false"],
-            ["--lr_scheduler_kwargs", "{}"],
-        ):
-            start = given.index(pair[0])
-            assert given[start : start + 2] == pair
-        start = given.index("--label_names")
-        assert given[start : start + 3] == ["--label_names", "a", "b"]
-        assert "--revision" not in given
+        run = sweep.run_config(config, config.points[0], Path("out"))
+        assert run.template_args == {"date_string": "10 Apr 2025"}
+        assert run.apply_chat_template
+        assert run.training == {"lr_scheduler_kwargs": "{}", "label_names": ["a", "b"]}
+        assert run.revision is None
 
     def test_keys_without_a_value(self, tmp_path: Path) -> None:
         path = tmp_path / "sweep.yaml"

@@ -414,8 +414,3 @@ def test_bad_settings(model, build, settings, message):
         build(model, **settings)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_every_field_has_help():
-    for name in ("method", "alpha", "beta", "gamma", "margin", "retain_loss", "precompute_reference", "joint_pass"):
-        assert NPOConfig.__dataclass_fields__[name].metadata["help"].endswith(".")

@@ -1,6 +1,8 @@
 """Run a command in a subprocess, logging to a file."""
 
+import os
 import subprocess
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,3 +37,15 @@ def last_line(path: Path) -> str:
     # A progress bar goes on in its line, so what counts is behind its last carriage return.
     lines = path.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def end_with_parent() -> None:
+    """In a process that `run` started: end when the parent does, since it would go on beside its successor."""
+    threading.Thread(target=_wait_for_the_end, daemon=True).start()
+
+
+def _wait_for_the_end() -> None:
+    # Not through sys.stdin, whose lock a thread at the end of the process would hold.
+    while os.read(0, 1):
+        pass
+    os._exit(1)

@@ -3,7 +3,8 @@
 import argparse
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,28 @@ FROM_SCRATCH = ("nano", "nano-tofu")
 """The files in `presets/nano`; named here, so that a wrong one is refused before torch is imported."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class FinetuneConfig(options.TrainingConfig):
-    """Everything that a run of `finetune` is told; `TrainingConfig` has the rest.
+    """The options of `lm-eval-tofu finetune`; exactly one of `model` and `from_scratch` is given."""
 
-    Attributes:
-        split: A configuration of TOFU, or several joined by `+`.
-        model: Directory or hub name of the model to start from; exactly one of this and `from_scratch` is given.
-        from_scratch: One of `FROM_SCRATCH`: a new, small model with a tokenizer of its own.
-        rows: Rows of the split to train on, from 0; None: all. With one split only.
-    """
-
-    split: str
-    model: str | None = None
-    from_scratch: str | None = None
-    rows: tuple[int, ...] | None = None
+    split: str = field(metadata=options.option(f"{', '.join(SPLITS)}, or several joined by '+'"))
+    model: str | None = field(
+        default=None, metadata=options.option("directory or hub name of the model to start from", metavar="M")
+    )
+    from_scratch: str | None = field(
+        default=None,
+        metadata=options.option(
+            f"train a new, small model with a tokenizer of its own: {', '.join(FROM_SCRATCH)}", metavar="NAME"
+        ),
+    )
+    rows: tuple[int, ...] | None = field(
+        default=None,
+        metadata=options.option(
+            "rows of the split to train on, from 0, such as 0-19,40; with one split only (default: all)",
+            metavar="ROWS",
+            parse=partial(tofu.row_numbers, "--rows"),
+        ),
+    )
 
     @property
     def splits(self) -> list[str]:
@@ -66,36 +74,17 @@ class FinetuneConfig(options.TrainingConfig):
         options.TrainingConfig.check(self)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `lm-eval-tofu finetune`."""
-    from transformers import TrainingArguments
-
-    parser.usage = "%(prog)s (--model MODEL | --from-scratch NAME) --split SPLIT --output DIR [option ...]"
-    start = parser.add_mutually_exclusive_group(required=True)
-    start.add_argument("--model", metavar="M", help="directory or hub name of the model to start from")
-    options.add_option(start, "--from-scratch", metavar="NAME", help=f"train a new model: {', '.join(FROM_SCRATCH)}")
-    parser.add_argument("--split", required=True, help=f"{', '.join(SPLITS)}, or several joined by '+'")
-    parser.add_argument("--rows", metavar="ROWS", help="rows of the split, from 0, such as 0-19,40 (default: all)")
-    options.add_shared_arguments(parser, FinetuneConfig(output=Path(), split=""))
-    options.add_training_arguments(parser, TrainingArguments)
+def parser() -> argparse.ArgumentParser:
+    """The options of `lm-eval-tofu finetune`, to be a parser's parent."""
+    return options.parser_of(
+        FinetuneConfig,
+        "lm-eval-tofu finetune (--model MODEL | --from-scratch NAME) --split SPLIT --output DIR [option ...]",
+    )
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run `lm-eval-tofu finetune`.
-
-    Returns:
-        0, the process's exit status.
-
-    Raises:
-        TofuError: As `finetune`.
-    """
-    from transformers import TrainingArguments
-
-    values = options.shared_values(args, FinetuneConfig)
-    if args.rows is not None:
-        values["rows"] = tofu.row_numbers("--rows", args.rows)
-    finetune(FinetuneConfig(**values, training=options.training_fields(args, TrainingArguments)))
-    return 0
+def run(args: argparse.Namespace) -> None:
+    """Run `lm-eval-tofu finetune`; see `finetune`."""
+    finetune(options.from_arguments(FinetuneConfig, args))
 
 
 def finetune(config: FinetuneConfig, callbacks: Sequence[Any] = ()) -> Path:
@@ -135,7 +124,7 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[Any] = ()) -> Path:
 
     tokenizer, context = _load_tokenizer(config, source)
     examples = encode_rows(tokenizer, rows, config.prompting, context)
-    recorded = config.determining()
+    recorded = config.reproducibility_fields()
     arguments = training.training_arguments(config, checkpoint.partial_folder(config.output), len(examples))
     with arguments.main_process_first(desc="partial folder"):
         # The data's fingerprints stand for its source: the same content elsewhere may be resumed with.

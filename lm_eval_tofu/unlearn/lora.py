@@ -9,26 +9,71 @@ import importlib.util
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.unlearn import checkpoint
 from lm_eval_tofu.unlearn.models import load_model
+from lm_eval_tofu.unlearn.options import flag, option
 
 if TYPE_CHECKING:
     from lm_eval_tofu.unlearn.data import Example
 
 log = logging.getLogger(__name__)
 
-ALL_LINEAR = "all-linear"
 ADAPTERS = "adapters"
 """Folder in a merged checkpoint that keeps the adapters where merging lost a part of the update."""
 
 _CHECKED_ROWS = 32
 _TOLERATED = 0.05
 """Share of the update, or of its effect on the loss, that may be lost without a warning."""
+
+
+@dataclass(kw_only=True)
+class LoraOptions:
+    """Whether to train adapters instead of all weights."""
+
+    lora_r: int | None = field(
+        default=None, metadata=option("train LoRA adapters of this rank instead of all weights", metavar="R")
+    )
+    lora_alpha: float | None = field(
+        default=None, metadata=option("the adapters' scale is this divided by R (default: 2 R)", metavar="A")
+    )
+    lora_target: str | None = field(
+        default=None,
+        metadata=option(
+            "names of the modules that get adapters, joined by commas (default: all linear layers but the head)",
+            metavar="NAMES",
+        ),
+    )
+    lora_merge: bool = field(
+        default=True, metadata=option("write the model with the adapters merged in; off: the adapters alone")
+    )
+
+    def check(self) -> None:
+        """Refuse values that cannot be used.
+
+        Raises:
+            OptionError: It names the option, its value, and what to give instead.
+        """
+        if self.lora_r is None:
+            for name in ("lora_alpha", "lora_target"):
+                if getattr(self, name) is not None:
+                    raise OptionError(
+                        f"{flag(name)} {getattr(self, name)} has no use without --lora-r: give a rank, such as 16"
+                    )
+            if not self.lora_merge:
+                raise OptionError("--no-lora-merge has no use without --lora-r: give a rank, such as 16")
+        elif self.lora_r < 1:
+            raise OptionError(f"--lora-r {self.lora_r} is less than 1: give for example 16, or leave it out")
+        if self.lora_target is not None and not all(name.strip() for name in self.lora_target.split(",")):
+            raise OptionError(
+                f"--lora-target {self.lora_target!r} names an empty module: give for example q_proj,v_proj"
+            )
+        if self.lora_alpha is not None and not (math.isfinite(self.lora_alpha) and self.lora_alpha > 0):
+            raise OptionError(f"--lora-alpha {self.lora_alpha} is not above 0: give for example twice --lora-r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +134,7 @@ def attach(model: Any, rank: int, alpha: float | None, target: str | None) -> An
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
-    names = [name.strip() for name in target.split(",")] if target else ALL_LINEAR
+    names = [name.strip() for name in target.split(",")] if target else "all-linear"
     ends = {name.rsplit(".", maxsplit=1)[-1] for name, _ in model.named_modules()}
     for name in names if target else ():
         if not any(path == name or path.endswith(f".{name}") for path, _ in model.named_modules()):

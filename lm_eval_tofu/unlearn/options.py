@@ -1,4 +1,4 @@
-"""The options that every way of training has, on the command line, in a YAML file and in Python.
+"""Options as dataclass fields: the command line, the YAML file and the record of a run are made from them.
 
 A few have names of our own; all others of transformers' `TrainingArguments` go by their own names and reach it through
 the field `training`.
@@ -8,80 +8,132 @@ import argparse
 import difflib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, make_dataclass
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import OptionError
 
 DTYPES = ("auto", "float32", "mixed", "bfloat16")
 
-OURS = {
-    # a field of TrainingArguments: the option that says it
-    "output_dir": "output",
-    "num_train_epochs": "epochs",
-    "learning_rate": "learning_rate",
-    "per_device_train_batch_size": "batch_size",
-    "gradient_accumulation_steps": "gradient_accumulation",
-    "weight_decay": "weight_decay",
-    "seed": "seed",
-    "remove_unused_columns": None,
-    "resume_from_checkpoint": None,
-    "do_train": None,
-}
-"""Fields of `TrainingArguments` that are not passed on: ours say the same, or (None) they have no use here."""
+_WITHOUT_USE = ("remove_unused_columns", "resume_from_checkpoint", "do_train")
+"""Fields of `TrainingArguments` that have no use here."""
+
+Config = TypeVar("Config", bound="TrainingConfig")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingConfig:
-    """What every run is told. The command line's options have the same names.
+def option(
+    help: str,
+    *aliases: str,
+    metavar: str | None = None,
+    off: str | None = None,
+    parse: Callable[[str], Any] | None = None,
+) -> dict[str, Any]:
+    """Metadata of a dataclass field that is an option too; without a default it is required.
 
-    Attributes:
-        output: Directory of the finished checkpoint.
-        tofu: Data source, as `lm_eval_tofu.tofu.resolve_source`.
-        revision: The data's revision on the hub.
-        epochs: Passes over the rows.
-        learning_rate: The peak, after warm-up and before linear decay to 0.
-        batch_size: Rows on one device at a time.
-        gradient_accumulation: Batches a step. Effective batch: batch size x accumulation x devices.
-        weight_decay: AdamW's.
-        warmup: Length of the linear warm-up, in epochs.
-        seed: Of the initial weights (from scratch), the rows' order, their pairs and dropout.
-        apply_chat_template: Off: `Question: {q}\\nAnswer: {a}`.
-        system_prompt: The system turn; None leaves it to the template.
-        template_args: Further variables for the chat template.
-        dtype: `float32`; `mixed`: weights in float32, arithmetic in bfloat16; `bfloat16`: both, half the memory, but
-            rounding swallows small updates; `auto`: `mixed` where the device has bfloat16, else `float32`.
-        overwrite: Replace an existing output.
-        training: Further fields of transformers' `TrainingArguments`, by their own names.
+    Args:
+        help: What `--help` says; the default is added.
+        *aliases: Further names, such as `--lr`.
+        metavar: As in `argparse`.
+        off: Of a boolean: the name that switches it off, in place of `--no-NAME`.
+        parse: Makes the value of the text that the command line has, and raises `OptionError`.
     """
+    return {"help": help, "aliases": aliases, "metavar": metavar, "off": off, "parse": parse}
 
-    output: Path
-    tofu: str | None = None
-    revision: str | None = None
-    epochs: int = 5
-    learning_rate: float = 1e-5
-    batch_size: int = 8
-    gradient_accumulation: int = 4
-    weight_decay: float = 0.01
-    warmup: float = 1.0
-    seed: int = 0
-    apply_chat_template: bool = True
-    system_prompt: str | None = None
-    template_args: Mapping[str, Any] = field(default_factory=dict)
-    dtype: str = "auto"
-    overwrite: bool = False
-    training: Mapping[str, Any] = field(default_factory=dict)
+
+def parse_template_args(text: str | None) -> dict[str, Any]:
+    """The value of `--template-args`.
+
+    Raises:
+        OptionError: It is not a JSON object.
+    """
+    if text is None:
+        return {}
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise OptionError(f"--template-args {text!r} is not JSON ({error}): give an object, such as '{{}}'") from error
+    if not isinstance(value, dict):
+        raise OptionError(
+            f'--template-args {text!r} is not an object: give for example \'{{"date_string": "10 Apr 2025"}}\''
+        )
+    return value
+
+
+@dataclass(kw_only=True)
+class DataOptions:
+    """Where the data come from; see `lm_eval_tofu.tofu.resolve_source`."""
+
+    tofu: str | None = field(
+        default=None, metadata=option("data: mini, a directory, or a hub id (default: LM_EVAL_TOFU_DATA, else the hub)")
+    )
+    revision: str | None = field(default=None, metadata=option("the data's revision on the hub"))
+
+
+@dataclass(kw_only=True)
+class PromptOptions:
+    """How questions become prompts; see `lm_eval_tofu.chat.Prompting`."""
+
+    apply_chat_template: bool = field(
+        default=True,
+        metadata=option(
+            "render with the tokenizer's chat template; off: 'Question: ...\\nAnswer: ...' as plain text",
+            off="--no-chat-template",
+        ),
+    )
+    system_prompt: str | None = field(
+        default=None, metadata=option("content of the system turn (default: the template's)", metavar="TEXT")
+    )
+    template_args: Mapping[str, Any] = field(
+        default_factory=dict,
+        metadata=option(
+            'variables for the chat template, e.g. \'{"date_string": "10 Apr 2025"}\'',
+            metavar="JSON",
+            parse=parse_template_args,
+        ),
+    )
 
     @property
     def prompting(self) -> Prompting:
-        """How questions become prompts."""
+        """The same as `Prompting`."""
         return Prompting(self.apply_chat_template, self.system_prompt, self.template_args)
 
-    def determining(self) -> dict[str, Any]:
-        """The options that determine the weights, by name, in the order of the fields."""
+
+@dataclass(kw_only=True)
+class TrainingConfig(PromptOptions, DataOptions):
+    """The options of every training.
+
+    Attributes:
+        training: Further fields of transformers' `TrainingArguments`, by their own names.
+    """
+
+    output: Path = field(metadata=option("directory of the finished checkpoint", "--output-dir", metavar="DIR"))
+    epochs: int = field(default=5, metadata=option("passes over the rows", "--num-train-epochs"))
+    learning_rate: float = field(
+        default=1e-5, metadata=option("peak, after the warm-up and before linear decay to 0", "--lr")
+    )
+    batch_size: int = field(default=8, metadata=option("rows on one device at a time", "--per-device-train-batch-size"))
+    gradient_accumulation: int = field(default=4, metadata=option("batches per step", "--gradient-accumulation-steps"))
+    weight_decay: float = field(default=0.01, metadata=option("AdamW's weight decay"))
+    warmup: float = field(default=1.0, metadata=option("length of the linear warm-up, in epochs"))
+    seed: int = field(
+        default=0, metadata=option("of initial weights, the rows' order, their pairs, dropout and adapters")
+    )
+    dtype: str = field(
+        default="auto",
+        metadata=option(
+            f"one of {', '.join(DTYPES)}. mixed: weights in float32, arithmetic in bfloat16; bfloat16: both, half the "
+            "memory, but rounding loses small updates; auto: mixed where the device has bfloat16, else float32"
+        ),
+    )
+    overwrite: bool = field(default=False, metadata=option("replace an existing output"))
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def reproducibility_fields(self) -> dict[str, Any]:
+        """The options that determine the weights, by name."""
         return {name: value for name, value in asdict(self).items() if name not in ("output", "overwrite")}
 
     def check(self) -> None:
@@ -90,13 +142,9 @@ class TrainingConfig:
         Raises:
             OptionError: A value cannot be used.
         """
-        for option, number in (
-            ("--epochs", self.epochs),
-            ("--batch-size", self.batch_size),
-            ("--gradient-accumulation", self.gradient_accumulation),
-        ):
-            if number < 1:
-                raise OptionError(f"{option} {number} is less than 1: give 1 or more")
+        for name in ("epochs", "batch_size", "gradient_accumulation"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{flag(name)} {getattr(self, name)} is less than 1: give 1 or more")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise OptionError(f"--learning-rate {self.learning_rate} is not above 0: give for example 1e-5")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
@@ -116,110 +164,225 @@ class TrainingConfig:
             raise OptionError(
                 f"--eval_strategy {strategy} has no use here, where nothing is held out: run lm_eval on the checkpoint"
             )
+        ours = spellings(type(self))
         for name in self.training:
-            if name in OURS:
-                ours = OURS[name]
-                advice = f"give {ours} instead" if ours else "it has no use here: leave it out"
+            if name in ours or name in _WITHOUT_USE:
+                advice = f"give {ours[name]} instead" if name in ours else "it has no use here: leave it out"
                 raise OptionError(f"training: {name} is not passed on: {advice}")
 
 
-def add_shared_arguments(parser: argparse.ArgumentParser, default: TrainingConfig) -> None:
-    """Declare the options of `TrainingConfig`, with the defaults of `default`."""
-    parser.add_argument("--config", metavar="FILE", help="YAML file of options; those on the command line go first")
-    add_option(parser, "--output", "--output-dir", required=True, type=Path, metavar="DIR", help="the checkpoint")
-    parser.add_argument(
-        "--tofu", help="data: mini, a directory, or a hub id (default: LM_EVAL_TOFU_DATA, else the hub)"
-    )
-    parser.add_argument("--revision", help="the data's revision on the hub")
-    for flags, kind, what in (
-        (("--epochs", "--num-train-epochs"), int, "passes over the rows"),
-        (("--learning-rate", "--lr"), float, "peak learning rate"),
-        (("--batch-size", "--per-device-train-batch-size"), int, "rows on one device at a time"),
-        (("--gradient-accumulation", "--gradient-accumulation-steps"), int, "batches a step"),
-        (("--weight-decay",), float, "AdamW's weight decay"),
-        (("--warmup",), float, "linear warm-up, in epochs"),
-        (("--seed",), int, "of initial weights, the rows' order and the adapters"),
-        (("--dtype",), str, f"one of {', '.join(DTYPES)}; auto: mixed where the device has bfloat16, else float32"),
-    ):
-        value = getattr(default, flags[0].lstrip("-").replace("-", "_"))
-        add_option(parser, *flags, type=kind, default=value, help=f"{what} (default: {value})")
-    add_switch(parser, "--no-chat-template", "train on 'Question: ...\\nAnswer: ...' as plain text")
-    add_option(parser, "--system-prompt", metavar="TEXT", help="content of the system turn")
-    add_option(
-        parser,
-        "--template-args",
-        metavar="JSON",
-        help='variables for the chat template, e.g. \'{"date_string": "10 Apr 2025"}\'',
-    )
-    add_switch(parser, "--overwrite", "replace an existing output")
+# From the fields to the command line.
+
+
+def flag(name: str) -> str:
+    """The command line's name of a field."""
+    return f"--{name.replace('_', '-')}"
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the known one that is most like it, or nothing that helps."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean {close[0]}?" if close else ": check its name"
+
+
+class OptionParser(argparse.ArgumentParser):
+    """A parser whose errors are an `OptionError`, for options that do not come from the command line."""
+
+    def __init__(self, where: str, parents: Sequence[argparse.ArgumentParser]) -> None:
+        """Name where the options come from, for messages; option names cannot be abbreviated there."""
+        super().__init__(allow_abbrev=False, add_help=False, parents=parents)
+        self._where = where
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of ending the process.
+
+        Raises:
+            OptionError: Always.
+        """
+        raise OptionError(f"{self._where}: {message}")
 
 
 def add_option(parser: Any, *flags: str, **settings: Any) -> None:
     """Declare an option that can be written with dashes and, as in transformers' names, with underscores."""
-    both = [written for flag in flags for written in (flag, "--" + flag[2:].replace("-", "_"))]
-    parser.add_argument(*dict.fromkeys(both), **settings)
+    parser.add_argument(*_both(flags), **settings)
 
 
-def add_switch(parser: argparse.ArgumentParser, flag: str, what: str) -> None:
-    """Declare an option that is off unless named; a YAML file may also say `false`."""
-    add_option(parser, flag, nargs="?", const=True, default=False, type=_truth, metavar="BOOL", help=what)
+def add_switch(parser: Any, name: str, what: str, *, off: bool = False, **settings: Any) -> None:
+    """Declare a boolean option that takes `true`, `false` or nothing; `off`: that stores the opposite."""
+    given = {"nargs": "?", "const": not off, "default": off, "type": _false if off else _true, "metavar": "BOOL"}
+    add_option(parser, name, **{**given, "help": what, **settings})
 
 
-def _truth(text: str) -> bool:
+def _both(flags: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(written for each in flags for written in (each, "--" + each[2:].replace("-", "_"))))
+
+
+def _true(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
     return text.lower() == "true"
 
 
-def add_training_arguments(parser: argparse.ArgumentParser, arguments_class: type) -> None:
-    """Declare every field of a `TrainingArguments` class that is not one of `OURS`.
-
-    Those that the user does not give are absent from the parsed namespace.
-
-    Args:
-        parser: Takes the options, in a group of their own.
-        arguments_class: `TrainingArguments` or a dataclass derived from it.
-    """
-    from transformers import HfArgumentParser
-
-    hints = get_type_hints(arguments_class)
-    passed_on = [
-        (
-            each.name,
-            hints[each.name],
-            field(default=each.default, metadata=each.metadata)
-            if each.default_factory is MISSING
-            else field(default_factory=each.default_factory, metadata=each.metadata),
-        )
-        for each in fields(arguments_class)
-        if each.init and each.name not in OURS
-    ]
-    theirs = HfArgumentParser(make_dataclass(arguments_class.__name__, passed_on, kw_only=True), add_help=False)
-    theirs.set_defaults(**{name: argparse.SUPPRESS for name, *_ in passed_on})
-    group = parser.add_argument_group(
-        f"{arguments_class.__name__}", "further options of the trainer; the defaults named here are transformers' own"
-    )
-    # argparse's own way to merge parsers (`parents=`) works only where the parser is made.
-    for action in theirs._actions:
-        group._add_action(action)
+def _false(text: str) -> bool:
+    return not _true(text)
 
 
-def training_fields(args: argparse.Namespace, arguments_class: type, known: Sequence[str] = ()) -> dict[str, Any]:
-    """What `add_training_arguments` parsed, without the fields in `known`."""
-    names = [each.name for each in fields(arguments_class) if each.name not in known and each.name not in OURS]
-    return {name: getattr(args, name) for name in names if hasattr(args, name)}
+def _options(config_class: type) -> Iterator[tuple[Field[Any], Mapping[str, Any]]]:
+    """The fields made by `option`, and what it was told; a class that changes a default alone inherits the rest."""
+    bases = [base for base in config_class.__mro__ if is_dataclass(base)]
+    for each in fields(config_class):
+        told = (other.metadata for base in bases for other in fields(base) if other.name == each.name)
+        metadata = next(filter(None, told), None)
+        if metadata:
+            yield each, metadata
 
 
-def shared_values(args: argparse.Namespace, config_class: type) -> dict[str, Any]:
-    """The fields of a `TrainingConfig` class that are options of the command line.
+def _is_required(each: Field[Any]) -> bool:
+    return each.default is MISSING and each.default_factory is MISSING
+
+
+def _off(each: Field[Any], metadata: Mapping[str, Any]) -> str:
+    return metadata.get("off") or f"--no-{each.name.replace('_', '-')}"
+
+
+def spellings(config_class: type) -> dict[str, str]:
+    """The options of a dataclass in all their spellings, without the dashes before them, and the field of each."""
+    described = {each.name: metadata for each, metadata in _options(config_class)}
+    found: dict[str, str] = {}
+    for each in fields(config_class):
+        if each.name != "training":
+            # Fields of transformers' classes have no aliases, some not even a help text.
+            metadata = described.get(each.name, {})
+            names = [flag(each.name), *metadata.get("aliases", ())]
+            names += [_off(each, metadata)] if each.default is True else []
+            found |= {written[2:]: each.name for written in _both(names)}
+    return found
+
+
+def check_known(names: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Refuse names that are no options.
 
     Raises:
-        OptionError: `--template-args` is not a JSON object.
+        OptionError: It names the option, and the one that was probably meant.
     """
-    values = {each.name: getattr(args, each.name) for each in fields(config_class) if hasattr(args, each.name)}
-    values["apply_chat_template"] = not args.no_chat_template
-    values["template_args"] = parse_template_args(args.template_args)
-    return values
+    for name in names:
+        if name not in known:
+            raise OptionError(f"{where}: {name} is no option{suggestion(name, known)}")
+
+
+def add_fields(parser: argparse.ArgumentParser, config_class: type) -> None:
+    """Declare the options of a dataclass. Those that the user does not give are None in the parsed namespace."""
+    hints = get_type_hints(config_class)
+    for each, metadata in sorted(_options(config_class), key=lambda found: not _is_required(found[0])):
+        required = _is_required(each)
+        shown = required or each.default is None or each.default_factory is not MISSING or each.default is False
+        text = metadata["help"] if shown else f"{metadata['help']} (default: {each.default})"
+        settings: dict[str, Any] = {"dest": each.name, "default": None}
+        kind = _without_none(hints[each.name])
+        if kind is bool:
+            add_switch(parser, flag(each.name), text, **settings)
+            if each.default is True:
+                add_switch(parser, _off(each, metadata), f"the opposite of {flag(each.name)}", off=True, **settings)
+        else:
+            settings |= {"required": required, "metavar": metadata["metavar"], "help": text}
+            # What needs more than a type is parsed after argparse, which would hide the error's message.
+            kind = kind if kind in (int, float, Path) else str
+            add_option(parser, flag(each.name), *metadata["aliases"], type=kind, **settings)
+
+
+def _without_none(hint: Any) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):
+        [hint] = [each for each in get_args(hint) if each is not type(None)]
+    return hint
+
+
+def values_of(args: argparse.Namespace, config_class: type) -> dict[str, Any]:
+    """What was given of the options that `add_fields` declared, by field.
+
+    Raises:
+        OptionError: A text cannot be parsed.
+    """
+    given = {}
+    for each, metadata in _options(config_class):
+        value = getattr(args, each.name)
+        if value is not None:
+            given[each.name] = value if metadata["parse"] is None else metadata["parse"](value)
+    return given
+
+
+# Whole configurations.
+
+
+def _trainer_parser() -> argparse.ArgumentParser:
+    """transformers' own parser of `TrainingArguments`; what the user does not give is None."""
+    from transformers import HfArgumentParser, TrainingArguments
+
+    title = "further options of transformers' TrainingArguments, with its defaults"
+    grouped = type("TrainingArguments", (TrainingArguments,), {"_argument_group_name": title})
+    parser: argparse.ArgumentParser = HfArgumentParser(grouped, add_help=False)
+    parser.set_defaults(**dict.fromkeys(each.name for each in fields(TrainingArguments)))
+    return parser
+
+
+def _trainer_values(args: argparse.Namespace) -> dict[str, Any]:
+    """What was given of the trainer's options."""
+    from transformers import TrainingArguments
+
+    values = {each.name: getattr(args, each.name) for each in fields(TrainingArguments) if each.name in args}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def parsed_training(where: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `TrainingArguments` as its command line would read them: of the right types.
+
+    Args:
+        where: What holds them, for messages.
+        given: By name.
+
+    Raises:
+        OptionError: A name is no field (the message has the one that was probably meant), or a value has a wrong type.
+    """
+    from transformers import TrainingArguments
+
+    check_known(given, [each.name for each in fields(TrainingArguments)], where)
+    return _trainer_values(OptionParser(where, [_trainer_parser()]).parse_args(list(as_arguments(given))))
+
+
+def parser_of(config_class: type, usage: str | None = None) -> argparse.ArgumentParser:
+    """A parser of a training's options, to be a parent of others; `from_arguments` reads what it has parsed."""
+    # Ours take the place of those of the trainer that have the same names.
+    parser = argparse.ArgumentParser(
+        add_help=False, usage=usage, parents=[_trainer_parser()], conflict_handler="resolve"
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file of options; those on the command line go first")
+    add_fields(parser, config_class)
+    return parser
+
+
+def from_arguments(config_class: type[Config], args: argparse.Namespace) -> Config:
+    """The configuration that a parser with the parent `parser_of` has parsed.
+
+    Raises:
+        OptionError: A text cannot be parsed.
+    """
+    ours = values_of(args, config_class)
+    training = {name: value for name, value in _trainer_values(args).items() if name not in ours}
+    return config_class(**ours, training=training)
+
+
+def from_mapping(config_class: type[Config], given: Mapping[str, Any], where: str) -> Config:
+    """The configuration that options by name make, as a YAML file has them.
+
+    Args:
+        config_class: What to make.
+        given: By name, in any of its spellings; None is passed over.
+        where: What holds them, for messages.
+
+    Raises:
+        OptionError: A name is no option, or a value has a wrong type.
+    """
+    parser = OptionParser(where, [parser_of(config_class)])
+    return from_arguments(config_class, parser.parse_args(list(as_arguments(given))))
 
 
 def with_config_file(arguments: Sequence[str]) -> list[str]:
@@ -259,84 +422,3 @@ def as_arguments(content: Mapping[str, Any]) -> Iterator[str]:
             yield from map(str, value)
         else:
             yield str(value).lower() if isinstance(value, bool) else str(value)
-
-
-class OptionParser(argparse.ArgumentParser):
-    """A parser for options that do not come from the command line: what it refuses is an `OptionError`."""
-
-    def __init__(self, where: str) -> None:
-        """Name where the options come from, for messages; option names cannot be abbreviated there."""
-        super().__init__(allow_abbrev=False, add_help=False)
-        self._where = where
-
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of ending the process.
-
-        Raises:
-            OptionError: Always.
-        """
-        raise OptionError(f"{self._where}: {message}")
-
-    def destination(self, name: str) -> str | None:
-        """Where the value of an option goes, the same for all of its spellings; None for an unknown one."""
-        action = self._option_string_actions.get(f"--{name}")
-        return None if action is None else action.dest
-
-    def check_known(self, names: Iterable[str], where: str) -> None:
-        """Refuse names that are no options.
-
-        Args:
-            names: Without the dashes before them.
-            where: What holds them, for messages.
-
-        Raises:
-            OptionError: It names the option, and the one that was probably meant.
-        """
-        known = {flag[2:] for flag in self._option_string_actions}
-        for name in names:
-            if name not in known:
-                raise OptionError(f"{where}: {name} is no option{suggestion(name, known)}")
-
-
-def parsed_training(where: str, given: Mapping[str, Any], arguments_class: type) -> dict[str, Any]:
-    """Fields of a `TrainingArguments` class as its command line would read them: of the right types.
-
-    Args:
-        where: What holds them, for messages.
-        given: By name. Those of `OURS` pass, to be refused by `TrainingConfig.check`.
-        arguments_class: `TrainingArguments` or a class derived from it.
-
-    Raises:
-        OptionError: A name is no field (the message has the one that was probably meant), or a value has a wrong type.
-    """
-    parser = OptionParser(where)
-    add_training_arguments(parser, arguments_class)
-    theirs = {name: value for name, value in given.items() if name not in OURS}
-    parser.check_known(theirs, where)
-    args = parser.parse_args(list(as_arguments(theirs)))
-    return {**training_fields(args, arguments_class), **{name: given[name] for name in given if name in OURS}}
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the known one that is most like it, or nothing that helps."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f": did you mean {close[0]}?" if close else ": check its name"
-
-
-def parse_template_args(text: str | None) -> dict[str, Any]:
-    """The value of `--template-args`.
-
-    Raises:
-        OptionError: It is not a JSON object.
-    """
-    if text is None:
-        return {}
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise OptionError(f"--template-args {text!r} is not JSON ({error}): give an object, such as '{{}}'") from error
-    if not isinstance(value, dict):
-        raise OptionError(
-            f'--template-args {text!r} is not an object: give for example \'{{"date_string": "10 Apr 2025"}}\''
-        )
-    return value

@@ -22,11 +22,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm_eval_tofu import files, tofu
 from lm_eval_tofu.errors import OptionError, ReferenceRunError
 from lm_eval_tofu.unlearn import child, options
+
+if TYPE_CHECKING:
+    from lm_eval_tofu.unlearn.unlearning import UnlearnConfig
 
 log = logging.getLogger(__name__)
 
@@ -291,22 +294,23 @@ def check_options(config: SweepConfig) -> None:
         OptionError: The grid or `training` hold an unknown option, a value that cannot be used, or one that the sweep
             has a field for; or prompts differ between training and evaluation.
     """
+    from transformers import TrainingArguments
+
     from lm_eval_tofu.unlearn import unlearning
 
-    parser = options.OptionParser("a run of the sweep")
-    unlearning.add_arguments(parser)
-    seen: dict[str | None, str] = {}
+    known = {**options.spellings(TrainingArguments), **options.spellings(unlearning.UnlearnConfig)}
+    seen: dict[str, str] = {}
     for where, names in (("grid", config.grid), ("training", config.training)):
-        parser.check_known(names, where)
+        options.check_known(names, [*known, "config"], where)
         for name in names:
-            kind = parser.destination(name)
+            kind = known.get(name, name)
             if kind in _OF_THE_SWEEP and not (kind == "method" and where == "grid"):
                 raise OptionError(f"{where}: {name} is no option of the runs: {_OF_THE_SWEEP[kind]}")
             if kind in seen:
                 raise OptionError(f"{where}: {name} says the same as {seen[kind]}: leave one of them out")
             seen[kind] = f"{name} in {where}"
     for point in config.points:
-        run = unlearning.config_of(parser.parse_args(unlearn_arguments(config, point, config.run_folder(point))))
+        run = run_config(config, point, config.run_folder(point))
         run.check()
         if not run.lora_merge:
             raise OptionError(
@@ -317,7 +321,7 @@ def check_options(config: SweepConfig) -> None:
     unlearning.trainer_arguments(run, examples=1)
 
 
-def _check_prompting(config: SweepConfig, run: Any) -> None:
+def _check_prompting(config: SweepConfig, run: "UnlearnConfig") -> None:
     evaluated = config.evaluation
     theirs = {
         "apply_chat_template": evaluated.apply_chat_template,
@@ -334,8 +338,10 @@ def _check_prompting(config: SweepConfig, run: Any) -> None:
             )
 
 
-def unlearn_arguments(config: SweepConfig, point: Point, output: Path) -> list[str]:
+def run_config(config: SweepConfig, point: Point, output: Path) -> "UnlearnConfig":
     """The options of `lm-eval-tofu unlearn` for one point."""
+    from lm_eval_tofu.unlearn.unlearning import UnlearnConfig
+
     given = {
         "model": config.model,
         "output": output,
@@ -346,7 +352,7 @@ def unlearn_arguments(config: SweepConfig, point: Point, output: Path) -> list[s
         **config.training,
         **point,
     }
-    return list(options.as_arguments(given))
+    return options.from_mapping(UnlearnConfig, given, "a run of the sweep")
 
 
 def metadata_of(config: SweepConfig) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -24,70 +24,21 @@ from lm_eval_tofu import files
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.unlearn import checkpoint, loss
 from lm_eval_tofu.unlearn.data import AnswerCollator, Example
-from lm_eval_tofu.unlearn.methods import FORGET_ONLY, METHODS, check_weights
+from lm_eval_tofu.unlearn.methods import Objective
 
 
 @dataclass
-class NPOConfig(TrainingArguments):  # type: ignore[misc]  # mypy is told not to follow transformers: the base is Any
-    """transformers' `TrainingArguments`, and what unlearning adds to them.
-
-    The loss of a step is `gamma` x the mean over its forget rows of the method's loss + `alpha` x the mean over its
-    retain rows' answer tokens of the retain loss; see `lm_eval_tofu.unlearn.loss` for both.
-    """
-
-    method: str = field(default="npo", metadata={"help": f"How to forget: {', '.join(METHODS)}."})
-    alpha: float = field(default=1.0, metadata={"help": "Weight of the retain term; grad_ascent has none."})
-    beta: float = field(
-        default=0.1,
-        metadata={"help": "NPO and SimNPO: how sharply a forgotten answer stops to count; towards 0: gradient ascent."},
-    )
-    gamma: float = field(default=1.0, metadata={"help": "Weight of the forget term."})
-    margin: float = field(default=0.0, metadata={"help": "SimNPO: the paper's gamma."})
-    retain_loss: str = field(
-        default="nll",
-        metadata={
-            "help": "nll: likelihood of the retain rows' answers; kl: divergence from the reference on them, for which "
-            "a frozen copy of the model stays in memory (none with LoRA, whose adapters are switched off instead)."
-        },
-    )
-    precompute_reference: bool = field(
-        default=True,
-        metadata={
-            "help": "Compute the reference's log-probabilities once before training; off: at every step, with a frozen "
-            "copy of the model in memory (with LoRA: the adapters switched off)."
-        },
-    )
-    joint_pass: bool | None = field(
-        default=None,
-        metadata={
-            "help": "Run forget and retain rows through the model together, or one after the other, each with its own "
-            "backward pass, which halves the activations in memory and changes nothing else (default: together only "
-            "with FSDP and DeepSpeed, where one after the other is not possible)."
-        },
-    )
-    reference_cache: str | None = field(
-        default=None,
-        metadata={"help": "Directory that keeps reference log-probabilities, for other runs too (default: the run's)."},
-    )
+class NPOConfig(Objective, TrainingArguments):  # type: ignore[misc]  # mypy is told not to follow transformers: the base is Any
+    """transformers' `TrainingArguments`, and what unlearning minimises."""
 
     def __post_init__(self) -> None:
         """Check the fields.
 
         Raises:
-            OptionError: One of those above cannot be used.
+            OptionError: One of `Objective` cannot be used.
         """
-        check_weights(self)
+        self.check()
         super().__post_init__()
-
-    @property
-    def has_retain_rows(self) -> bool:
-        """Whether a step looks at retain rows at all."""
-        return self.method not in FORGET_ONLY and self.alpha > 0
-
-    @property
-    def needs_reference_model(self) -> bool:
-        """Whether the reference itself must be at hand at every step."""
-        return not self.precompute_reference or (self.has_retain_rows and self.retain_loss == "kl")
 
 
 class Pair(TypedDict):

@@ -2,30 +2,27 @@
 
 import json
 import logging
-import os
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm_eval_tofu import cli, evaluation
+from lm_eval_tofu import evaluation
 from lm_eval_tofu.errors import TofuError
-from lm_eval_tofu.unlearn import sweep
+from lm_eval_tofu.unlearn import child, sweep
+from lm_eval_tofu.unlearn.unlearning import unlearn
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run one point: arguments are the sweep's configuration file and the run's directory."""
-    config_file, name = sys.argv[1:] if argv is None else argv
-    config, folder = sweep.load_config(Path(config_file)), Path(name)
-    threading.Thread(target=die_with_the_parent, daemon=True).start()
+    config_file, folder = map(Path, sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    child.end_with_parent()
+    config = sweep.load_config(config_file)
     point = json.loads((folder / sweep.RUN_FILE).read_text(encoding="utf-8"))["point"]
-    model = folder / "model"
-    if not model.is_dir():
-        status = cli.main(["unlearn", *sweep.unlearn_arguments(config, point, model)])
-        if status != 0:
-            return status
-    settings = config.evaluation
+    model, settings = folder / "model", config.evaluation
     try:
+        if not model.is_dir():
+            unlearn(sweep.run_config(config, point, model))
         evaluation.evaluate(
             model,
             folder / "results",
@@ -39,18 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             samples=settings.samples,
         )
     except TofuError as error:
-        logging.getLogger(__name__).error("%s", error)
-        return 2
-    return 0
-
-
-def die_with_the_parent() -> None:
-    """End this process when the parent's end of standard input closes: alone it would train beside its successor."""
-    # Not through sys.stdin, whose lock a thread at the end of the process would hold.
-    while os.read(0, 1):
-        pass
-    os._exit(1)
+        sys.exit(str(error))  # the last line of the log
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

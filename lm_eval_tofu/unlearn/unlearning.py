@@ -2,28 +2,22 @@
 
 import argparse
 import logging
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.unlearn import card, checkpoint, lora, options
-from lm_eval_tofu.unlearn.methods import FORGET_ONLY, METHODS, check_weights
+from lm_eval_tofu.unlearn.methods import METHODS, Objective
 from lm_eval_tofu.unlearn.models import check_model, load_model, load_tokenizer, pad_token_id, use_cache
 
 log = logging.getLogger(__name__)
 
 RECORD = "unlearning.json"
 """The record of how an unlearned checkpoint was made, beside its weights."""
-
-_OF_THE_TRAINER = (
-    *("method", "alpha", "beta", "gamma", "margin", "retain_loss"),
-    *("precompute_reference", "reference_cache", "joint_pass", "gradient_checkpointing"),
-)
-"""Fields that `UnlearnConfig` hands to `NPOConfig` under the same name."""
 
 SHOWN = {
     "loss": "loss",
@@ -35,61 +29,35 @@ SHOWN = {
 """What the progress bar and the record show of the trainer's log, see `NPOTrainer`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnlearnConfig(options.TrainingConfig):
-    """Everything that a run of `unlearn` is told; `TrainingConfig` has the rest.
+@dataclass(kw_only=True)
+class UnlearnConfig(lora.LoraOptions, Objective, options.TrainingConfig):
+    """The options of `lm-eval-tofu unlearn`."""
 
-    Attributes:
-        model: Directory or hub name of the model that knows the forget rows; it is the reference too.
-        forget_split: `forget01`, `forget05` or `forget10`; what is kept is the retain split that goes with it.
-        retain_rows: Rows of that retain split to keep, from 0; None: all.
-        method: A key of `lm_eval_tofu.unlearn.methods.METHODS`.
-        alpha: Weight of the retain term.
-        beta: NPO's and SimNPO's.
-        gamma: Weight of the forget term.
-        margin: SimNPO's gamma.
-        retain_loss: `nll`, or `kl` to the reference.
-        precompute_reference: Compute the reference's log-probabilities once, before training.
-        reference_cache: Directory that keeps them for other runs; None: the run's own, removed with it.
-        joint_pass: Forget and retain rows in one pass; off: one after the other, half the activations; None: off,
-            except where the model is sharded.
-        gradient_checkpointing: Compute activations a second time instead of keeping them.
-        lora_r: Rank of LoRA adapters; None trains all weights.
-        lora_alpha: LoRA's scale is this divided by the rank; None: twice the rank.
-        lora_target: Names of the modules that get adapters, joined by commas; None: all linear layers but the head.
-        lora_merge: Write the model with the adapters merged into its weights; off: the adapters alone.
-    """
-
-    model: str
-    forget_split: str
-    retain_rows: tuple[int, ...] | None = None
+    model: str = field(
+        metadata=options.option(
+            "directory or hub name of the model to unlearn, which is the reference too", metavar="M"
+        )
+    )
+    forget_split: str = field(
+        metadata=options.option(
+            f"{', '.join(tofu.FORGET_SPLITS)}; what is kept is the retain split that goes with it", metavar="SPLIT"
+        )
+    )
+    retain_rows: tuple[int, ...] | None = field(
+        default=None,
+        metadata=options.option(
+            "rows of the retain split to keep, from 0, such as 0-399 (default: all)",
+            metavar="ROWS",
+            parse=partial(tofu.row_numbers, "--retain-rows"),
+        ),
+    )
     epochs: int = 10
     learning_rate: float = 5e-5
-    method: str = "npo"
-    alpha: float = 1.0
-    beta: float = 0.1
-    gamma: float = 1.0
-    margin: float = 0.0
-    retain_loss: str = "nll"
-    precompute_reference: bool = True
-    reference_cache: str | None = None
-    joint_pass: bool | None = None
-    gradient_checkpointing: bool = False
-    lora_r: int | None = None
-    lora_alpha: float | None = None
-    lora_target: str | None = None
-    lora_merge: bool = True
-    training: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def retain_split(self) -> str:
         """The retain split that goes with the forget split."""
         return tofu.FORGET_SPLITS[self.forget_split]
-
-    @property
-    def has_retain_rows(self) -> bool:
-        """Whether a step looks at retain rows at all."""
-        return self.method not in FORGET_ONLY and self.alpha > 0
 
     @property
     def kept(self) -> str:
@@ -108,80 +76,22 @@ class UnlearnConfig(options.TrainingConfig):
         if self.forget_split not in tofu.FORGET_SPLITS:
             what = "is what is kept" if self.forget_split in tofu.FORGET_SPLITS.values() else "is unknown"
             raise OptionError(f"--forget-split {self.forget_split!r} {what}: use {', '.join(tofu.FORGET_SPLITS)}")
-        check_weights(self)
+        Objective.check(self)
         if self.training.get("train_sampling_strategy") == "group_by_length":
             raise OptionError("--train_sampling_strategy group_by_length does not fit pairs of rows: leave it out")
-        for name in self.training:
-            if name in _OF_THE_TRAINER:
-                raise OptionError(f"training: {name} is an option of its own: give it instead")
-        for name in ("lora_alpha", "lora_target"):
-            if self.lora_r is None and getattr(self, name) is not None:
-                option = f"--{name.replace('_', '-')}"
-                raise OptionError(
-                    f"{option} {getattr(self, name)} has no use without --lora-r: give a rank, such as 16"
-                )
-        if self.lora_r is None and not self.lora_merge:
-            raise OptionError("--no-lora-merge has no use without --lora-r: give a rank, such as 16")
-        if self.lora_r is not None and self.lora_r < 1:
-            raise OptionError(f"--lora-r {self.lora_r} is less than 1: give for example 16, or leave it out")
-        if self.lora_target is not None and not all(name.strip() for name in self.lora_target.split(",")):
-            raise OptionError(
-                f"--lora-target {self.lora_target!r} names an empty module: give for example q_proj,v_proj"
-            )
-        if self.lora_alpha is not None and not (math.isfinite(self.lora_alpha) and self.lora_alpha > 0):
-            raise OptionError(f"--lora-alpha {self.lora_alpha} is not above 0: give for example twice --lora-r")
+        lora.LoraOptions.check(self)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `lm-eval-tofu unlearn`."""
-    from lm_eval_tofu.unlearn.trainer import NPOConfig
-
-    parser.usage = "%(prog)s --model MODEL --forget-split SPLIT --output DIR [option ...]"
-    parser.add_argument("--model", required=True, metavar="M", help="directory or hub name of the model to unlearn")
-    options.add_option(parser, "--forget-split", required=True, metavar="SPLIT", help=", ".join(tofu.FORGET_SPLITS))
-    options.add_option(
-        parser, "--retain-rows", metavar="ROWS", help="rows of the retain split to keep, such as 0-399 (default: all)"
+def parser() -> argparse.ArgumentParser:
+    """The options of `lm-eval-tofu unlearn`, to be a parser's parent."""
+    return options.parser_of(
+        UnlearnConfig, "lm-eval-tofu unlearn --model MODEL --forget-split SPLIT --output DIR [option ...]"
     )
-    options.add_shared_arguments(parser, UnlearnConfig(output=Path(), model="", forget_split=""))
-    options.add_option(
-        parser, "--lora-r", type=int, metavar="R", help="train LoRA adapters of this rank instead of all weights"
-    )
-    options.add_option(
-        parser, "--lora-alpha", type=float, metavar="A", help="scale of the adapters times R (default: 2 R)"
-    )
-    options.add_option(
-        parser, "--lora-target", metavar="NAMES", help="modules with adapters (default: all linear layers)"
-    )
-    options.add_switch(parser, "--no-lora-merge", "write the adapters alone, not the model with them merged in")
-    options.add_training_arguments(parser, NPOConfig)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run `lm-eval-tofu unlearn`.
-
-    Returns:
-        0, the process's exit status.
-
-    Raises:
-        TofuError: As `unlearn`.
-    """
-    unlearn(config_of(args))
-    return 0
-
-
-def config_of(args: argparse.Namespace) -> UnlearnConfig:
-    """The options of the command line.
-
-    Raises:
-        OptionError: A value cannot be used.
-    """
-    from lm_eval_tofu.unlearn.trainer import NPOConfig
-
-    values = options.shared_values(args, UnlearnConfig)
-    values["lora_merge"] = not args.no_lora_merge
-    if args.retain_rows is not None:
-        values["retain_rows"] = tofu.row_numbers("--retain-rows", args.retain_rows)
-    return UnlearnConfig(**values, training=options.training_fields(args, NPOConfig, known=_OF_THE_TRAINER))
+def run(args: argparse.Namespace) -> None:
+    """Run `lm-eval-tofu unlearn`; see `unlearn`."""
+    unlearn(options.from_arguments(UnlearnConfig, args))
 
 
 def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
@@ -227,7 +137,7 @@ def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
     tokenizer, context = load_tokenizer(config.model, config.apply_chat_template)
     forget, retain = (encode_rows(tokenizer, rows, config.prompting, context) for rows in (forget_rows, retain_rows))
     arguments = trainer_arguments(config, len(forget))
-    recorded = config.determining()
+    recorded = config.reproducibility_fields()
     with arguments.main_process_first(desc="partial folder"):
         resumed = checkpoint.begin(config.output, {**recorded, "tofu": data})
 
@@ -247,7 +157,7 @@ def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
         )
     pair = mean_answer_tokens(forget) + (mean_answer_tokens(retain) if config.has_retain_rows else 0)
     plan = training.memory_plan(
-        model, arguments.per_device_train_batch_size * pair, arguments.needs_reference_model and config.lora_r is None
+        model, arguments.per_device_train_batch_size * pair, config.needs_reference_model and config.lora_r is None
     )
     what = f"unlearning {config.forget_split} with {config.method}"
     what += f", a row of {config.kept} beside each example" if config.has_retain_rows else ""
@@ -301,7 +211,7 @@ def trainer_arguments(config: UnlearnConfig, examples: int) -> Any:
     from lm_eval_tofu.unlearn import training
     from lm_eval_tofu.unlearn.trainer import NPOConfig
 
-    given = {name: getattr(config, name) for name in _OF_THE_TRAINER}
+    given = {each.name: getattr(config, each.name) for each in fields(Objective)}
     return training.training_arguments(config, checkpoint.partial_folder(config.output), examples, NPOConfig, **given)
 
 

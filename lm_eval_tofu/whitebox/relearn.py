@@ -505,7 +505,6 @@ def run(args: argparse.Namespace) -> Path:
         TofuError: As `relearn`.
     """
     from lm_eval.utils import simple_parse_args_string
-    from transformers import TrainingArguments
 
     from lm_eval_tofu.unlearn.options import parsed_training
 
@@ -515,7 +514,7 @@ def run(args: argparse.Namespace) -> Path:
         RelearnConfig(
             **values,
             apply_chat_template=not args.no_chat_template,
-            training=parsed_training("--training", _object("--training", args.training), TrainingArguments),
+            training=parsed_training("--training", _object("--training", args.training)),
             template_args=_object("--template-args", args.template_args),
             model_args=simple_parse_args_string(args.model_args),
         )

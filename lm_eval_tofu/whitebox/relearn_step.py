@@ -10,7 +10,6 @@ import math
 import os
 import shutil
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -364,11 +363,9 @@ def load_config(path: Path) -> RelearnConfig:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one half of a step: arguments are `train` or `score`, the options' file, and the job as JSON."""
-    from lm_eval_tofu.unlearn.trial import die_with_the_parent
-
     half, config_file, told = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    threading.Thread(target=die_with_the_parent, daemon=True).start()
+    child.end_with_parent()
     content = json.loads(told)
     job = Job(**{**content, "folder": Path(content["folder"])})
     try:
