@@ -71,17 +71,17 @@ def main() -> int:
 
 
 def evaluate(model: Path, output: Path, metadata: dict[str, str]) -> dict[str, float]:
-    """Evaluate a checkpoint with the benchmark's two tasks, unless its results stand; all metrics by name."""
+    """Evaluate a checkpoint with the benchmark's two tasks, unless it has results; metrics by name, NaN for null."""
     from lm_eval_tofu.evaluation import evaluate as run
-    from lm_eval_tofu.files import newest_results
+    from lm_eval_tofu.files import as_float, newest_results
 
     path = newest_results(output) if output.exists() else run(model, output, metadata=metadata, **SETTINGS)
     content = json.loads(path.read_text(encoding="utf-8"))["results"]
     return {
-        f"{task}/{name.removesuffix(',none')}": value
+        f"{task}/{name.removesuffix(',none')}": as_float(value)
         for task, values in content.items()
         for name, value in values.items()
-        if name.endswith(",none") and isinstance(value, float)
+        if name.endswith(",none")
     }
 
 

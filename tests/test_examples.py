@@ -46,6 +46,23 @@ def test_the_quick_start_takes_no_other_run_for_its_own(tmp_path: Path) -> None:
     assert not quickstart.stands(tmp_path / "nothing", asked)
 
 
+def test_the_miniature_sweep_shows_a_metric_without_a_value(tmp_path: Path) -> None:
+    """The retain arm has no forget quality, since it has no reference: lm-eval writes null, the table a blank."""
+    sweep_mini = importlib.import_module("sweep_mini")
+    values = {"forget_quality,none": None, "ks_statistic,none": 0, "truth_ratio,none": 0.5, "alias": "x"}
+    values |= {f"{name},none": 1.0 for name in ("rougeL_recall", "generations_empty")}
+    utility = {f"{name},none": 1.0 for name in ("retain_rougeL_recall", "model_utility")}
+    content = {"results": {"tofu_forget_quality": values, "tofu_model_utility": utility}}
+    (tmp_path / "results_2026-01-01T00-00-00.000000.json").write_text(json.dumps(content))
+    metrics = sweep_mini.evaluate(Path("model"), tmp_path, {})
+    table = sweep_mini.arms_table(dict.fromkeys(("full", "retain", "selected"), metrics))
+    assert table[2:5] == [
+        "| forget quality |  |  |  |",
+        "| D | 0 | 0 | 0 |",
+        "| truth ratio, forget rows | 0.5 | 0.5 | 0.5 |",
+    ]
+
+
 def test_a_failed_job_stops_the_experiment_but_not_the_jobs_beside_it(tmp_path: Path) -> None:
     experiment = importlib.import_module("experiment")
     steps = [
