@@ -14,7 +14,7 @@ from experiment import write
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "reproduce.md"
-PACKAGES = ("lm-eval", "transformers", "torch", "optuna")
+PACKAGES = ("lm-eval", "transformers", "torch")
 
 
 def figures(arms: dict[str, Path], sweep: Path | None, minutes: float) -> dict[str, Any]:

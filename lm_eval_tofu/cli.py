@@ -145,30 +145,22 @@ def explain(args: argparse.Namespace) -> None:
 def sweep(args: argparse.Namespace) -> int:
     """Work on a sweep, or show where it stands; see `lm_eval_tofu.unlearn.sweep`."""
     from lm_eval_tofu.unlearn import sweep as module
+    from lm_eval_tofu.unlearn import sweep_config
 
     *action, source = args.words
     if action not in ([], ["status"]):
         raise OptionError(f"sweep {' '.join(args.words)}: give SWEEP.yaml, or status SWEEP.yaml")
     names = ("model", "output", "retain_reference", "tofu", "forget_split")
-    config = module.read_config(source, {name: getattr(args, name) for name in names})
-    if action:
-        states = _watch_sweep(module, config, args)
-    else:
-        states = module.sweep(config, args.storage, args.keep)
-        print("\n".join(module.table(states)))
-    return 1 if any(state.state == "failed" for state in states) else 0
-
-
-def _watch_sweep(module: Any, config: Any, args: argparse.Namespace) -> list[Any]:
-    study = module.open_queue(config, args.storage)
+    config = sweep_config.read_config(source, {name: getattr(args, name) for name in names})
+    states = module.runs(config) if action else module.sweep(config, args.keep)
     while True:
-        states: list[Any] = module.runs(config, study)
         if args.watch is not None and sys.stdout.isatty():
             print("\033[2J\033[H", end="")
         print("\n".join(module.table(states)), flush=True)
-        if args.watch is None or all(state.state in ("complete", "failed") for state in states):
-            return states
+        if not action or args.watch is None or all(state.state in ("complete", "failed") for state in states):
+            return 1 if any(state.state == "failed" for state in states) else 0
         time.sleep(args.watch)
+        states = module.runs(config)
 
 
 def select(args: argparse.Namespace) -> None:
@@ -235,7 +227,6 @@ def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
         ("forget-split", "forget01, forget05 or forget10"),
     ):
         parser.add_argument(f"--{name}", metavar="X", help=f"{what} (instead of the file's)")
-    parser.add_argument("--storage", metavar="URL", help="Optuna storage (default: SQLite in the sweep's directory)")
     parser.add_argument("--keep", default="all", metavar="K", help="checkpoints to keep: all (default), best or none")
     parser.add_argument("--watch", type=float, metavar="S", help="with status: show it anew every S seconds")
 
@@ -291,7 +282,10 @@ COMMANDS = {
         needs=("torch", "accelerate"),
     ),
     "sweep": Command(
-        "train and evaluate every point of a grid; or show how far that is", sweep, _sweep_arguments, needs=("optuna",)
+        "train and evaluate every point of a grid; or show how far that is",
+        sweep,
+        _sweep_arguments,
+        needs=("torch", "accelerate"),
     ),
     "select": Command("pick a sweep's unlearned model, before any leak audit", select, _select_arguments),
     "probe": Command(

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from lm_eval_tofu.unlearn import child
 
-config_file, name = sys.argv[1:]
-folder = Path(name)
+folder = Path(sys.argv[1])
+sweep = folder.parent.parent
 child.end_with_parent()
 point = json.loads((folder / "run.json").read_text())["point"]
-with (folder.parent.parent / "begun").open("a") as file:
+with (sweep / "begun").open("a") as file:
     file.write(f"{folder.name} {os.getpid()}\n")
-time.sleep(float(json.loads(Path(config_file).read_text())["training"].get("pause", 0)))
-fails = folder.parent.parent / "fail"
+time.sleep(float(json.loads((sweep / "sweep.json").read_text())["training"].get("pause", 0)))
+fails = sweep / "fail"
 if fails.exists() and folder.name in fails.read_text():
     sys.exit("the disk is full")
 (folder / "model").mkdir(exist_ok=True)

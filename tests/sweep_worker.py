@@ -3,12 +3,12 @@
 import sys
 from pathlib import Path
 
-from lm_eval_tofu.unlearn import sweep
+from lm_eval_tofu.unlearn import sweep, sweep_config
 
-sweep._HEARTBEAT, sweep._GRACE = 1, 3
+sweep._PAUSE = 0.2
 sweep._TRIAL = (str(Path(__file__).with_name("sweep_trial.py")),)
 sweep.check = lambda config: None
 
 if __name__ == "__main__":
-    states = sweep.sweep(sweep.read_config(sys.argv[1]), keep=sys.argv[2] if len(sys.argv) > 2 else "all")
+    states = sweep.sweep(sweep_config.read_config(sys.argv[1]), keep=sys.argv[2] if len(sys.argv) > 2 else "all")
     sys.exit(any(state.state != "complete" for state in states))

@@ -13,7 +13,7 @@ import pytest
 from lm_eval_tofu import tofu
 from lm_eval_tofu.tasks import rows as task_rows
 from lm_eval_tofu.tasks.options import Options
-from lm_eval_tofu.unlearn import sweep
+from lm_eval_tofu.unlearn import sweep_config
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -174,7 +174,9 @@ def test_the_smollm2_experiment_asks_what_its_model_was_taught(tmp_path: Path) -
     module = runpy.run_path(str(EXAMPLES / "smollm2" / "reproduce.py"))
     plan, known = module["PLAN"], tofu.row_numbers("rows", module["KNOWN"])
     model, reference = tmp_path / "model", tmp_path / "reference"
-    config = sweep.read_config(plan.sweep, {"model": str(model), "output": "o", "retain_reference": str(reference)})
+    config = sweep_config.read_config(
+        plan.sweep, {"model": str(model), "output": "o", "retain_reference": str(reference)}
+    )
     assert tofu.row_numbers("rows", config.training["retain_rows"]) == known
     assert plan.probe[plan.probe.index("--retain-rows") + 1] == module["KNOWN"]
     # full is retain99's rows, then forget01's.

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from lm_eval_tofu import cli, files
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics import inference
-from lm_eval_tofu.unlearn import sweep
+from lm_eval_tofu.unlearn import sweep_config
 from lm_eval_tofu.unlearn.select import Selection, select, table
 
 # beta: (forget quality, D, utility); 0.1 and 0.2 have the same forget quality.
@@ -22,9 +23,9 @@ RUNS = {0.05: (1e-9, 0.6, 0.9), 0.1: (0.7, 0.1, 0.5), 0.2: (0.7, 0.1, 0.6), 0.5:
 def finished(tmp_path: Path) -> Path:
     """The directory of a finished sweep of four runs, with 40 rows of two authors each."""
     folder = tmp_path / "sweep"
-    config = sweep.SweepConfig("m", str(folder), {"beta": list(RUNS)}, "r")
+    config = sweep_config.SweepConfig("m", str(folder), {"beta": list(RUNS)}, "r")
     folder.mkdir()
-    files.write_json(folder / sweep.CONFIG_FILE, sweep.asdict(config))
+    files.write_json(folder / sweep_config.CONFIG_FILE, asdict(config))
     for point in config.points:
         quality, distance, utility = RUNS[point["beta"]]
         write_results(
@@ -89,9 +90,9 @@ def test_what_is_shown(finished: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 def _equals(folder: Path, authors: int, shifts: dict[float, Callable[[int], float]]) -> Selection:
     """The selection of a sweep whose runs, the first with the highest forget quality, have shifted truth ratios."""
-    config = sweep.SweepConfig("m", str(folder), {"beta": list(shifts)}, "r")
+    config = sweep_config.SweepConfig("m", str(folder), {"beta": list(shifts)}, "r")
     folder.mkdir()
-    files.write_json(folder / sweep.CONFIG_FILE, sweep.asdict(config))
+    files.write_json(folder / sweep_config.CONFIG_FILE, asdict(config))
     for rank, point in enumerate(config.points):
         metrics = {"forget_quality,none": 0.9 - rank / 10, "ks_statistic,none": 0.1}
         write_results(

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import yaml
 
 from lm_eval_tofu import cli, evaluation, files
 from lm_eval_tofu.errors import OptionError, ReferenceRunError
-from lm_eval_tofu.unlearn import sweep
+from lm_eval_tofu.unlearn import sweep, sweep_config
 from lm_eval_tofu.unlearn.unlearning import UnlearnConfig
 
 WORKER = Path(__file__).with_name("sweep_worker.py")
@@ -57,35 +59,35 @@ class TestConfig:
     """Reading a sweep's file."""
 
     def test_the_published_grid(self) -> None:
-        config = sweep.read_config("npo-54", {"model": "m", "output": "o", "retain_reference": "r"})
+        config = sweep_config.read_config("npo-54", {"model": "m", "output": "o", "retain_reference": "r"})
         assert len(config.points) == 54
         assert config.points[0] == {"epochs": 5, "learning_rate": 1e-5, "alpha": 1, "beta": 0.05}
         assert {"epochs": 10, "learning_rate": 5e-5, "alpha": 1, "beta": 0.1} in config.points
-        assert len({sweep.name_of(point) for point in config.points}) == 54
+        assert len({sweep_config.name_of(point) for point in config.points}) == 54
         assert (config.method, config.forget_split) == ("npo", "forget10")
 
     def test_the_command_lines_values_go_before_the_files(self, config_file: Path) -> None:
-        config = sweep.read_config(config_file, {"model": "other", "tofu": None})
+        config = sweep_config.read_config(config_file, {"model": "other", "tofu": None})
         assert (config.model, config.retain_reference, config.tofu) == ("other", "r", None)
 
     def test_the_kept_configuration_is_the_same(self, config_file: Path, tmp_path: Path) -> None:
-        config = sweep.read_config(config_file)
-        files.write_json(tmp_path / "kept.json", json.loads(json.dumps(sweep.asdict(config))))
-        assert sweep.load_config(tmp_path / "kept.json") == config
+        config = sweep_config.read_config(config_file)
+        files.write_json(config.folder / "sweep.json", asdict(config))
+        assert sweep_config.load_config(config.folder) == config
 
     def test_a_sweep_by_its_directory(self, config_file: Path, tmp_path: Path) -> None:
-        config = sweep.read_config(config_file)
+        config = sweep_config.read_config(config_file)
         config.folder.mkdir()
-        files.write_json(config.folder / "sweep.json", sweep.asdict(config))
-        assert sweep.read_config(config.folder) == config
+        files.write_json(config.folder / "sweep.json", asdict(config))
+        assert sweep_config.read_config(config.folder) == config
         moved = config.folder.rename(tmp_path / "moved")
-        again = sweep.read_config(moved)
-        assert (again.output, again.study, again.points) == (str(moved), config.study, config.points)
+        again = sweep_config.read_config(moved)
+        assert again == replace(config, output=str(moved))
 
     def test_arguments_of_a_run(self, tmp_path: Path) -> None:
         path = written(tmp_path, training={"batch_size": 4, "retain_rows": "0-39"}, tofu="mini")
-        config = sweep.read_config(path)
-        assert sweep.run_config(config, config.points[1], Path("out")) == UnlearnConfig(
+        config = sweep_config.read_config(path)
+        assert sweep_config.run_config(config, config.points[1], Path("out")) == UnlearnConfig(
             model="m",
             output=Path("out"),
             forget_split="forget10",
@@ -99,8 +101,10 @@ class TestConfig:
     def test_values_that_are_no_plain_text(self, tmp_path: Path) -> None:
         """They reach `unlearn` as its command line takes them: JSON, true or false, several words."""
         values = {"template-args": {"date_string": "10 Apr 2025"}, "no_chat_template": False, "lr_scheduler_kwargs": {}}
-        config = sweep.read_config(written(tmp_path, training={**values, "label_names": ["a", "b"], "revision": None}))
-        run = sweep.run_config(config, config.points[0], Path("out"))
+        config = sweep_config.read_config(
+            written(tmp_path, training={**values, "label_names": ["a", "b"], "revision": None})
+        )
+        run = sweep_config.run_config(config, config.points[0], Path("out"))
         assert run.template_args == {"date_string": "10 Apr 2025"}
         assert run.apply_chat_template
         assert run.training == {"lr_scheduler_kwargs": "{}", "label_names": ["a", "b"]}
@@ -110,18 +114,20 @@ class TestConfig:
         path = tmp_path / "sweep.yaml"
         text = yaml.safe_dump(content(tmp_path / "sweep"), sort_keys=False)
         path.write_text(f"{text}training:\nevaluation:\nmethod:\ntofu:\n")
-        assert sweep.read_config(path) == sweep.read_config(written(tmp_path))
+        assert sweep_config.read_config(path) == sweep_config.read_config(written(tmp_path))
         path.write_text(f"{text}evaluation:\n  model_args:\n  samples:\n")
-        assert sweep.read_config(path).evaluation == sweep.EvaluationConfig()
+        assert sweep_config.read_config(path).evaluation == sweep_config.EvaluationConfig()
 
     @pytest.mark.parametrize("preset", ["npo-54", "mini-54", "nano-54"])
     def test_the_presets_options(self, preset: str) -> None:
         """All of them exist, and each run is asked as it was trained."""
-        sweep.check_options(sweep.read_config(preset, {"model": "m", "output": "o", "retain_reference": "r"}))
+        sweep_config.check_options(
+            sweep_config.read_config(preset, {"model": "m", "output": "o", "retain_reference": "r"})
+        )
 
     def test_the_published_grid_asks_as_the_llama_presets_do(self) -> None:
-        config = sweep.read_config("npo-54", {"model": "m", "output": "o", "retain_reference": "r"})
-        preset = Path(sweep.__file__).parent.parent / "presets" / "lm_eval" / "llama-3.2-1b-instruct.yaml"
+        config = sweep_config.read_config("npo-54", {"model": "m", "output": "o", "retain_reference": "r"})
+        preset = Path(sweep_config.__file__).parent.parent / "presets" / "lm_eval" / "llama-3.2-1b-instruct.yaml"
         llama = yaml.safe_load(preset.read_text(encoding="utf-8"))
         assert config.evaluation.system_instruction == llama["system_instruction"]
         assert config.evaluation.model_args["chat_template_args"] == llama["model_args"]["chat_template_args"]
@@ -155,9 +161,9 @@ class TestConfig:
         ],
     )
     def test_options_that_no_run_could_use(self, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-        config = sweep.read_config(written(tmp_path, **changes))
+        config = sweep_config.read_config(written(tmp_path, **changes))
         with pytest.raises(OptionError, match=message) as caught:
-            sweep.check_options(config)
+            sweep_config.check_options(config)
         assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize(
@@ -170,7 +176,7 @@ class TestConfig:
             ({"grid": {"beta": 0.1}}, "is no mapping of options to lists of values"),
             ({"grid": {"beta": []}}, "is no mapping of options to lists of values"),
             ({"grid": {"beta": [0.1, 0.1]}}, "names a value twice: name each once"),
-            ({"training": {"beta": 1}}, "beta stands in grid and in training: leave it out of training"),
+            ({"training": {"beta": 1}}, "beta is in grid and in training: leave it out of training"),
             ({"forget_split": "forget20"}, "forget_split='forget20' is unknown: use forget01, forget05, forget10"),
             ({"evaluation": {"backend": "gguf"}}, "evaluation.backend='gguf' is unknown: use hf or vllm"),
             ({"evaluation": {"batchsize": 8}}, "evaluation.batchsize is unknown: use backend"),
@@ -184,7 +190,7 @@ class TestConfig:
     def test_bad_values(self, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
         path = written(tmp_path, **changes)
         with pytest.raises(OptionError, match=message) as caught:
-            sweep.read_config(path)
+            sweep_config.read_config(path)
         assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize("text", ["- a list", "{", "\x00"])
@@ -192,11 +198,11 @@ class TestConfig:
         path = tmp_path / "sweep.yaml"
         path.write_text(text)
         with pytest.raises(OptionError, match=r"cannot be read|is no mapping"):
-            sweep.read_config(path)
+            sweep_config.read_config(path)
 
     def test_no_file(self) -> None:
         with pytest.raises(OptionError, match=r"'npo-55' is no file, .* and no preset \(.*npo-54.*\): name one"):
-            sweep.read_config("npo-55")
+            sweep_config.read_config("npo-55")
 
 
 class TestQueue:
@@ -206,7 +212,7 @@ class TestQueue:
         workers = [start(config_file), start(config_file)]
         assert [worker.wait(120) for worker in workers] == [0, 0]
         folder = tmp_path / "sweep"
-        names = [sweep.name_of(point) for point in sweep.read_config(config_file).points]
+        names = [sweep_config.name_of(point) for point in sweep_config.read_config(config_file).points]
         assert sorted(begun(folder)) == sorted(names)
         lines = (folder / "begun").read_text().splitlines()
         assert len({line.split()[1] for line in lines}) == 6
@@ -242,19 +248,68 @@ class TestQueue:
         for changed in ({"model": "other"}, {"method": "grad_diff"}, {"retain_reference": "elsewhere"}):
             [(name, value)] = changed.items()
             with pytest.raises(OptionError, match=rf"{name} is '{value}', but was .* go on with the same, or name"):
-                sweep.sweep(sweep.read_config(config_file, changed))
+                sweep.sweep(sweep_config.read_config(config_file, changed))
         assert len(begun(tmp_path / "sweep")) == 6
 
-    def test_without_its_queue_a_finished_sweep_is_not_made_again(self, config_file: Path, tmp_path: Path) -> None:
-        """Nor are its records, which say when each run was made and how long it took."""
+    def test_a_worker_on_another_machine(self, tmp_path: Path) -> None:
+        """It sees the shared directory under another path, and names it in a file of its own."""
+        folder = tmp_path / "sweep"
+        folder.mkdir()
+        (tmp_path / "mounted").symlink_to(folder, target_is_directory=True)
+        here = written(tmp_path, training={"pause": 0.3})
+        there = tmp_path / "there.yaml"
+        settings = yaml.safe_load(here.read_text())
+        there.write_text(yaml.safe_dump({**settings, "output": str(tmp_path / "mounted")}, sort_keys=False))
+        workers = [start(here), start(there)]
+        assert [worker.wait(120) for worker in workers] == [0, 0]
+        names = begun(folder)
+        assert len(names) == len(set(names)) == 6
+        assert all(found.state == "complete" for found in sweep.runs(sweep_config.read_config(there)))
+
+    def test_runs_of_a_machine_that_shares_no_directory(self, config_file: Path, tmp_path: Path) -> None:
+        """It works on a part of the grid; copied in, its runs are complete, and their records stay as they are."""
+        part = tmp_path / "part.yaml"
+        settings = {**yaml.safe_load(config_file.read_text()), "output": str(tmp_path / "elsewhere")}
+        part.write_text(yaml.safe_dump({**settings, "grid": {**GRID, "epochs": [10]}}, sort_keys=False))
+        assert start(part).wait(120) == 0
+        folder = tmp_path / "sweep"
+        shutil.copytree(tmp_path / "elsewhere" / "runs", folder / "runs")
+        records = {path: path.read_text() for path in folder.glob("runs/*/run.json")}
+        assert [found.state for found in sweep.runs(sweep_config.read_config(config_file))] == [
+            *["waiting"] * 3,
+            *["complete"] * 3,
+        ]
+        assert start(config_file).wait(120) == 0
+        assert begun(folder) == ["epochs5-beta0.05", "epochs5-beta0.1", "epochs5-beta0.5"]
+        assert len(records) == 3
+        assert all(path.read_text() == text for path, text in records.items())
+
+    def test_a_run_without_its_results_is_made_again(self, config_file: Path, tmp_path: Path) -> None:
         assert start(config_file).wait(120) == 0
         folder = tmp_path / "sweep"
-        records = {path: path.read_text() for path in folder.glob("runs/*/run.json")}
-        for path in folder.glob("sweep.db*"):
-            path.unlink()
-        assert start(config_file).wait(60) == 0
-        assert len(begun(folder)) == len(records) == 6
-        assert all(path.read_text() == text for path, text in records.items())
+        shutil.rmtree(folder / "runs" / "epochs5-beta0.1" / "results")
+        assert start(config_file).wait(120) == 0
+        assert len(begun(folder)) == 7
+        assert begun(folder)[-1] == "epochs5-beta0.1"
+
+    def test_status_writes_nothing(self, config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["sweep", "status", str(config_file)]) == 0
+        assert "0 complete, 0 running, 6 waiting, 0 failed" in capsys.readouterr().out
+        assert not (tmp_path / "sweep").exists()
+
+    def test_status_of_a_running_and_a_killed_worker(self, tmp_path: Path) -> None:
+        config_file, folder = written(tmp_path, training={"pause": 60}), tmp_path / "sweep"
+        config = sweep_config.read_config(config_file)
+        worker = start(config_file)
+        wait_for(lambda: len(begun(folder)) == 1)
+        first, *others = sweep.runs(config)
+        assert first.state == "running"
+        assert first.seconds is not None
+        assert 0 <= first.seconds < 60
+        assert {found.state for found in others} == {"waiting"}
+        worker.send_signal(signal.SIGKILL)
+        worker.wait(10)
+        assert {found.state for found in sweep.runs(config)} == {"waiting"}
 
     def test_a_failed_run_says_why_and_is_tried_again_by_the_next_call(
         self, config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -281,61 +336,9 @@ class TestQueue:
         assert kept == ["epochs10-beta0.5"]
         assert len(list((tmp_path / "sweep" / "runs").glob("*/results"))) == 6
 
-    def test_a_creator_that_died_before_it_had_queued_all(
-        self, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        import optuna
-
-        config = sweep.read_config(config_file)
-        monkeypatch.setattr(sweep, "_PATIENCE", 0.5)
-        config.folder.mkdir()
-        half = optuna.create_study(storage=sweep.default_storage(config), study_name=config.study)
-        half.enqueue_trial(config.points[0], user_attrs={"point": 0})
-        states = sweep.runs(config, sweep.open_queue(config))
-        assert [state.state for state in states] == ["waiting"] * 6
-
-    def test_an_unreachable_storage(self, config_file: Path) -> None:
-        config = sweep.read_config(config_file)
-        for url in ("sqlite:////no/such/place/at.db", "nonsense://", "nonsense"):
-            with pytest.raises(OptionError, match=f"--storage {url} cannot be opened .*give for example sqlite"):
-                sweep.open_queue(config, url)
-
-    @pytest.mark.parametrize(
-        "url", ["nonsense://me:secret@127.0.0.1:1/x", "nonsense://h/x?password=secret", "postgresql://me:secret@h:x/x"]
-    )
-    def test_a_password_is_not_shown(self, config_file: Path, url: str) -> None:
-        """The last one has no number for a port, which SQLAlchemy reports with the whole URL."""
-        with pytest.raises(OptionError, match=r"--storage .*\*\*\*.* cannot be opened") as caught:
-            sweep.open_queue(sweep.read_config(config_file), url)
-        assert "secret" not in str(caught.value)
-
-    def test_a_queue_of_another_release_of_optuna(self, config_file: Path) -> None:
-        import sqlite3
-
-        config = sweep.read_config(config_file)
-        sweep.open_queue(config)
-        with sqlite3.connect(config.folder / "sweep.db") as database:
-            database.execute("update alembic_version set version_num = 'v2.6.0.a'")
-        with pytest.raises(
-            OptionError, match=r"is of another release of Optuna .*run optuna storage upgrade"
-        ) as caught:
-            sweep.open_queue(config)
-        assert "\n" not in str(caught.value)
-
-    def test_a_storage_that_fails_in_the_middle(self, config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from sqlalchemy.exc import OperationalError
-
-        def fail(*_: Any) -> None:
-            raise OperationalError("statement", {}, Exception("database is locked"))
-
-        monkeypatch.setattr(sweep, "check", lambda _: None)
-        monkeypatch.setattr(sweep, "runs", fail)
-        with pytest.raises(OptionError, match=r"--storage sqlite:.* failed \(.*database is locked\): run the same"):
-            sweep.sweep(sweep.read_config(config_file))
-
     def test_unknown_keep(self, config_file: Path) -> None:
         with pytest.raises(OptionError, match="--keep 'some' is unknown: use all, best, none"):
-            sweep.sweep(sweep.read_config(config_file), keep="some")
+            sweep.sweep(sweep_config.read_config(config_file), keep="some")
 
 
 def _alive(process: int) -> bool:
@@ -347,7 +350,7 @@ def _alive(process: int) -> bool:
 
 
 def test_bad_model_and_reference_are_found_before_the_first_run(tmp_path: Path) -> None:
-    config = sweep.read_config(written(tmp_path, model="/no/such/model"))
+    config = sweep_config.read_config(written(tmp_path, model="/no/such/model"))
     with pytest.raises(OptionError, match="--model /no/such/model is no directory"):
         sweep.sweep(config)
     assert not (tmp_path / "sweep").exists()
@@ -360,14 +363,14 @@ def test_a_reference_that_was_asked_otherwise_is_found_before_the_first_run(tiny
     settings["model_args"] = {"dtype": "float32"}
     evaluation.evaluate(tiny_model, tmp_path / "retain", **settings, system_instruction="Be brief.")
     changes = {**data, "model": str(tiny_model), "retain_reference": str(tmp_path / "retain")}
-    config = sweep.read_config(written(tmp_path, **changes))
+    config = sweep_config.read_config(written(tmp_path, **changes))
     with pytest.raises(
         ReferenceRunError, match=r"asked row 0 with another prompt: .*this sweep asks with evaluation\.system_i"
     ):
         sweep.sweep(config)
     assert not config.folder.exists()
     asked = {"training": {"system_prompt": "Be brief."}, "evaluation": {"system_instruction": "Be brief."}}
-    sweep.check(sweep.read_config(written(tmp_path, **changes, **asked)))
+    sweep_config.check(sweep_config.read_config(written(tmp_path, **changes, **asked)))
 
 
 @pytest.mark.parametrize("words", [["stats", "sweep.yaml"], ["status", "a", "b"]])
@@ -381,4 +384,4 @@ def test_a_path_after_which_no_results_can_be_named_is_found_before_the_first_ru
 ) -> None:
     changes = {"model": str(tiny_model), "tofu": "mini", "output": str(tmp_path / "/".join(["x" * 60] * 4))}
     with pytest.raises(OptionError, match=r"output: the model .*model makes a name of \d+ bytes"):
-        sweep.check(sweep.read_config(written(tmp_path, **changes)))
+        sweep_config.check(sweep_config.read_config(written(tmp_path, **changes)))

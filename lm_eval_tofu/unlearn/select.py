@@ -18,7 +18,7 @@ from lm_eval_tofu import files
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.evaluation import BENCHMARK
 from lm_eval_tofu.metrics import inference
-from lm_eval_tofu.unlearn import alike, sweep
+from lm_eval_tofu.unlearn import alike, sweep, sweep_config
 
 log = logging.getLogger(__name__)
 
@@ -100,17 +100,17 @@ def select(folder: Path, *, not_blind: bool = False, allow_missing: bool = False
         OptionError: The directory is no sweep's, runs are missing or were not evaluated alike, or the selection would
             not be blind.
     """
-    config = sweep.load_config(folder / sweep.CONFIG_FILE)
+    config = sweep_config.load_config(folder)
     audits = sorted(_audits(folder))
     if audits and not not_blind:
         raise OptionError(
             f"{folder} holds results of {audits[0]}: a selection that could have seen leaks is not blind; select "
             "before auditing, or give --not-blind, which is recorded"
         )
-    found: dict[str, tuple[sweep.Point, Path]] = {}
+    found: dict[str, tuple[sweep_config.Point, Path]] = {}
     missing = []
     for point in config.points:
-        name = sweep.name_of(point)
+        name = sweep_config.name_of(point)
         results = folder / "runs" / name / "results"
         if results.is_dir():
             found[name] = (point, results)
