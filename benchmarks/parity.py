@@ -7,6 +7,7 @@ status 1 where something is out of tolerance; with `--write` it also writes `ben
 `docs/parity.md`.
 
     python benchmarks/parity.py [--data DIR] [--backends hf vllm] [--tasks ...] [--work runs/parity] [--write]
+    python benchmarks/parity.py --memorisation [--speed] [--figures DIR] ...     (see benchmarks/memorization.py)
 
 Results that stand in the work directory are not made again. An hour a backend on two cores; `--tasks
 tofu_forget_quality` alone takes some minutes.
@@ -25,6 +26,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import memorization
 import torch
 from smollm2 import export
 
@@ -258,10 +260,16 @@ def main() -> int:
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="the utility sets take longest")
     parser.add_argument("--write", action="store_true", help="write benchmarks/parity.json and docs/parity.md")
+    parser.add_argument("--memorisation", action="store_true", help="compare memorisation, membership and UDS instead")
+    parser.add_argument("--figures", type=Path, default=memorization.FIGURES, help="their figures and nano models")
+    parser.add_argument("--speed", action="store_true", help="with --memorisation: time a pass instead")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="with --speed: every Nth row only")
     arguments = parser.parse_args()
     data = tofu.resolve_source(arguments.data)
     tofu.load("forget01_perturbed", data)
     arguments.work.mkdir(parents=True, exist_ok=True)
+    if arguments.memorisation:
+        return memorization.main(arguments)
     figures = json.loads(FIGURES.read_text(encoding="utf-8"))
     log, published = figures["fixed"], figures["as_published"]
     model = export(arguments.work / "smollm2")
