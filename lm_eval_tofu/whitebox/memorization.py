@@ -271,7 +271,7 @@ def token_values(
             found |= {row: value.numpy() for row, value in zip(batch.rows, values, strict=True)}
         return found
 
-    key = [model.weights, dtype, [[*example["input_ids"], *example["labels"]] for example in examples]]
+    key = [*_identity(model), dtype, [[*example["input_ids"], *example["labels"]] for example in examples]]
     return _stored(root, key, examples, compute, f"answers of {Path(model.name).name}")
 
 
@@ -293,7 +293,7 @@ def gradient_norms(root: Path, model: Model, examples: Sequence[Example], device
             for batch in answers.batches(without_end, rows, 1, device)
         }
 
-    key = ["gradient norm", model.weights, dtype, [[*row["input_ids"], *row["labels"]] for row in examples]]
+    key = ["gradient norm", *_identity(model), dtype, [[*row["input_ids"], *row["labels"]] for row in examples]]
     return [float(value[0]) for value in _stored(root, key, examples, compute, "gradient norms")]
 
 
@@ -301,6 +301,11 @@ def answer_text(tokenizer: Any, example: Example) -> str:
     """The answer's tokens decoded without special tokens, white space kept: what ZLib compresses."""
     ids = [label for label in example["labels"] if label != IGNORED]
     return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def _identity(model: Model) -> list[str]:
+    """Weights and configuration: the same weights make another model with fewer layers."""
+    return [model.weights, (model.folder / "config.json").read_text(encoding="utf-8")]
 
 
 def _stored(
