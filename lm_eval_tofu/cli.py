@@ -172,11 +172,13 @@ def select(args: argparse.Namespace) -> None:
     print(f"written: {args.sweep / module.SELECTION_FILE}")
 
 
-def probe(args: argparse.Namespace) -> None:
-    """Probe hidden states; see `lm_eval_tofu.whitebox.probe`."""
-    from lm_eval_tofu.whitebox import probe as module
+def audit(args: argparse.Namespace) -> None:
+    """Run a white-box audit: the function with its command's name in the module of that name."""
+    from lm_eval_tofu.unlearn import options
 
-    file = module.probe(module.config_of(args))
+    module = importlib.import_module(f"lm_eval_tofu.whitebox.{args.command}")
+    config_class = _imported(str(COMMANDS[args.command].arguments))
+    file = getattr(module, args.command)(config_class(**options.values_of(args, config_class)))
     print("\n".join(module.table(files.read_json(file))))
     print(f"written: {file}")
 
@@ -194,15 +196,6 @@ def card(args: argparse.Namespace) -> None:
     from lm_eval_tofu.report import card as module
 
     print(module.run(args))
-
-
-def relearn(args: argparse.Namespace) -> None:
-    """Relearn parts of the forget split, and report what else comes back; see `lm_eval_tofu.whitebox.relearn`."""
-    from lm_eval_tofu.whitebox import relearn as module
-
-    file = module.run(args)
-    print("\n".join(module.table(files.read_json(file))))
-    print(f"written: {file}")
 
 
 def _presets_arguments(parser: argparse.ArgumentParser) -> None:
@@ -243,7 +236,7 @@ class Command(NamedTuple):
     Attributes:
         help: What it does.
         run: Does it; what it returns is the exit code, 0 for None.
-        arguments: Declares its options on a parser.
+        arguments: Declares its options on a parser; or a dataclass, whose fields are options.
         parent: Makes a parser with its options, instead of `arguments`.
         needs: Modules that it needs beside the package's own requirements.
         extra: The extra that installs them.
@@ -290,8 +283,8 @@ COMMANDS = {
     "select": Command("pick a sweep's unlearned model, before any leak audit", select, _select_arguments),
     "probe": Command(
         "read from hidden states what a model still knows",
-        probe,
-        "lm_eval_tofu.whitebox.probe:add_arguments",
+        audit,
+        "lm_eval_tofu.whitebox.probe:ProbeConfig",
         needs=("torch",),
     ),
     "report": Command(
@@ -310,8 +303,8 @@ COMMANDS = {
     ),
     "relearn": Command(
         "teach part of what was forgotten again, and see what else comes back",
-        relearn,
-        "lm_eval_tofu.whitebox.relearn:add_arguments",
+        audit,
+        "lm_eval_tofu.whitebox.relearn:RelearnConfig",
         needs=("torch", "accelerate"),
     ),
 }
@@ -334,7 +327,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             arguments = options.with_config_file(arguments)
         args = _parser(arguments[0] if arguments else "").parse_args(arguments)
-        return _function(COMMANDS[args.command].run)(args) or 0
+        return _imported(COMMANDS[args.command].run)(args) or 0
     except TofuError as error:
         print(f"lm-eval-tofu: error: {error}", file=sys.stderr)
         return 2
@@ -350,20 +343,25 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
         if name == chosen:
             _check_installed(name, command)
             if command.parent is not None:
-                parent = _function(command.parent)()
+                parent = _imported(command.parent)()
                 settings |= {"parents": [parent], "usage": parent.usage}
         added = commands.add_parser(name, **settings)
         if name == chosen and command.arguments is not None:
-            _function(command.arguments)(added)
+            declared = _imported(command.arguments)
+            if isinstance(declared, type):
+                from lm_eval_tofu.unlearn import options
+
+                options.add_fields(added, declared)
+            else:
+                declared(added)
     return parser
 
 
-def _function(named: Callable[..., Any] | str) -> Callable[..., Any]:
+def _imported(named: Callable[..., Any] | str) -> Any:
     if not isinstance(named, str):
         return named
     module, _, name = named.partition(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return function
+    return getattr(importlib.import_module(module), name)
 
 
 def _check_installed(name: str, command: Command) -> None:

@@ -1,13 +1,12 @@
-"""Runs lm-eval on a checkpoint from Python: what sweeps and relearning need, without the index of all other tasks.
+"""Runs lm-eval on a checkpoint from Python, for sweeps and relearning, without the index of all other tasks.
 
-`lm_eval`'s command line reads every built-in task's file at each start, half a minute that a sweep of 54 runs would pay
-54 times. The results are lm-eval's own, in its own files.
+`lm_eval`'s command line reads every built-in task's file at each start: half a minute, 54 times in a sweep of 54 runs.
+The results are lm-eval's own, in its own files.
 """
 
 import difflib
 import importlib.util
 import inspect
-import logging
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,8 +16,6 @@ from typing import Any
 from lm_eval_tofu import files
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.tasks import TASKS_DIR
-
-log = logging.getLogger(__name__)
 
 _TRANSFORMERS_ARGUMENTS = {"device_map", "max_memory", "torch_dtype", "token", "use_safetensors", "weights_only"}
 """Arguments of `from_pretrained` that look like other arguments of lm-eval's backend."""
@@ -69,6 +66,8 @@ def evaluate(
     from lm_eval.loggers import EvaluationTracker
     from lm_eval.tasks import TaskManager
 
+    from lm_eval_tofu.tasks.task import preflight
+
     check_machine(backend, model_args or {}, batch_size, device)
     if backend == "hf" and device is None:
         import torch
@@ -78,7 +77,7 @@ def evaluate(
         device = "cpu" if accelerator is None else accelerator.type
     arguments = {"pretrained": str(model), **(model_args or {})}
     merged = {**arguments, **(metadata or {})}
-    check(tasks, merged)
+    preflight(tasks, merged)
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     tracker = EvaluationTracker(output_path=str(partial))
@@ -95,7 +94,7 @@ def evaluate(
         metadata=merged,
         samples=None if samples is None else {task: list(chosen) for task, chosen in samples.items() if task in tasks},
     )
-    # As lm-eval says it where it loads the model itself.
+    # As lm-eval records it where it loads the model itself.
     results["config"]["model"] = tracker.general_config_tracker.model_source = backend
     samples = results.pop("samples")
     tracker.save_results_aggregated(results=results, samples=samples)
@@ -108,11 +107,7 @@ def evaluate(
 
 
 def _check_saved(folder: Path, tasks: Iterable[str]) -> None:
-    """Make sure that all files were written: lm-eval logs a failure (a full disk) and goes on.
-
-    Raises:
-        OptionError: One is missing.
-    """
+    """Make sure that all files were written: lm-eval logs a failure (a full disk) and continues."""
     wanted = ["results_*.json", *(f"samples_{task}_*.jsonl" for task in tasks)]
     missing = [name for name in wanted if not any(folder.rglob(name))]
     if missing:
@@ -122,27 +117,8 @@ def _check_saved(folder: Path, tasks: Iterable[str]) -> None:
         )
 
 
-def check(tasks: Sequence[str], metadata: Mapping[str, Any]) -> None:
-    """Check the tasks' options, data and references; no model is needed for it.
-
-    Raises:
-        TofuError: One of them cannot be used.
-    """
-    from lm_eval_tofu.tasks.task import preflight
-
-    preflight(tasks, metadata)
-
-
 def check_results_name(option: str, model: Path) -> None:
-    """Make sure that lm-eval can save the results of a model that is yet to be trained.
-
-    Args:
-        option: The option that the path comes from, for the message.
-        model: Where the model will be.
-
-    Raises:
-        OptionError: The path is too long.
-    """
+    """Refuse a path, given by `option`, where the results of the model to be trained there could not be saved."""
     from lm_eval_tofu.tasks import checks
 
     checks.check_results_name(option, str(model))
@@ -156,7 +132,7 @@ def check_prompts(
     system_instruction: str | None,
     samples: Mapping[str, Sequence[int]] | None = None,
 ) -> None:
-    """Check what `check` does, and build the prompts, which are compared with those of the references.
+    """Check options, data and references of the tasks, and compare their prompts with those of the references.
 
     Args:
         tasks: Names of our tasks.
@@ -185,17 +161,14 @@ def check_prompts(
 def check_machine(
     backend: str, model_args: Mapping[str, Any], batch_size: int | str | None, device: str | None, prefix: str = "--"
 ) -> None:
-    """Check what lm-eval is told of backend and machine, as far as that is possible before a model is loaded.
+    """Check the options of backend and machine, as far as that is possible before a model is loaded.
 
     Args:
         backend: `hf` or `vllm`.
         model_args: Model arguments of that backend.
         batch_size: As lm-eval's option.
         device: As lm-eval's option.
-        prefix: What stands before the options' names in messages.
-
-    Raises:
-        OptionError: One of them cannot be used.
+        prefix: Precedes the options' names in messages.
     """
     if batch_size is not None and not re.fullmatch(r"[1-9]\d*|auto(:[1-9]\d*)?", str(batch_size)):
         raise OptionError(f"{prefix}batch_size {batch_size} is no batch size: give a number from 1 up, or auto")
@@ -207,11 +180,7 @@ def check_machine(
 
 
 def check_device(option: str, device: str | None) -> None:
-    """Make sure that torch can use a device.
-
-    Raises:
-        OptionError: It cannot.
-    """
+    """Refuse a device that torch cannot use."""
     if device is None:
         return
     import torch
@@ -225,7 +194,7 @@ def check_device(option: str, device: str | None) -> None:
 
 
 def _check_hf_arguments(model_args: Mapping[str, Any], prefix: str) -> None:
-    """Refuse a type that torch has not, and a name that is nearly one that the backend has."""
+    """Refuse a type that torch does not have, and a misspelt name of an argument."""
     import torch
     from lm_eval.models.huggingface import HFLM
 
@@ -233,7 +202,7 @@ def _check_hf_arguments(model_args: Mapping[str, Any], prefix: str) -> None:
     for name, value in model_args.items():
         option = f"{prefix}model_args {name}={value}"
         close = difflib.get_close_matches(name, ours, n=1, cutoff=0.8)
-        # Other names go on to transformers, which takes too many to list all.
+        # Other names are passed on to transformers, which takes too many to list all.
         if name not in ours and name not in _TRANSFORMERS_ARGUMENTS and close:
             raise OptionError(f"{option}: {name} is no argument of hf: did you mean {close[0]}?")
         is_type = not isinstance(value, str) or value == "auto" or isinstance(getattr(torch, value, None), torch.dtype)
@@ -242,11 +211,7 @@ def _check_hf_arguments(model_args: Mapping[str, Any], prefix: str) -> None:
 
 
 def _load(backend: str, arguments: Mapping[str, Any], batch_size: int | str | None, device: str | None) -> Any:
-    """The model as lm-eval makes it, with an error that names its arguments.
-
-    Raises:
-        OptionError: It cannot be loaded.
-    """
+    """The model as lm-eval loads it, with an error that names its arguments."""
     from lm_eval.api.registry import get_model
 
     given = {"batch_size": batch_size, "max_batch_size": None, "device": device}

@@ -177,7 +177,7 @@ def test_comparisons_with_a_reference_take_no_part_of_a_split() -> None:
 )
 def test_the_warm_up_is_at_most_half_of_a_run(warmup: float, epochs: int, expected: float) -> None:
     config = RelearnConfig(model="m", retain="r", output=Path("out"), warmup=warmup)
-    job = Job(model="m", folder=Path("step"), scored=[0], train=[1, 2], lr=3e-5, epochs=epochs)
+    job = Job(model="m", folder=Path("step"), scored=[0], train=[1, 2], setting=Setting(3e-5, epochs))
     finetuning = config.finetuning(job)
     assert finetuning.warmup == expected
     assert (finetuning.epochs, finetuning.learning_rate, finetuning.rows) == (epochs, 3e-5, (1, 2))
@@ -216,7 +216,7 @@ class Paper:
             leaked = bool(job.train) and (row % 2 == 0 if "retain" not in job.model else row == 2)
             tier = "specific" if row % 5 else "gist"
             record = {"index": row, "family": "direct", "tier": tier, "leaked": leaked, "generation": "a b"}
-            gold = "a b c d" if job.train and job.lr > 1e-3 else "a b c d e f g h"
+            gold = "a b c d" if job.train and job.setting.lr > 1e-3 else "a b c d e f g h"
             lines.append(json.dumps({"leak_rate": record, "prompt_hash": f"h{row}", "doc": {"answer": gold}}))
         folder = job.folder / "results" / "model"
         folder.mkdir(parents=True)
@@ -226,8 +226,8 @@ class Paper:
 @pytest.fixture
 def paper(monkeypatch: pytest.MonkeyPatch) -> Paper:
     stand_in = Paper()
-    monkeypatch.setitem(relearn_step._HALVES, "train", stand_in.train)
-    monkeypatch.setitem(relearn_step._HALVES, "score", stand_in.score)
+    monkeypatch.setattr(relearn_step, "train", stand_in.train)
+    monkeypatch.setattr(relearn_step, "score", stand_in.score)
     return stand_in
 
 
@@ -343,7 +343,7 @@ def test_a_directory_of_something_else_is_left_alone(config: RelearnConfig, pape
 def test_a_damaged_step_is_named(config: RelearnConfig, paper: Paper) -> None:
     relearn.relearn(config)
     (config.output / "retain" / "before" / "answers.json").write_text('{"answers": [')
-    with pytest.raises(OptionError, match=r"retain/before/answers.json cannot be read"):
+    with pytest.raises(OptionError, match=r"before/answers.json: not JSON .* delete it, and this step is done again"):
         relearn.relearn(config)
 
 
@@ -443,7 +443,7 @@ def test_arms_that_are_asked_differently(config: RelearnConfig, paper: Paper, mo
             [file] = (job.folder / "results").rglob("samples_*")
             file.write_text(file.read_text().replace('"h7"', '"other"'))
 
-    monkeypatch.setitem(relearn_step._HALVES, "score", score)
+    monkeypatch.setattr(relearn_step, "score", score)
     with pytest.raises(OptionError, match=r"is asked row 7 \(direct\) with another prompt than --model"):
         relearn.relearn(config)
 
@@ -461,7 +461,7 @@ def test_models_that_are_asked_in_another_dtype_are_named(
         content = {"configs": {relearn_step.TASK: {"arm": record}}}
         (job.folder / "results" / "results_2026-01-01T00-00-00.json").write_text(json.dumps(content))
 
-    monkeypatch.setitem(relearn_step._HALVES, "score", score)
+    monkeypatch.setattr(relearn_step, "score", score)
     file = relearn.relearn(config)
     [difference] = read_json(file)["tofu_relearn"]["differences"]
     assert difference.startswith("dtype differs (float32 in model/before; bfloat16 in retain/before, ")
@@ -472,21 +472,11 @@ def test_models_that_are_asked_in_another_dtype_are_named(
 
 
 def test_with_vllm_a_step_is_a_process_of_its_own(config: RelearnConfig) -> None:
-    """The child is told what to do, finds that it cannot, and its reason comes back."""
-    child = replace(config, backend="vllm", training={"optim": "adamw_torch"})
-    relearn._begin(_made(child), relearn._recorded(child))
-    assert relearn_step.load_config(child.output / relearn_step.CONFIG_FILE) == child
-    job = Job("/nowhere", child.output / "model" / "fold0", [0], [1], 1e-3, 2)
+    """The child gets the options and the job, finds that it cannot do it, and its reason comes back."""
+    on_vllm = replace(config, backend="vllm", training={"optim": "adamw_torch"})
+    job = Job("/nowhere", config.output / "model" / "fold0", range(2), range(2, 5), Setting(1e-3, 2))
     with pytest.raises(OptionError, match=r"fold0: ERROR .*--model /nowhere is no directory.*the whole log: .*log.txt"):
-        relearn_step.answers(child, job)
-
-
-def test_a_process_of_its_own_is_told_the_rows(config: RelearnConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = []
-    monkeypatch.setattr(relearn_step.child, "run", lambda command, *_: told.append(json.loads(command[-1])))
-    job = Job("m", config.output / "before", range(40), range(2, 5), 1e-3, 2)
-    relearn_step._carry_out("score", replace(config, backend="vllm"), job)
-    assert (told[0]["scored"], told[0]["train"]) == (list(range(40)), [2, 3, 4])
+        relearn_step.answers(on_vllm, job)
 
 
 def _made(config: RelearnConfig) -> RelearnConfig:
@@ -512,9 +502,8 @@ def test_the_command_line(
     ):
         assert cli.main([*arguments, "--folds", "2", "--training", training]) == 2
         assert message in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        cli.main([*arguments, "--lrs", "fast"])
-    assert "'fast' is no list of numbers" in capsys.readouterr().err
+    assert cli.main([*arguments, "--lrs", "fast"]) == 2
+    assert "--lrs 'fast' is no list of numbers" in capsys.readouterr().err
 
 
 # For real

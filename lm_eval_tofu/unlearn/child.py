@@ -1,29 +1,42 @@
-"""Run a command in a subprocess, logging to a file."""
+"""Run a command, or a function, in a subprocess, logging to a file."""
 
+import logging
 import os
+import pickle
 import subprocess
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO, Any, cast
 
-from lm_eval_tofu.errors import OptionError
+from lm_eval_tofu.errors import OptionError, TofuError
+
+log = logging.getLogger(__name__)
 
 
-def run(command: Sequence[str], record: Path, name: str) -> None:
+def call(function: Callable[..., object], *args: Any, record: Path, name: str) -> None:
+    """Call a function of a module, with arguments that can be pickled; otherwise as `run`."""
+    run([sys.executable, "-m", __name__], record, name, pickle.dumps((function, args)))
+
+
+def run(command: Sequence[str], record: Path, name: str, given: bytes = b"") -> None:
     """Run a command to its end.
 
     Args:
         command: The command line.
-        record: File that what it says is added to.
+        record: File that its output is added to.
         name: What it does, for the message.
+        given: What it reads first from its standard input.
 
     Raises:
         OptionError: It failed; the message holds the last line that it said.
     """
     with record.open("ab") as out:
         # Its standard input closes with this process, which is how it learns that it must not go on alone.
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT, bufsize=0)
         try:
+            cast(IO[bytes], process.stdin).write(given)
             status = process.wait()
         finally:
             process.kill()
@@ -49,3 +62,24 @@ def _wait_for_the_end() -> None:
     while os.read(0, 1):
         pass
     os._exit(1)
+
+
+def _main() -> None:
+    """The process that `call` starts."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    function, args = pickle.load(sys.stdin.buffer)
+    end_with_parent()
+    status = 0
+    try:
+        function(*args)
+    except TofuError as error:
+        log.error("%s", error)
+        status = 2
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # vLLM's threads now and then abort the interpreter's shutdown, which would look like a failure.
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    _main()

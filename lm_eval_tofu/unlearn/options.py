@@ -11,6 +11,7 @@ import math
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -34,6 +35,8 @@ def option(
 ) -> dict[str, Any]:
     """Metadata of a dataclass field that is an option too; without a default it is required.
 
+    A field that is a tuple takes its values joined by commas.
+
     Args:
         help: What `--help` says; the default is added.
         *aliases: Further names, such as `--lr`.
@@ -44,22 +47,18 @@ def option(
     return {"help": help, "aliases": aliases, "metavar": metavar, "off": off, "parse": parse}
 
 
-def parse_template_args(text: str | None) -> dict[str, Any]:
-    """The value of `--template-args`.
+def json_object(name: str, text: str) -> dict[str, Any]:
+    """The value of an option that takes a JSON object.
 
     Raises:
-        OptionError: It is not a JSON object.
+        OptionError: It is something else.
     """
-    if text is None:
-        return {}
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise OptionError(f"--template-args {text!r} is not JSON ({error}): give an object, such as '{{}}'") from error
+        raise OptionError(f"{name} {text!r} is not JSON ({error}): give an object, such as '{{}}'") from error
     if not isinstance(value, dict):
-        raise OptionError(
-            f'--template-args {text!r} is not an object: give for example \'{{"date_string": "10 Apr 2025"}}\''
-        )
+        raise OptionError(f'{name} {text!r} is not an object: give for example \'{{"date_string": "10 Apr 2025"}}\'')
     return value
 
 
@@ -92,7 +91,7 @@ class PromptOptions:
         metadata=option(
             'variables for the chat template, e.g. \'{"date_string": "10 Apr 2025"}\'',
             metavar="JSON",
-            parse=parse_template_args,
+            parse=partial(json_object, "--template-args"),
         ),
     )
 
@@ -214,7 +213,7 @@ def add_switch(parser: Any, name: str, what: str, *, off: bool = False, **settin
 
 
 def _both(flags: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(written for each in flags for written in (each, "--" + each[2:].replace("-", "_"))))
+    return list(dict.fromkeys(written for each in flags for written in (each, each[:2] + each[2:].replace("-", "_"))))
 
 
 def _true(text: str) -> bool:
@@ -254,7 +253,7 @@ def spellings(config_class: type) -> dict[str, str]:
             # Fields of transformers' classes have no aliases, some not even a help text.
             metadata = described.get(each.name, {})
             names = [flag(each.name), *metadata.get("aliases", ())]
-            names += [_off(each, metadata)] if each.default is True else []
+            names += [_off(each, metadata)] if metadata.get("off") or each.default is True else []
             found |= {written[2:]: each.name for written in _both(names)}
     return found
 
@@ -276,12 +275,13 @@ def add_fields(parser: argparse.ArgumentParser, config_class: type) -> None:
     for each, metadata in sorted(_options(config_class), key=lambda found: not _is_required(found[0])):
         required = _is_required(each)
         shown = required or each.default is None or each.default_factory is not MISSING or each.default is False
-        text = metadata["help"] if shown else f"{metadata['help']} (default: {each.default})"
+        default = ",".join(map(str, each.default)) if isinstance(each.default, tuple) else each.default
+        text = metadata["help"] if shown else f"{metadata['help']} (default: {default})"
         settings: dict[str, Any] = {"dest": each.name, "default": None}
         kind = _without_none(hints[each.name])
         if kind is bool:
             add_switch(parser, flag(each.name), text, **settings)
-            if each.default is True:
+            if metadata["off"] or each.default is True:
                 add_switch(parser, _off(each, metadata), f"the opposite of {flag(each.name)}", off=True, **settings)
         else:
             settings |= {"required": required, "metavar": metadata["metavar"], "help": text}
@@ -292,7 +292,8 @@ def add_fields(parser: argparse.ArgumentParser, config_class: type) -> None:
 
 def _without_none(hint: Any) -> Any:
     if get_origin(hint) in (Union, types.UnionType):
-        [hint] = [each for each in get_args(hint) if each is not type(None)]
+        rest = [each for each in get_args(hint) if each is not type(None)]
+        return rest[0] if len(rest) == 1 else str
     return hint
 
 
@@ -302,12 +303,24 @@ def values_of(args: argparse.Namespace, config_class: type) -> dict[str, Any]:
     Raises:
         OptionError: A text cannot be parsed.
     """
-    given = {}
+    given, hints = {}, get_type_hints(config_class)
     for each, metadata in _options(config_class):
-        value = getattr(args, each.name)
+        value, kind = getattr(args, each.name), _without_none(hints[each.name])
+        if value is not None and metadata["parse"] is not None:
+            value = metadata["parse"](value)
+        elif value is not None and get_origin(kind) is tuple:
+            value = _list(flag(each.name), get_args(kind)[0], value)
         if value is not None:
-            given[each.name] = value if metadata["parse"] is None else metadata["parse"](value)
+            given[each.name] = value
     return given
+
+
+def _list(name: str, kind: type, text: str) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(part.strip()) for part in text.split(","))
+    except ValueError as error:
+        what, example = ("whole numbers", "2,5") if kind is int else ("numbers", "1e-5,5e-5")
+        raise OptionError(f"{name} {text!r} is no list of {what}: give for example {example}") from error
 
 
 # Whole configurations.

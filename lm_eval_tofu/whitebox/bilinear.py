@@ -1,7 +1,7 @@
 """The probe itself: a bilinear score of hidden states and candidates, fitted by softmax regression.
 
 h is one hidden state a row, e one vector a candidate. The score of candidate c is (W h) . e(c). The training rows' mean
-is taken off h first, so that what the candidates alone tell cannot enter the score.
+is subtracted from h first, so that the candidates alone cannot determine the score.
 """
 
 import math
@@ -26,15 +26,10 @@ FOLDS = 4
 
 
 class Scaling(NamedTuple):
-    """A map of vectors of width d to directions in k dimensions, fitted on training rows.
+    """A map of vectors of width d to directions in k dimensions, fitted on training rows."""
 
-    Attributes:
-        mean: Shape (d,).
-        matrix: Shape (d, k).
-    """
-
-    mean: Tensor
-    matrix: Tensor
+    mean: Tensor  # (d,)
+    matrix: Tensor  # (d, k)
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """Map the last dimension, to length 1: a text that is far from all others must not win or lose by that."""
@@ -42,7 +37,7 @@ class Scaling(NamedTuple):
 
 
 def fit_scaling(vectors: Tensor, widest: int = WIDEST, seed: int = 0) -> Scaling:
-    """Take the mean off, bring every dimension to standard deviation 1, keep the leading principal components.
+    """Subtract the mean, scale every dimension to standard deviation 1, keep the leading principal components.
 
     Args:
         vectors: Shape (n, d), float32.
@@ -107,47 +102,28 @@ def top1(scored: Tensor) -> Floats:
 
 
 class Training(NamedTuple):
-    """What a probe is fitted on; n rows, m different candidates.
+    """What a probe is fitted on; n rows, m different candidates."""
 
-    Attributes:
-        hidden: Shape (n, d).
-        vectors: e of each candidate, shape (m, w).
-        chosen: Candidates of each row, the true one first: indices of `vectors`, shape (n, c).
-        authors: Author of each row, shape (n,).
-    """
-
-    hidden: Floats
-    vectors: Floats
-    chosen: Indices
-    authors: Indices
+    hidden: Floats  # (n, d)
+    vectors: Floats  # (m, w): e of each candidate
+    chosen: Indices  # (n, c): candidates of each row, the true one first, as indices of `vectors`
+    authors: Indices  # (n,)
 
 
 class Testing(NamedTuple):
-    """What a probe is tested on.
+    """What a probe is tested on; n rows."""
 
-    Attributes:
-        hidden: Shape (n, d).
-        candidates: e of each row's candidates, the true one first, shape (n, 6, w).
-        authors: Author of each row, shape (n,).
-    """
-
-    hidden: Floats
-    candidates: Floats
-    authors: Indices
+    hidden: Floats  # (n, d)
+    candidates: Floats  # (n, 6, w): e of each row's candidates, the true one first
+    authors: Indices  # (n,)
 
 
 class Outcome(NamedTuple):
-    """How a fitted probe does.
+    """The test of a fitted probe; all values are NaN where a hidden state is not finite."""
 
-    Attributes:
-        correct: Shape (n,), in [0, 1], see `top1`; NaN where a hidden state is not finite.
-        shuffled: The same after training with labels at random.
-        l2: What cross-validation chose; NaN where nothing was fitted.
-    """
-
-    correct: Floats
-    shuffled: Floats
-    l2: float
+    correct: Floats  # (n,) in [0, 1], see `top1`
+    shuffled: Floats  # the same after training with labels at random
+    l2: float  # what cross-validation chose
 
 
 def probe(
@@ -163,7 +139,7 @@ def probe(
         grid: Values of L2.
 
     Raises:
-        ValueError: An author is on both sides, or all training rows belong to one author.
+        ValueError: As `check_authors`.
     """
     check_authors(training.authors, testing.authors)
     arrays = (training.hidden, training.vectors, testing.hidden, testing.candidates)
@@ -190,11 +166,7 @@ def probe(
 
 
 def check_authors(training: Indices, testing: Indices) -> None:
-    """Make sure that no author is learned from and tested on.
-
-    Raises:
-        ValueError: One is, or the training rows have fewer than two authors.
-    """
+    """Refuse authors on both sides, and fewer than two training authors, with a ValueError."""
     both = np.intersect1d(training, testing)
     if len(both):
         raise ValueError(f"author {both[0]} is among the training authors and among the tested ones")

@@ -1,4 +1,4 @@
-"""The rows of the masked probe: a question, its answer up to a novel fact, and six texts of which one goes on truly.
+"""The rows of the masked probe: a question, its answer up to a novel fact, and six candidates for that fact.
 
 The true candidate is the masked fact. A wrong candidate must not be recognisable by its form. TOFU's perturbed answers
 are whole sentences that follow the *paraphrased* answer word by word and differ from it in the facts: the part of a
@@ -27,52 +27,33 @@ from lm_eval_tofu.metrics.words import fold, stems
 CANDIDATES = 6
 """One true candidate and as many wrong ones as TOFU has perturbed answers; chance is 1/6."""
 LEARNED = 24
-"""Candidates of a training row: more wrong ones say more of what the right one is."""
+"""Candidates of a training row: more wrong ones make the right one better determined."""
 
 _PUNCTUATION = ".,;:!?()\"'“”‘’"
 
 
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """A question whose answer is cut before a novel fact.
-
-    Attributes:
-        question: The question.
-        answer: The gold answer.
-        cut: Character offset of the fact in the answer.
-        author: Number of the author in `full`.
-        kind: The fact's kind.
-        lead: What is between the last white space and the fact, such as an opening quotation mark; usually empty.
-        candidates: The fact, then the wrong candidates, if the row has any of its own.
-    """
+    """A question whose answer is cut before a novel fact."""
 
     question: str
-    answer: str
-    cut: int
-    author: int
-    kind: str
-    lead: str
-    candidates: tuple[str, ...]
+    answer: str  # the gold answer
+    cut: int  # character offset of the fact in the answer
+    author: int  # number of the author in `full`
+    kind: str  # the fact's kind
+    lead: str  # between the last white space and the fact, such as an opening quotation mark; usually empty
+    candidates: tuple[str, ...]  # the fact, then the wrong candidates, if the row has any of its own
 
 
 class Data(NamedTuple):
-    """The rows that a probe is fitted and tested on.
+    """The rows that a probe is fitted and tested on."""
 
-    Attributes:
-        training: Facts of retain authors; each row's own fact is its only candidate.
-        tested: Rows of forget authors with six candidates.
-        perturbed: Rows of retain authors with six candidates, for a control.
-        left_out: Forget rows with a novel fact and no counterpart of it in the perturbed answers.
-        without_fact: Forget rows without a novel fact.
-        fingerprints: Of the configurations that were read.
-    """
-
-    training: list[Masked]
-    tested: list[Masked]
-    perturbed: list[Masked]
-    left_out: int
-    without_fact: int
-    fingerprints: dict[str, str]
+    training: list[Masked]  # facts of retain authors; each row's own fact is its only candidate
+    tested: list[Masked]  # rows of forget authors with six candidates
+    perturbed: list[Masked]  # rows of retain authors with six candidates, for a control
+    left_out: int  # forget rows with a novel fact and no counterpart of it in the perturbed answers
+    without_fact: int  # forget rows without a novel fact
+    fingerprints: dict[str, str]  # of the configurations that were read
 
     @property
     def texts(self) -> list[tuple[str, str]]:
@@ -211,9 +192,8 @@ def counterparts(fact: Fact, paraphrased: str, perturbed: Sequence[str]) -> tupl
     _, stretch, start, end = best
     texts = [_counterpart(fact.kind, stretch[0], words, start, end) for words in stretch]
     true, *wrong = ((_form(text), stems(fold(text))) for text in texts)
-    if not all(texts) or target.isdisjoint(true[1]) or any(form != true[0] or said == true[1] for form, said in wrong):
-        return None
-    return tuple(texts)
+    fit = all(form == true[0] and words != true[1] for form, words in wrong)
+    return tuple(texts) if all(texts) and not target.isdisjoint(true[1]) and fit else None
 
 
 def _counterpart(kind: Kind, own: Sequence[str], words: Sequence[str], start: int, end: int) -> str:

@@ -28,6 +28,7 @@ from lm_eval_tofu.metrics import depth as metrics
 from lm_eval_tofu.metrics.cut import telling_facts
 from lm_eval_tofu.metrics.facts import Background
 from lm_eval_tofu.unlearn.data import IGNORED, Example
+from lm_eval_tofu.unlearn.options import option
 from lm_eval_tofu.whitebox import DEPTH, answers, models, results
 from lm_eval_tofu.whitebox.answers import Batch
 
@@ -39,47 +40,31 @@ LENS_TOKENS = 256
 Floats = npt.NDArray[np.floating]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DepthConfig:
-    """Options of `lm-eval-tofu depth`.
+@dataclass(kw_only=True)
+class DepthConfig(models.AuditConfig):
+    """The options of `lm-eval-tofu depth`."""
 
-    Attributes:
-        model: The model to audit, a directory or a hub name.
-        full: The full arm, whose layers are patched.
-        retain: The retain arm.
-        output: Directory of the results.
-        facts: JSON file of annotated rows as UDS publishes them (`question`, `answer`, `prefix`, `entity`); None: the
-            first novel fact of each forget row.
-        uds_compat: Score as UDS's own code does: prompts without a chat template, and the last layer's states taken
-            after the source model's final norm.
-        threshold: Layers hold a fact where s1 is larger, nats per token.
-        tofu: Data source, as `lm_eval_tofu.tofu.resolve_source`.
-        revision: The data's revision on the hub.
-        forget_split: Whose facts are looked for.
-        batch_size: Rows that go through a model at a time.
-        device: Where models run; None: a GPU if there is one.
-        dtype: What models compute in; `auto`: bfloat16 on a GPU, float32 otherwise.
-        apply_chat_template: None: if the tokenizer has one.
-        system_prompt: The system turn; None leaves it to the template.
-        template_args: Further variables for the chat template.
-    """
-
-    model: str
-    full: str
-    retain: str
-    output: Path
-    facts: Path | None = None
-    uds_compat: bool = False
-    threshold: float = metrics.THRESHOLD
-    tofu: str | None = None
-    revision: str | None = None
-    forget_split: str = "forget10"
-    batch_size: int = 16
-    device: str | None = None
-    dtype: str = "auto"
-    apply_chat_template: bool | None = None
-    system_prompt: str | None = None
-    template_args: Mapping[str, Any] = field(default_factory=dict)
+    full: str = field(metadata=option("the full arm, whose layers are patched", metavar="M"))
+    retain: str = field(metadata=option("the retain arm", metavar="M"))
+    facts: Path | None = field(
+        default=None,
+        metadata=option(
+            "JSON file of annotated rows as UDS publishes them: question, answer, prefix, entity (default: the first "
+            "novel fact of each forget row)",
+            metavar="FILE",
+        ),
+    )
+    uds_compat: bool = field(
+        default=False,
+        metadata=option(
+            "score as UDS's own code does: prompts without a chat template, and the last layer's states taken after "
+            "the source model's final norm"
+        ),
+    )
+    threshold: float = field(
+        default=metrics.THRESHOLD,
+        metadata=option("layers hold a fact where s1 is larger, nats per token", metavar="X"),
+    )
 
     def check(self) -> None:
         """Check what can be checked without reading data or models.
@@ -87,15 +72,9 @@ class DepthConfig:
         Raises:
             OptionError: A value cannot be used.
         """
-        tofu.retain_split(self.forget_split)
-        if self.batch_size < 1:
-            raise OptionError(f"--batch-size {self.batch_size} is less than 1: give 1 or more")
+        models.AuditConfig.check(self)
         if not (self.threshold >= 0 and math.isfinite(self.threshold)):
             raise OptionError(f"--threshold {self.threshold} is no threshold: give 0 or more, in nats per token")
-        if self.dtype not in models.DTYPES:
-            raise OptionError(f"--dtype {self.dtype!r} is unknown: use one of {', '.join(models.DTYPES)}")
-        if self.output.exists() and not self.output.is_dir():
-            raise OptionError(f"--output {self.output} is a file: name a directory")
         if self.uds_compat and (self.apply_chat_template or self.system_prompt or self.template_args):
             raise OptionError("--uds-compat asks without a chat template: leave the options of prompts out")
 
@@ -433,8 +412,7 @@ def depth(config: DepthConfig) -> Path:
     located = {arm: models.locate(f"--{arm}", getattr(config, arm)) for arm in ("model", "full", "retain")}
     _check_shapes(located)
     tokenizer = located["model"].tokenizer
-    applied = False if config.uds_compat else config.apply_chat_template
-    prompting = models.prompting_of(tokenizer, applied, config.system_prompt, config.template_args)
+    prompting = Prompting(False) if config.uds_compat else config.prompting_for(tokenizer)
     examples = [encode_fact(tokenizer, fact, prompting) for fact in facts]
     models.check_same_tokens([*located.values()], tokenizer.decode(examples[0]["input_ids"]), Prompting(True))
     rows = row_depths(

@@ -29,15 +29,10 @@ States = npt.NDArray[np.float32]
 
 
 class Tokens(NamedTuple):
-    """A sequence, and over which of its tokens the hidden states are averaged.
-
-    Attributes:
-        ids: Token ids.
-        start: First position of the mean; the last one for the state that predicts the next token.
-    """
+    """A sequence, and over which of its tokens the hidden states are averaged."""
 
     ids: tuple[int, ...]
-    start: int
+    start: int  # first position of the mean; the last one for the state that predicts the next token
 
 
 def masked_prompt(tokenizer: Any, row: Masked, prompting: Prompting) -> Tokens:
@@ -73,7 +68,7 @@ def candidate_tokens(tokenizer: Any, lead: str, text: str) -> Tokens:
 def _common(first: Sequence[int], second: Sequence[int]) -> int:
     """Length of the longest common prefix."""
     pairs = enumerate(zip(first, second, strict=False))
-    return next((place for place, (one, other) in pairs if one != other), min(len(first), len(second)))
+    return next((index for index, (one, other) in pairs if one != other), min(len(first), len(second)))
 
 
 def candidate_vectors(
@@ -116,7 +111,7 @@ class Store:
             dtype: What the model computes in: float32, bfloat16 or float16.
         """
         self._model, self._sequences, self._layers, self._dtype = model, sequences, list(layers), dtype
-        content = json.dumps([model.weights, dtype, self._layers, [[each.start, *each.ids] for each in sequences]])
+        content = json.dumps([*model.identity, dtype, self._layers, [[each.start, *each.ids] for each in sequences]])
         self.folder = root / hashlib.sha256(content.encode()).hexdigest()[:16]
         # By length, so that a batch holds little padding; the longest first, so that memory runs out at once or never.
         order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index].ids))
@@ -192,7 +187,7 @@ def pooled_states(backbone: Any, batch: Sequence[Tokens], layers: Sequence[int],
 
     lengths = torch.tensor([len(each.ids) for each in batch])
     starts = torch.tensor([each.start for each in batch])
-    # Padding comes last and is masked by length: no token attends to it, whatever it is.
+    # Padding comes last and is masked by length: no token attends to it.
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(each.ids) for each in batch], batch_first=True)
     positions = torch.arange(ids.shape[1])
     mask = positions[None, :] < lengths[:, None]
@@ -202,7 +197,7 @@ def pooled_states(backbone: Any, batch: Sequence[Tokens], layers: Sequence[int],
         ).hidden_states
         counted = (mask & (positions[None, :] >= starts[:, None])).to(device)
         shares = (counted / counted.sum(dim=1, keepdim=True))[:, :, None]
-        # What is not counted is taken out, not weighed with 0: 0 times infinity is not a number.
+        # Other positions are filled with 0, not weighted with 0: 0 times infinity is not a number.
         return torch.stack(
             [(states[layer].float().masked_fill(~counted[:, :, None], 0) * shares).sum(dim=1).cpu() for layer in layers]
         )

@@ -26,6 +26,7 @@ from lm_eval_tofu.fingerprints import tokens_fingerprint
 from lm_eval_tofu.metrics import inference
 from lm_eval_tofu.metrics import memorization as metrics
 from lm_eval_tofu.unlearn.data import IGNORED, Example, encode_rows
+from lm_eval_tofu.unlearn.options import option
 from lm_eval_tofu.whitebox import MEMORIZATION, VERSIONS, models, results
 from lm_eval_tofu.whitebox.models import Model
 
@@ -40,43 +41,26 @@ ATTACKS = ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus", "mia_refe
 Floats = npt.NDArray[np.floating]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemorizationConfig:
-    """Options of `lm-eval-tofu memorization`.
+@dataclass(kw_only=True)
+class MemorizationConfig(models.AuditConfig):
+    """The options of `lm-eval-tofu memorization`; the holdout split of the forget split's size is the control."""
 
-    Attributes:
-        model: The model to audit, a directory or a hub name.
-        output: Directory of the results, and of the token values in `tokens/`.
-        retain_reference: Results of this command on the retain arm, or open-unlearning's log of it, for PrivLeak.
-        reference_model: The model whose loss the reference attack subtracts; None leaves that attack out.
-        gradient_norm: Also run the gradient-norm attack: a backward pass for each row.
-        tofu: Data source, as `lm_eval_tofu.tofu.resolve_source`.
-        revision: The data's revision on the hub.
-        forget_split: Whose rows are audited; the holdout split of the same size is the control.
-        k: Share of tokens that Min-k and Min-k++ average over.
-        batch_size: Rows that go through the model at a time.
-        device: Where models run; None: a GPU if there is one.
-        dtype: What models compute in; `auto`: bfloat16 on a GPU, float32 otherwise. Statistics are in float32.
-        apply_chat_template: None: if the tokenizer has one.
-        system_prompt: The system turn; None leaves it to the template.
-        template_args: Further variables for the chat template.
-    """
-
-    model: str
-    output: Path
-    retain_reference: Path | None = None
-    reference_model: str | None = None
-    gradient_norm: bool = False
-    tofu: str | None = None
-    revision: str | None = None
-    forget_split: str = "forget10"
-    k: float = metrics.MIN_K
-    batch_size: int = 16
-    device: str | None = None
-    dtype: str = "auto"
-    apply_chat_template: bool | None = None
-    system_prompt: str | None = None
-    template_args: Mapping[str, Any] = field(default_factory=dict)
+    retain_reference: Path | None = field(
+        default=None,
+        metadata=option(
+            "results of this command on the retain arm, or open-unlearning's log of it, for PrivLeak", metavar="PATH"
+        ),
+    )
+    reference_model: str | None = field(
+        default=None,
+        metadata=option("whose loss the reference attack subtracts (default: no such attack)", metavar="M"),
+    )
+    gradient_norm: bool = field(
+        default=False, metadata=option("also run the gradient-norm attack: a backward pass for each row")
+    )
+    k: float = field(
+        default=metrics.MIN_K, metadata=option("share of tokens that Min-k and Min-k++ average over", metavar="X")
+    )
 
     def check(self) -> None:
         """Check what can be checked without reading data or models.
@@ -84,15 +68,9 @@ class MemorizationConfig:
         Raises:
             OptionError: A value cannot be used.
         """
-        tofu.retain_split(self.forget_split)
+        models.AuditConfig.check(self)
         if not 0 < self.k <= 1:
             raise OptionError(f"--k {self.k} is no share of an answer's tokens: give a number above 0, at most 1")
-        if self.batch_size < 1:
-            raise OptionError(f"--batch-size {self.batch_size} is less than 1: give 1 or more")
-        if self.dtype not in models.DTYPES:
-            raise OptionError(f"--dtype {self.dtype!r} is unknown: use one of {', '.join(models.DTYPES)}")
-        if self.output.exists() and not self.output.is_dir():
-            raise OptionError(f"--output {self.output} is a file: name a directory")
 
 
 class RowScores(NamedTuple):
@@ -160,9 +138,7 @@ def memorization(config: MemorizationConfig) -> Path:
     data = {part: tofu.load(name, source) for part, name in names.items()}
     device, dtype = models.device_and_dtype(config.device, config.dtype)
     model = models.locate("--model", config.model)
-    prompting = models.prompting_of(
-        model.tokenizer, config.apply_chat_template, config.system_prompt, config.template_args
-    )
+    prompting = config.prompting_for(model.tokenizer)
     rows = [row for part in data.values() for row in part]
     examples = encode_rows(model.tokenizer, rows, prompting, model.context)
     metadata = {
@@ -271,7 +247,7 @@ def token_values(
             found |= {row: value.numpy() for row, value in zip(batch.rows, values, strict=True)}
         return found
 
-    key = [*_identity(model), dtype, [[*example["input_ids"], *example["labels"]] for example in examples]]
+    key = [*model.identity, dtype, [[*example["input_ids"], *example["labels"]] for example in examples]]
     return _stored(root, key, examples, compute, f"answers of {Path(model.name).name}")
 
 
@@ -293,7 +269,7 @@ def gradient_norms(root: Path, model: Model, examples: Sequence[Example], device
             for batch in answers.batches(without_end, rows, 1, device)
         }
 
-    key = ["gradient norm", *_identity(model), dtype, [[*row["input_ids"], *row["labels"]] for row in examples]]
+    key = ["gradient norm", *model.identity, dtype, [[*row["input_ids"], *row["labels"]] for row in examples]]
     return [float(value[0]) for value in _stored(root, key, examples, compute, "gradient norms")]
 
 
@@ -301,11 +277,6 @@ def answer_text(tokenizer: Any, example: Example) -> str:
     """The answer's tokens decoded without special tokens, white space kept: what ZLib compresses."""
     ids = [label for label in example["labels"] if label != IGNORED]
     return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-
-def _identity(model: Model) -> list[str]:
-    """Weights and configuration: the same weights make another model with fewer layers."""
-    return [model.weights, (model.folder / "config.json").read_text(encoding="utf-8")]
 
 
 def _stored(

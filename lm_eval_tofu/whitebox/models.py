@@ -1,39 +1,86 @@
-"""Finds the models of a white-box audit, checks that they can be compared, and loads them without gradients."""
+"""The models of a white-box audit: its options, where the models are, whether they can be compared, loading them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lm_eval_tofu import chat
+from lm_eval_tofu import chat, tofu
 from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.evaluation import check_device
-from lm_eval_tofu.unlearn.checkpoint import fingerprint, saved_digests
+from lm_eval_tofu.fingerprints import weights_fingerprint
 from lm_eval_tofu.unlearn.models import check_folder, check_model, load_tokenizer
+from lm_eval_tofu.unlearn.options import DataOptions, PromptOptions, option
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
+@dataclass(kw_only=True)
+class AuditConfig(PromptOptions, DataOptions):
+    """The options of every audit that reads from a model what its answers do not show."""
+
+    model: str = field(metadata=option("the model to audit: directory or hub name", metavar="M"))
+    output: Path = field(
+        metadata=option("directory of the results, and of what an interrupted run resumes from", "-o", metavar="DIR")
+    )
+    forget_split: str = field(default="forget10", metadata=option("whose rows are audited", metavar="SPLIT"))
+    batch_size: int = field(default=16, metadata=option("rows that go through a model at a time", metavar="N"))
+    device: str | None = field(
+        default=None, metadata=option("cpu, cuda, ... (default: a GPU if there is one)", metavar="D")
+    )
+    dtype: str = field(
+        default="auto",
+        metadata=option(f"what models compute in: one of {', '.join(DTYPES)}; auto: bfloat16 on a GPU, else float32"),
+    )
+    apply_chat_template: bool | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata=option("render with the tokenizer's chat template (default: if it has one)", off="--no-chat-template"),
+    )
+
+    def check(self) -> None:
+        """Check what can be checked without reading data or models.
+
+        Raises:
+            OptionError: A value cannot be used.
+        """
+        tofu.retain_split(self.forget_split)
+        if self.batch_size < 1:
+            raise OptionError(f"--batch-size {self.batch_size} is less than 1: give 1 or more")
+        if self.dtype not in DTYPES:
+            raise OptionError(f"--dtype {self.dtype!r} is unknown: use one of {', '.join(DTYPES)}")
+        if self.output.exists() and not self.output.is_dir():
+            raise OptionError(f"--output {self.output} is a file: name a directory")
+
+    def prompting_for(self, tokenizer: Any) -> Prompting:
+        """How questions are rendered for a tokenizer's model.
+
+        Raises:
+            OptionError: Template variables are given, but no template is applied.
+        """
+        applied = bool(tokenizer.chat_template) if self.apply_chat_template is None else self.apply_chat_template
+        if self.template_args and not applied:
+            raise OptionError(
+                f"--template-args {dict(self.template_args)} has no use without a chat template: leave it out"
+            )
+        return Prompting(applied, self.system_prompt, self.template_args)
+
+
 class Model(NamedTuple):
-    """A model that is not loaded yet.
+    """A model that is not loaded yet."""
 
-    Attributes:
-        option: The option that named it, for messages.
-        name: Directory or hub name.
-        folder: Directory of its files.
-        tokenizer: Its transformers tokenizer.
-        layers: Number of transformer layers.
-        context: Longest sequence in tokens; None: its configuration does not state it.
-        weights: Fingerprint of its weights.
-    """
-
-    option: str
-    name: str
-    folder: Path
+    option: str  # the option that named it, for messages
+    name: str  # directory or hub name
+    folder: Path  # directory of its files
     tokenizer: Any
-    layers: int
-    context: int | None
-    weights: str
+    layers: int  # number of transformer layers
+    context: int | None  # longest sequence in tokens; None: its configuration does not state it
+    weights: str  # fingerprint of its weights
+
+    @property
+    def identity(self) -> list[str]:
+        """Weights and configuration: the same weights make another model with, say, fewer layers."""
+        return [self.weights, (self.folder / "config.json").read_text(encoding="utf-8")]
 
 
 def locate(option: str, name: str) -> Model:
@@ -42,7 +89,6 @@ def locate(option: str, name: str) -> Model:
     Raises:
         OptionError: There is no such model, or it has no weights.
     """
-    from safetensors import SafetensorError
     from transformers import AutoConfig
 
     check_model(name, option)
@@ -55,13 +101,10 @@ def locate(option: str, name: str) -> Model:
         layers = int(AutoConfig.from_pretrained(folder).get_text_config().num_hidden_layers)
     except (OSError, ValueError, AttributeError) as error:
         raise OptionError(f"{option} {name}: its config.json cannot be used ({error}): check the file") from error
-    try:
-        digests = saved_digests(folder)
-    except SafetensorError as error:
-        raise OptionError(f"{option} {folder}: its weights cannot be read ({error}): fetch them anew") from error
-    if not digests:
+    weights = weights_fingerprint(folder)
+    if weights is None:
         raise OptionError(f"{option} {folder} has no *.safetensors: save the model with save_pretrained")
-    return Model(option, name, folder, tokenizer, layers, context, fingerprint(digests))
+    return Model(option, name, folder, tokenizer, layers, context, weights)
 
 
 def _from_hub(option: str, name: str) -> Path:
@@ -72,7 +115,7 @@ def _from_hub(option: str, name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise OptionError(
-            f"{option} {name} is no directory, and cannot be had from the hub ({type(error).__name__}): "
+            f"{option} {name} is no directory, and cannot be downloaded from the hub ({type(error).__name__}): "
             "name a local directory, or check the name"
         ) from error
 
@@ -96,26 +139,6 @@ def check_same_tokens(models: Sequence[Model], dialogue: str, prompting: Prompti
                 f"{other.option} {other.name} has another tokenizer than {first.option} {first.name}: "
                 "the arms must be trained from the same base"
             )
-
-
-def prompting_of(
-    tokenizer: Any, apply_chat_template: bool | None, system_prompt: str | None, template_args: Mapping[str, Any]
-) -> Prompting:
-    """How questions are rendered for a tokenizer's model.
-
-    Args:
-        tokenizer: A transformers tokenizer.
-        apply_chat_template: None: if it has one.
-        system_prompt: The system turn; None leaves it to the template.
-        template_args: Further variables for the chat template.
-
-    Raises:
-        OptionError: Template variables are given, but no template is applied.
-    """
-    applied = bool(tokenizer.chat_template) if apply_chat_template is None else apply_chat_template
-    if template_args and not applied:
-        raise OptionError(f"--template-args {dict(template_args)} has no use without a chat template: leave it out")
-    return Prompting(applied, system_prompt, template_args)
 
 
 def device_and_dtype(device: str | None, dtype: str) -> tuple[str, str]:

@@ -6,11 +6,11 @@ candidate's text by the frozen base model. W_l is fitted on retain authors alone
 such facts, but never these facts, so what it reads about forget authors is the model's own knowledge.
 """
 
-import argparse
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.files import as_float
 from lm_eval_tofu.fingerprints import tokens_fingerprint
 from lm_eval_tofu.metrics import inference
-from lm_eval_tofu.unlearn.options import add_option, add_switch, parse_template_args
+from lm_eval_tofu.unlearn.options import option
 from lm_eval_tofu.whitebox import PROBE, candidates, hidden, models, results
 from lm_eval_tofu.whitebox.candidates import CANDIDATES, Data, Masked
 
@@ -33,49 +33,29 @@ CHANCE = 1 / CANDIDATES
 Floats = npt.NDArray[np.floating]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeConfig:
-    """What the probe is told; the command line's options have the same names.
+@dataclass(kw_only=True)
+class ProbeConfig(models.AuditConfig):
+    """The options of `lm-eval-tofu probe`."""
 
-    Attributes:
-        model: The model to audit, a directory or a hub name.
-        base: The pretrained model; it also embeds the candidates.
-        retain: The retain arm.
-        full: The full arm, if it is to be shown too.
-        output: Directory of the results, and of the hidden states in `hidden/`.
-        tofu: Data source, as `lm_eval_tofu.tofu.resolve_source`.
-        revision: The data's revision on the hub.
-        forget_split: Whose rows are tested.
-        retain_rows: Rows of the retain split to learn from, from 0; None: all.
-        layers: Layers to probe, 0 (the embeddings) to L; negative ones count from the end; None: all.
-        seeds: Each draws other wrong candidates to learn from and other random labels; the first one draws the folds.
-        facts: Facts of retain authors to learn from, at most.
-        batch_size: Sequences that go through a model at a time.
-        device: Where models run and probes are fitted; None: a GPU if there is one.
-        dtype: What models compute in; `auto`: bfloat16 on a GPU, float32 otherwise.
-        apply_chat_template: None: if the tokenizer has one.
-        system_prompt: The system turn; None leaves it to the template.
-        template_args: Further variables for the chat template.
-    """
-
-    model: str
-    base: str
-    retain: str
-    full: str | None = None
-    output: Path
-    tofu: str | None = None
-    revision: str | None = None
-    forget_split: str = "forget10"
-    retain_rows: tuple[int, ...] | None = None
-    layers: Sequence[int] | None = None
-    seeds: int = 3
-    facts: int = 4000
-    batch_size: int = 16
-    device: str | None = None
-    dtype: str = "auto"
-    apply_chat_template: bool | None = None
-    system_prompt: str | None = None
-    template_args: Mapping[str, Any] = field(default_factory=dict)
+    base: str = field(metadata=option("the pretrained model, which also embeds the candidates", metavar="M"))
+    retain: str = field(metadata=option("the retain arm", metavar="M"))
+    full: str | None = field(default=None, metadata=option("the full arm, shown beside the others", metavar="M"))
+    retain_rows: tuple[int, ...] | None = field(
+        default=None,
+        metadata=option(
+            "rows of the retain split to learn from, such as 0-399 (default: all)",
+            metavar="ROWS",
+            parse=partial(tofu.row_numbers, "--retain-rows"),
+        ),
+    )
+    layers: tuple[int, ...] | None = field(
+        default=None,
+        metadata=option("0: the embeddings; -1: the last layer; joined by commas (default: all)", metavar="L,..."),
+    )
+    seeds: int = field(
+        default=3, metadata=option("each draws wrong candidates and random labels; at least 3", metavar="N")
+    )
+    facts: int = field(default=4000, metadata=option("facts to learn from, at most", metavar="N"))
 
     def check(self) -> None:
         """Check what can be checked without reading data or models.
@@ -83,20 +63,12 @@ class ProbeConfig:
         Raises:
             OptionError: A value cannot be used.
         """
-        tofu.retain_split(self.forget_split)
-        for option, number, least in (
-            ("--seeds", self.seeds, 3),
-            ("--facts", self.facts, 100),
-            ("--batch-size", self.batch_size, 1),
-        ):
+        models.AuditConfig.check(self)
+        for name, number, least in (("--seeds", self.seeds, 3), ("--facts", self.facts, 100)):
             if number < least:
-                raise OptionError(f"{option} {number} is less than {least}: give {least} or more")
-        if self.dtype not in models.DTYPES:
-            raise OptionError(f"--dtype {self.dtype!r} is unknown: use one of {', '.join(models.DTYPES)}")
+                raise OptionError(f"{name} {number} is less than {least}: give {least} or more")
         if self.layers is not None and not self.layers:
-            raise OptionError("--layers names none: give for example '0 8 -1', or leave it out for all")
-        if self.output.exists() and not self.output.is_dir():
-            raise OptionError(f"--output {self.output} is a file: name a directory")
+            raise OptionError("--layers names none: give for example 0,8,-1, or leave it out for all")
 
     @property
     def arms(self) -> dict[str, str]:
@@ -105,82 +77,22 @@ class ProbeConfig:
         return {arm: name for arm, name in named.items() if name is not None}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `lm-eval-tofu probe`."""
-    parser.add_argument("--model", required=True, metavar="M", help="directory or hub name of the model to audit")
-    parser.add_argument("--base", required=True, metavar="B", help="the pretrained model")
-    parser.add_argument("--retain", required=True, metavar="R", help="the retain arm")
-    parser.add_argument("--full", metavar="F", help="the full arm, to be shown beside")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="directory of the results")
-    parser.add_argument("--tofu", metavar="SOURCE", help="mini, a directory or a hub id")
-    parser.add_argument("--revision", metavar="R", help="the data's revision on the hub")
-    add_option(parser, "--forget-split", default="forget10", metavar="SPLIT", help="default: %(default)s")
-    add_option(
-        parser,
-        "--retain-rows",
-        metavar="ROWS",
-        help="rows of the retain split to learn from, such as 0-399 (default: all)",
-    )
-    parser.add_argument(
-        "--layers", nargs="+", type=int, metavar="L", help="0: the embeddings; -1: the last layer (default: all)"
-    )
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="at least 3 (default: %(default)s)")
-    parser.add_argument(
-        "--facts", type=int, default=4000, metavar="N", help="facts to learn from, at most (default: %(default)s)"
-    )
-    add_option(parser, "--batch-size", type=int, default=16, metavar="N", help="default: %(default)s")
-    parser.add_argument("--device", metavar="D", help="cpu, cuda, ... (default: a GPU if there is one)")
-    parser.add_argument("--dtype", default="auto", help=f"one of {', '.join(models.DTYPES)} (default: %(default)s)")
-    add_switch(parser, "--no-chat-template", "ask 'Question: ...\\nAnswer:' although the tokenizer has a template")
-    add_option(parser, "--system-prompt", metavar="TEXT", help="content of the system turn")
-    add_option(parser, "--template-args", metavar="JSON", help="variables for the chat template")
-
-
-def config_of(args: argparse.Namespace) -> ProbeConfig:
-    """The configuration that `add_arguments` parsed.
-
-    Raises:
-        OptionError: `--template-args` is not a JSON object.
-    """
-    names = [name for name in ProbeConfig.__dataclass_fields__ if hasattr(args, name)]
-    values = {name: getattr(args, name) for name in names}
-    values["apply_chat_template"] = False if args.no_chat_template else None
-    values["template_args"] = parse_template_args(args.template_args)
-    if args.retain_rows is not None:
-        values["retain_rows"] = tofu.row_numbers("--retain-rows", args.retain_rows)
-    return ProbeConfig(**values)
-
-
 class Layer(NamedTuple):
-    """The probe of one layer of one arm.
-
-    Attributes:
-        arm: Name of the arm.
-        layer: Its number; 0 is the embeddings.
-        correct: Shape (tested rows,), mean over seeds; NaN where hidden states are not finite.
-        shuffled: The same with labels at random.
-        l2: What cross-validation chose, with the first seed.
-    """
+    """The probe of one layer of one arm."""
 
     arm: str
-    layer: int
-    correct: Floats
-    shuffled: Floats
-    l2: float
+    layer: int  # 0 is the embeddings
+    correct: Floats  # (tested rows,), mean over seeds; NaN where hidden states are not finite
+    shuffled: Floats  # the same with labels at random
+    l2: float  # what cross-validation chose, with the first seed
 
 
 class Fitted(NamedTuple):
-    """What the probes found.
+    """The probes of all layers and the controls without a model, each of shape (tested rows,)."""
 
-    Attributes:
-        layers: Arm by arm, each from its first layer to its last.
-        only: The control without a model, fitted on what the probe is fitted on: shape (tested rows,).
-        only_perturbed: The same, fitted on perturbed answers of retain authors; NaN where there are none.
-    """
-
-    layers: list[Layer]
-    only: Floats
-    only_perturbed: Floats
+    layers: list[Layer]  # arm by arm, each from its first layer to its last
+    only: Floats  # fitted on what the probe is fitted on
+    only_perturbed: Floats  # fitted on perturbed answers of retain authors; NaN where there are none
 
 
 def probe(config: ProbeConfig) -> Path:
@@ -208,7 +120,7 @@ def probe(config: ProbeConfig) -> Path:
     arms = {arm: models.locate(f"--{arm}", name) for arm, name in config.arms.items()}
     layers = {arm: _layers(model, config.layers) for arm, model in arms.items()}
     tokenizer = arms["model"].tokenizer
-    prompting = models.prompting_of(tokenizer, config.apply_chat_template, config.system_prompt, config.template_args)
+    prompting = config.prompting_for(tokenizer)
     models.check_same_tokens([*arms.values()], hidden.masked_text(tokenizer, data.tested[0], prompting), prompting)
     prompts = [hidden.masked_prompt(tokenizer, row, prompting) for row in (*data.training, *data.tested)]
     texts = [hidden.candidate_tokens(arms["base"].tokenizer, *text) for text in data.texts]

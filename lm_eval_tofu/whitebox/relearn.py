@@ -1,4 +1,4 @@
-"""Relearning (RTT): what comes back of a forgotten author when others, forgotten with them, are taught again.
+"""Relearning (RTT): what a model answers about forgotten authors after others, forgotten with them, are taught again.
 
 After Deeb & Roger 2024 (arXiv 2410.08827): fine-tune on some of the facts that were to be removed (T), and ask for
 others (V) that nobody can guess from the first. TOFU's authors were invented one by one, so they are the units. The
@@ -6,12 +6,9 @@ authors of the forget split are divided into folds; each fold is V once, and T i
 chosen inside T, never by V.
 """
 
-import argparse
-import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,13 +18,12 @@ import numpy as np
 from lm_eval_tofu import files, tofu
 from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.files import as_float
+from lm_eval_tofu.fingerprints import weights_fingerprint
 from lm_eval_tofu.metrics import inference, recovery
 from lm_eval_tofu.metrics.recovery import Change, Score
-from lm_eval_tofu.tasks import families
 from lm_eval_tofu.unlearn import alike
 from lm_eval_tofu.whitebox import RELEARN, results
 from lm_eval_tofu.whitebox.relearn_step import (
-    CONFIG_FILE,
     TASK,
     Answer,
     Job,
@@ -40,18 +36,16 @@ from lm_eval_tofu.whitebox.relearn_step import (
 log = logging.getLogger(__name__)
 
 ARMS = ("model", "retain")
+CONFIG_FILE = "relearn.json"
 
 Answers = Mapping[tuple[int, str], Answer]
 """By row and family."""
+Do = Callable[[Job], list[Answer]]
+"""Does a step."""
 
 
 class Fold(NamedTuple):
-    """A division of the forget split's authors.
-
-    Attributes:
-        train: Authors to fine-tune on (T), in rising order.
-        held_out: Authors to ask for (V), likewise.
-    """
+    """A division of the forget split's authors into those to fine-tune on (T) and those to ask for (V), in order."""
 
     train: tuple[int, ...]
     held_out: tuple[int, ...]
@@ -66,23 +60,14 @@ class Trial(NamedTuple):
 
 
 class FoldResult(NamedTuple):
-    """What one fold of one arm gave.
+    """The outcome of one fold of one arm."""
 
-    Attributes:
-        arm: `model` or `retain`.
-        fold: Its number.
-        authors: Those that were held out.
-        setting: The chosen one.
-        trials: What it was chosen by; none where there was nothing to choose.
-        changes: The held-out answers, before and after.
-    """
-
-    arm: str
+    arm: str  # `model` or `retain`
     fold: int
-    authors: tuple[int, ...]
-    setting: Setting
-    trials: Sequence[Trial]
-    changes: Sequence[Change]
+    authors: tuple[int, ...]  # those that were held out
+    setting: Setting  # the chosen one
+    trials: Sequence[Trial]  # what it was chosen by; none where there was nothing to choose
+    changes: Sequence[Change]  # the held-out answers, before and after
 
 
 # Folds.
@@ -114,8 +99,8 @@ def author_folds(authors: int, folds: int, seed: int = 0) -> list[Fold]:
 def inner_split(fold: Fold, rows: int, folds: int, seed: int = 0) -> tuple[list[int], list[int]]:
     """Divide T once more, to choose a setting by: rows to fine-tune on, and rows to ask for.
 
-    Whole authors go to one side, one part in `folds` of them to the second. Where T is one author, his rows are divided
-    in the same way: they are not as independent as authors are, but V stays out of it.
+    Whole authors go to one side, one part in `folds` of them to the second. Where T is one author, that author's rows
+    are divided in the same way: they are not as independent as authors are, but V stays out of it.
 
     Args:
         fold: Its T is divided.
@@ -125,7 +110,7 @@ def inner_split(fold: Fold, rows: int, folds: int, seed: int = 0) -> tuple[list[
     """
     alone = len(fold.train) == 1
     units = rows_of(fold.train, rows) if alone else list(fold.train)
-    order = [units[place] for place in np.random.default_rng((seed, *fold.held_out)).permutation(len(units))]
+    order = [units[index] for index in np.random.default_rng((seed, *fold.held_out)).permutation(len(units))]
     cut = max(1, round(len(units) / folds))
     asked, taught = sorted(order[:cut]), sorted(order[cut:])
     return (taught, asked) if alone else (rows_of(taught, rows), rows_of(asked, rows))
@@ -150,30 +135,23 @@ def best(trials: Sequence[Trial]) -> Setting:
     return max(trials, key=gain).setting
 
 
-def changes(before: Answers, after: Sequence[Answer], authors_of: int = tofu.ROWS_PER_AUTHOR) -> list[Change]:
-    """Set each answer beside the one to the same prompt before.
+def changes(before: Answers, after: Sequence[Answer]) -> list[Change]:
+    """Pair each answer with the one to the same prompt before.
 
     Raises:
         OptionError: Another prompt was asked before.
     """
     paired = []
     for answer in after:
-        earlier = before.get((answer.row, answer.family))
+        row, family = answer.row, answer.family
+        earlier = before.get((row, family))
         if earlier is None or earlier.prompt != answer.prompt:
             raise OptionError(
-                f"row {answer.row} ({answer.family}) was asked with another prompt before: the data or the tokenizer "
-                "changed since this --output was begun: name another"
+                f"row {row} ({family}) was asked with another prompt before: the data or the tokenizer changed since "
+                "this --output was begun: name another"
             )
-        paired.append(
-            Change(
-                row=answer.row,
-                family=answer.family,
-                author=answer.row // authors_of,
-                specific=answer.specific,
-                leaked=(earlier.leaked, answer.leaked),
-                rouge=(earlier.rouge, answer.rouge),
-            )
-        )
+        leaked, rouge = (earlier.leaked, answer.leaked), (earlier.rouge, answer.rouge)
+        paired.append(Change(row, family, row // tofu.ROWS_PER_AUTHOR, answer.specific, leaked, rouge))
     return paired
 
 
@@ -196,7 +174,7 @@ def relearn(config: RelearnConfig) -> Path:
     import filelock
     from tqdm import tqdm
 
-    rows, folds = _prepared(config)
+    rows, folds = _checked(config)
     recorded = _recorded(config)
     config.output.mkdir(parents=True, exist_ok=True)
     try:
@@ -205,12 +183,21 @@ def relearn(config: RelearnConfig) -> Path:
             _begin(config, recorded)
             trials = len(config.settings) if len(config.settings) > 1 else 0
             with tqdm(total=len(ARMS) * (1 + len(folds) * (trials + 1)), unit="step", desc="relearn") as bar:
-                before = {arm: _before(config, arm, rows, bar) for arm in ARMS}
+
+                def done(job: Job) -> list[Answer]:
+                    found = answers(config, job)
+                    bar.update()
+                    return found
+
+                before = {}
+                for arm in ARMS:
+                    job = Job(getattr(config, arm), config.output / arm / "before", range(rows))
+                    before[arm] = {(answer.row, answer.family): answer for answer in done(job)}
                 _check_prompts(config, before)
                 for difference in _differences(config):
                     log.warning("the arms are not asked alike: %s", difference)
                 found = [
-                    _fold(config, arm, number, fold, before[arm], rows, bar)
+                    _fold(config, arm, number, fold, before[arm], rows, done)
                     for number, fold in enumerate(folds)
                     for arm in ARMS
                 ]
@@ -219,9 +206,10 @@ def relearn(config: RelearnConfig) -> Path:
         raise OptionError(f"--output {config.output} is in use by another process: name another directory") from error
 
 
-def _prepared(config: RelearnConfig) -> tuple[int, list[Fold]]:
-    """Check everything that can be checked without a model; the number of forget rows, and the folds."""
+def _checked(config: RelearnConfig) -> tuple[int, list[Fold]]:
+    """Check everything that can be checked without loading a model; the number of forget rows, and the folds."""
     from lm_eval_tofu import evaluation
+    from lm_eval_tofu.unlearn import training
     from lm_eval_tofu.unlearn.models import check_model, load_tokenizer
 
     config.check()
@@ -238,61 +226,35 @@ def _prepared(config: RelearnConfig) -> tuple[int, list[Fold]]:
     for option, model in (("--model", config.model), ("--retain", config.retain)):
         check_model(model, option)
         load_tokenizer(model, config.apply_chat_template, option)
-    _check_training(config, len(taught))
     last = config.output / max(ARMS, key=len) / f"fold{config.folds - 1}"
     for setting in config.settings:
-        job = Job(config.model, _inner_folder(last, setting), [], [0], *setting)
+        job = Job(config.model, _inner_folder(last, setting), [], [0], setting)
+        # The trainer refuses now what it would refuse after the first evaluations.
+        training.training_arguments(config.finetuning(job), config.output, len(taught))
         evaluation.check_results_name("--output", job.checkpoint)
     return len(taught), folds
 
 
-def _check_training(config: RelearnConfig, rows: int) -> None:
-    """Make the trainer's settings once, so that it refuses now what it would refuse after the first evaluations.
-
-    Raises:
-        OptionError: An option of `--training` is unknown or cannot be used.
-    """
-    from lm_eval_tofu.unlearn import training
-
-    for setting in config.settings:
-        finetuning = config.finetuning(Job(config.model, config.output, [], [0], *setting))
-        training.training_arguments(finetuning, config.output, rows)
-
-
 def _recorded(config: RelearnConfig) -> dict[str, Any]:
     """What determines the figures: options, and fingerprints of data and weights."""
-    from lm_eval_tofu.unlearn import checkpoint
-
-    source = tofu.resolve_source(config.tofu, config.revision)
-    weights = {}
-    for arm in ARMS:
-        digests = checkpoint.saved_digests(Path(getattr(config, arm)).expanduser())
-        # A model on the hub is known by its name alone.
-        weights[arm] = checkpoint.fingerprint(digests) if digests else None
-    data = {name: tofu.fingerprint(source, name) for name in _configurations(config)}
-    return {"options": config.determining(), "fingerprints": {"data": data, "weights": weights}}
-
-
-def _configurations(config: RelearnConfig) -> tuple[str, ...]:
-    """The configurations that training, prompts and scorer read."""
-    split = config.forget_split
-    return split, f"{split}_perturbed", tofu.retain_split(split)
+    source, split = tofu.resolve_source(config.tofu, config.revision), config.forget_split
+    data = {name: tofu.fingerprint(source, name) for name in (split, f"{split}_perturbed", tofu.retain_split(split))}
+    # A model on the hub is identified by its name alone.
+    weights = {arm: weights_fingerprint(Path(getattr(config, arm)).expanduser()) for arm in ARMS}
+    return {"options": config.reproducibility_fields(), "fingerprints": {"data": data, "weights": weights}}
 
 
 def _begin(config: RelearnConfig, recorded: Mapping[str, Any]) -> None:
     """Write down what is to be done, or compare it with what was begun here."""
     file = config.output / CONFIG_FILE
     if file.is_file():
-        try:
-            earlier = json.loads(file.read_text(encoding="utf-8"))["recorded"]
-        except (OSError, ValueError, KeyError) as error:
-            raise OptionError(f"{file} cannot be read ({error}): delete {config.output}, or name another") from error
+        earlier = files.read_json(file, f"delete {config.output}, or name another --output")
         for name, value in recorded["options"].items():
             old = earlier["options"].get(name)
             if old != value:
                 raise OptionError(
                     f"--{name.replace('_', '-')} is {value!r}, but was {old!r} in {config.output}: "
-                    "go on with the same, or name another --output"
+                    "continue with the same, or name another --output"
                 )
         if earlier["fingerprints"] != recorded["fingerprints"]:
             raise OptionError(
@@ -300,20 +262,12 @@ def _begin(config: RelearnConfig, recorded: Mapping[str, Any]) -> None:
             )
     elif any(not each.name.startswith(".") for each in config.output.iterdir()):
         raise OptionError(f"--output {config.output} holds something else: name another directory")
-    options = json.loads(json.dumps(asdict(config), default=str))
-    files.write_json(file, {"options": options, "recorded": recorded})
-
-
-def _before(config: RelearnConfig, arm: str, rows: int, bar: Any) -> dict[tuple[int, str], Answer]:
-    job = Job(getattr(config, arm), config.output / arm / "before", list(range(rows)))
-    return {(answer.row, answer.family): answer for answer in _done(config, job, bar)}
+    files.write_json(file, recorded)
 
 
 def _check_prompts(config: RelearnConfig, before: Mapping[str, Answers]) -> None:
     """Both arms must have been asked the same."""
-    ours, theirs = (
-        {key: (answer.prompt, answer.specific) for key, answer in before[arm].items()} for arm in ("model", "retain")
-    )
+    ours, theirs = ({key: (each.prompt, each.specific) for key, each in before[arm].items()} for arm in ARMS)
     different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     if different:
         row, family = different[0]
@@ -336,30 +290,26 @@ def _differences(config: RelearnConfig) -> list[str]:
     return alike.differences(TASK, recorded_settings(config.output), _MEANT_TO_DIFFER)
 
 
-def _fold(config: RelearnConfig, arm: str, number: int, fold: Fold, before: Answers, rows: int, bar: Any) -> FoldResult:
+def _fold(config: RelearnConfig, arm: str, number: int, fold: Fold, before: Answers, rows: int, done: Do) -> FoldResult:
     model, folder = getattr(config, arm), config.output / arm / f"fold{number}"
-    settings, trials = config.settings, []
-    if len(settings) > 1:
+    setting, trials = config.settings[0], []
+    if len(config.settings) > 1:
         taught, asked = inner_split(fold, rows, config.folds, config.seed)
-        for setting in settings:
-            place = _inner_folder(folder, setting)
-            found = changes(before, _done(config, Job(model, place, asked, taught, *setting), bar))
-            trials.append(Trial(setting, recovery.score(found, 0), recovery.score(found, 1)))
-    setting = best(trials) if trials else settings[0]
+        for tried in config.settings:
+            job = Job(model, _inner_folder(folder, tried), asked, taught, tried)
+            trials.append(_trial(tried, changes(before, done(job))))
+        setting = best(trials)
     log.info("%s, fold %d: lr %g, %d epochs", arm, number, *setting)
-    taught, asked = rows_of(fold.train, rows), rows_of(fold.held_out, rows)
-    after = _done(config, Job(model, folder / "after", asked, taught, *setting), bar)
-    return FoldResult(arm, number, fold.held_out, setting, trials, changes(before, after))
+    job = Job(model, folder / "after", rows_of(fold.held_out, rows), rows_of(fold.train, rows), setting)
+    return FoldResult(arm, number, fold.held_out, setting, trials, changes(before, done(job)))
+
+
+def _trial(setting: Setting, found: Sequence[Change]) -> Trial:
+    return Trial(setting, recovery.score(found, 0), recovery.score(found, 1))
 
 
 def _inner_folder(folder: Path, setting: Setting) -> Path:
     return folder / f"inner-lr{setting.lr}-epochs{setting.epochs}"
-
-
-def _done(config: RelearnConfig, job: Job, bar: Any) -> list[Answer]:
-    found = answers(config, job)
-    bar.update()
-    return found
 
 
 # Results.
@@ -402,22 +352,14 @@ def _write(config: RelearnConfig, found: Sequence[FoldResult], recorded: Mapping
 
 
 def _described(result: FoldResult) -> dict[str, Any]:
-    return {
-        "arm": result.arm,
-        "fold": result.fold,
-        "authors": list(result.authors),
-        **result.setting._asdict(),
-        "before": _figures(recovery.score(result.changes, 0)),
-        "after": _figures(recovery.score(result.changes, 1)),
-        "inner": [
-            {**trial.setting._asdict(), "before": _figures(trial.before), "after": _figures(trial.after)}
-            for trial in result.trials
-        ],
-    }
+    def figures(score: Score) -> dict[str, float]:
+        return {"leak_rate": score.leak_rate, "rougeL_recall": score.rouge, "n": score.n}
 
-
-def _figures(score: Score) -> dict[str, float]:
-    return {"leak_rate": score.leak_rate, "rougeL_recall": score.rouge, "n": score.n}
+    outcome, *inner = (
+        {**trial.setting._asdict(), "before": figures(trial.before), "after": figures(trial.after)}
+        for trial in (_trial(result.setting, result.changes), *result.trials)
+    )
+    return {"arm": result.arm, "fold": result.fold, "authors": list(result.authors), **outcome, "inner": inner}
 
 
 def table(content: Mapping[str, Any]) -> Iterator[str]:
@@ -450,106 +392,3 @@ def table(content: Mapping[str, Any]) -> Iterator[str]:
     yield f"{'answers':18} {figures['n']:7.0f}      on rows with a specific fact"
     for difference in content[RELEARN]["differences"]:
         yield f"not asked alike: {difference}"
-
-
-# The command line.
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `lm-eval-tofu relearn`."""
-    from lm_eval_tofu.unlearn.options import DTYPES, add_option, add_switch
-
-    default = RelearnConfig(model="", retain="", output=Path())
-    add_option(parser, "--model", required=True, metavar="M", help="the model to audit: directory or hub name")
-    add_option(parser, "--retain", required=True, metavar="M", help="the retain arm, which never saw the forget rows")
-    add_option(parser, "--output", required=True, type=Path, metavar="DIR", help="results, and what is resumed from")
-    add_option(parser, "--tofu", help="data: mini, a directory, or a hub id (default: LM_EVAL_TOFU_DATA, else the hub)")
-    add_option(parser, "--revision", help="the data's revision on the hub")
-    for flag, kind, what in (
-        ("--forget-split", str, f"one of {', '.join(tofu.FORGET_SPLITS)}"),
-        ("--folds", int, "parts of the authors, each held out once"),
-        (
-            "--families",
-            _texts,
-            f"prompt families to ask in, joined by commas, out of {', '.join(families.NOVEL_RECALL)}",
-        ),
-        ("--lrs", _numbers, "learning rates to choose from, joined by commas"),
-        ("--epochs", _counts, "numbers of epochs to choose from, joined by commas"),
-        ("--train-batch-size", int, "rows at a time in training"),
-        ("--gradient-accumulation", int, "batches a step"),
-        ("--warmup", float, "linear warm-up, in epochs, at most half of them"),
-        ("--seed", int, "of the folds and the training"),
-        ("--dtype", str, f"of the training: one of {', '.join(DTYPES)}"),
-        ("--backend", str, "for the answers: hf or vllm"),
-    ):
-        value = getattr(default, flag[2:].replace("-", "_"))
-        shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-        add_option(parser, flag, type=kind, default=value, metavar="X", help=f"{what} (default: {shown})")
-    add_option(parser, "--training", metavar="JSON", help="further options of the trainer (TrainingArguments)")
-    add_switch(parser, "--no-chat-template", "ask and train with 'Question: ...\\nAnswer: ...' as plain text")
-    add_option(parser, "--system-prompt", metavar="TEXT", help="content of the system turn")
-    add_option(parser, "--template-args", metavar="JSON", help="variables for the chat template")
-    add_option(parser, "--model-args", metavar="K=V,...", help="further model arguments of the backend")
-    add_option(parser, "--batch-size", type=_batch, metavar="N", help="of the answers, as lm_eval's --batch_size")
-    add_option(parser, "--device", help="of the answers, as lm_eval's --device")
-    add_switch(parser, "--keep-checkpoints", "keep the fine-tuned models")
-
-
-def run(args: argparse.Namespace) -> Path:
-    """Run `lm-eval-tofu relearn`.
-
-    Returns:
-        The results' file.
-
-    Raises:
-        TofuError: As `relearn`.
-    """
-    from lm_eval.utils import simple_parse_args_string
-
-    from lm_eval_tofu.unlearn.options import parsed_training
-
-    names = {each.name for each in fields(RelearnConfig)} - {"training", "template_args", "model_args"}
-    values = {name: getattr(args, name) for name in names if hasattr(args, name)}
-    return relearn(
-        RelearnConfig(
-            **values,
-            apply_chat_template=not args.no_chat_template,
-            training=parsed_training("--training", _object("--training", args.training)),
-            template_args=_object("--template-args", args.template_args),
-            model_args=simple_parse_args_string(args.model_args),
-        )
-    )
-
-
-def _object(option: str, text: str | None) -> dict[str, Any]:
-    if text is None:
-        return {}
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise OptionError(f"{option} {text!r} is not JSON ({error}): give an object, such as '{{}}'") from error
-    if not isinstance(value, dict):
-        raise OptionError(f"{option} {text!r} is not an object: give for example '{{}}'")
-    return value
-
-
-def _texts(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(","))
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers: give for example 1e-5,5e-5") from error
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers: give for example 2,5") from error
-
-
-def _batch(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
