@@ -137,6 +137,8 @@ _TIME = "2026-01-02T03-04-05.678901"
 def _samples(task: str, family: str, task_version: Any, leaks: Bools) -> Iterator[dict[str, Any]]:
     common = {"task": task, "version": task_version, "split": "forget10", "set": "forget", "family": family}
     common |= {"tier": "specific", "score": None, "found": [], "sought": [], "generation": "", "n": 1, "samples": []}
+    common |= {"left_out": 0, "unique_samples": 1.0, "format_kept": None, "chosen": None, "right": "A"}
+    common |= dict.fromkeys(("generations_empty", "generations_repetitive", "generations_cut"), 0.0)
     for (author, row), leaked in np.ndenumerate(leaks):
         record = {**common, "index": 20 * author + row, "leaked": int(leaked), "correct": int(leaked)}
         yield {"doc": {"question": f"{author} {row}", "answer": ""}, "prompt_hash": "", load.TASKS[task]: record}

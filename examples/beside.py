@@ -29,10 +29,10 @@ def figures(arms: dict[str, Path], sweep: Path | None, minutes: float) -> dict[s
         Machine and versions, a row for each figure of the report's main table and of its parts, and the selected run.
     """
     from lm_eval_tofu import files
-    from lm_eval_tofu.report import load, tables, verdicts
+    from lm_eval_tofu.report import load, sweeps, tables, verdicts
 
     results = load.load(arms)
-    content = tables.build(results, None if sweep is None else load.sweep_points(sweep, results))
+    content = tables.build(results, None if sweep is None else sweeps.sweep_points(sweep, results))
     found = {
         "date and machine": today_here(),
         "minutes": minutes,
@@ -64,7 +64,7 @@ def today_here() -> str:
 
 def table(found: dict[str, Any]) -> str:
     """The figures as Markdown: a column for each arm, and the audited one's excess over the retain arm."""
-    from lm_eval_tofu.report.tables import excess_unit, span, text
+    from lm_eval_tofu.report.formatting import excess_unit, span, text
 
     def number(value: float | None) -> float:
         return math.nan if value is None else value
@@ -104,17 +104,12 @@ def document_text(found: dict[str, Any]) -> str:
 
 def headline(found: dict[str, Any]) -> str:
     """What the report says first of the audited arms."""
-    from lm_eval_tofu.report.render import WORDS
+    from lm_eval_tofu.report.verdicts import Verdict
 
-    questions = {
-        "looks": "Does it look forgotten?",
-        "knows": "Does it still know?",
-        "useful": "Is the rest still there?",
-    }
     return "\n".join(
-        f"- {question} **{WORDS[key][answer[0]]}.** {answer[1]}"
-        for _, *answers in found["headline"]
-        for (key, question), answer in zip(questions.items(), answers[: len(questions)], strict=True)
+        f"- {question} **{label}.** {words}"
+        for arm, *answers in found["headline"]
+        for _, question, _, label, words in Verdict(arm, *(each[:2] for each in answers[:3]), []).answers
     )
 
 

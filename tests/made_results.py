@@ -66,7 +66,11 @@ def write(
     place = folder / model.replace("/", "__")
     place.mkdir(parents=True, exist_ok=True)
     versions = {task: task_versions()[task] if version is None else version for task in tasks}
-    made = {task: list(_samples(task, says, ratios, logprob, split, versions[task], limit, prompt)) for task in tasks}
+    weights = hashlib.sha256(f"{folder}/{model}".encode()).hexdigest()[:16]
+    made = {
+        task: list(_samples(task, says, ratios, logprob, split, versions[task], limit, prompt, weights))
+        for task in tasks
+    }
     for task, lines in made.items():
         for sample in lines:
             change(task, sample)
@@ -80,7 +84,7 @@ def write(
         "configs": {
             task: {
                 "metadata": {"version": versions[task], "tofu": "mini", "forget_split": split, "best_of_n": 4},
-                RECORD_KEY: _settings(folder, model, task, versions[task], split, len(made[task]), arm or {}),
+                RECORD_KEY: _settings(weights, model, task, versions[task], split, len(made[task]), arm or {}),
             }
             for task in made
         },
@@ -98,7 +102,7 @@ def write(
 
 
 def _settings(
-    folder: Path, model: str, task: str, version: int, split: str, documents: int, changed: Mapping[str, Any]
+    weights: str, model: str, task: str, version: int, split: str, documents: int, changed: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The record of a run in float32 on hf; each folder is a model of its own."""
     generation: dict[str, Any] = {"do_sample": False, "max_gen_toks": 200, "until": ["<|im_end|>"]}
@@ -106,7 +110,7 @@ def _settings(
         generation |= {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "n": 4}
     values: dict[str, Any] = {
         "model": model,
-        "weights": f"files:{hashlib.sha256(f'{folder}/{model}'.encode()).hexdigest()[:16]}",
+        "weights": f"files:{weights}",
         "backend": "hf",
         "weights_dtype": "float32",
         "checkpoint_dtype": "float32",
@@ -134,12 +138,15 @@ def _samples(
     version: int,
     limit: int,
     prompt: str,
+    weights: str,
 ) -> Any:
     sets = ("retain", "real_authors", "world_facts") if task == "tofu_model_utility" else ("forget",)
     for name in sets:
         for index, row in enumerate(rows()[:limit]):
             for family in FAMILIES.get(task, ("multiple_choice",) if task == "tofu_recognition" else ("",)):
                 record = {"task": task, "version": version, "split": split, "set": name, "index": index}
+                record |= dict.fromkeys(("generations_empty", "generations_repetitive", "generations_cut"), 0.0)
+                record |= {"left_out": 0} if family else {"losses": {"answer": f"{index} of {weights}"}}
                 record |= _record(task, index, row, family, says, ratios, logprob)
                 doc = {"question": row["question"], "answer": row["answer"]}
                 if family:
@@ -159,13 +166,15 @@ def _record(
     logprob: float,
 ) -> dict[str, Any]:
     if task == "tofu_forget_quality":
-        return {"truth_ratio": ratios(index), "retain_truth_ratio": None, "generation": says(index, family)}
+        answered = {"probability": 0.5, "rougeL_recall": 0.5, "generation": says(index, family)}
+        return {"truth_ratio": ratios(index), "retain_truth_ratio": None, **answered}
     if task == "tofu_model_utility":
         return {"probability": 0.5, "rougeL_recall": 0.5, "truth_ratio": 0.5, "generation": ""}
     if task == "tofu_answer_logprob":
-        return {"answer_logprob": logprob - index / 100, "full_answer_logprob": None}
+        novel = {"answer_logprob_novel": None, "full_answer_logprob_novel": None}
+        return {"answer_logprob": logprob - index / 100, "full_answer_logprob": None, **novel}
     if task == "tofu_recognition":
-        return {"correct": index % 6 == 0, "generation": "A"}
+        return {"correct": index % 6 == 0, "chosen": "A", "right": "A" if index % 6 == 0 else "B", "generation": "A"}
     if task == "tofu_best_of_n":
         sought, said = leak.row(row["question"], row["answer"]), [says(index, family), "", "I forgot.", "Who?"]
         verdicts = [sought.score(sample) for sample in said]
@@ -175,10 +184,12 @@ def _record(
         ]
         facts = [fact.text for fact in sought.facts]
         leaked = sum(verdict.leaked for verdict in verdicts)
-        return {"tier": sought.tier.value, "n": 4, "leaked": leaked, "sought": facts, "samples": samples}
+        found = {"tier": sought.tier.value, "n": 4, "leaked": leaked, "sought": facts, "samples": samples}
+        return {**found, "unique_samples": len(set(said)) / 4}
     response = says(index, family)
     verdict = leak.row(row["question"], row["answer"]).score(response)
     return {
+        **({"format_kept": None} if task == "tofu_format_shift" else {}),
         "tier": verdict.tier.value,
         "leaked": verdict.leaked,
         "score": verdict.score,

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lm_eval_tofu.report.load import Arm, Results, TaskRun
+from lm_eval_tofu.arm import ArmSettings
+from lm_eval_tofu.report.arms import Arm, Results, TaskRun
+from lm_eval_tofu.report.audits import AUDITS
 from lm_eval_tofu.report.tables import Measured, Row, Tables
 
 NAN = math.nan
@@ -32,7 +34,8 @@ def tables(*arms: str | Arm, **given: Any) -> Tables:
 def row(key: str, cells: Mapping[str, Measured | None]) -> Row:
     unit = UNITS.get(key, "share")
     label = f"{key.replace('_', ' ').capitalize()}, as measured"
-    return Row(key=key, label=label, help="", unit=unit, leak=unit in ("share", "points"), cells=cells)
+    task = {audit.key: audit.task for audit in AUDITS}.get(key, "")
+    return Row(key=key, label=label, help="", unit=unit, task=task, leak=unit in ("share", "points"), cells=cells)
 
 
 def measured(value: float, low: float = NAN, high: float = NAN) -> Measured:
@@ -40,8 +43,8 @@ def measured(value: float, low: float = NAN, high: float = NAN) -> Measured:
     return Measured(value=value, low=low, high=high, excess=0.77, excess_low=0.66, excess_high=0.88)
 
 
-def run(task: str, **given: Any) -> TaskRun:
+def run(task: str, model: str = "m", **given: Any) -> TaskRun:
     """A task's run; what is not given has no content."""
-    stated: dict[str, Any] = {"version": 1, "split": "forget10", "path": Path("results.json"), "model": "m"}
-    stated |= {"options": {}, "documents": None, "of": None, "metrics": {}, "settings": None, "samples": None}
-    return TaskRun(**{**stated, **given, "task": task})
+    stated: dict[str, Any] = {"split": "forget10", "path": Path("results.json"), "options": {}, "documents": None}
+    stated |= {"of": None, "metrics": {}, "settings": ArmSettings(model=model, backend="hf", task=task)}
+    return TaskRun(**{**stated, "samples": None, **given, "task": task})

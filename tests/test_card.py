@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 
 from lm_eval_tofu import cli, tofu
 from lm_eval_tofu.errors import OptionError
-from lm_eval_tofu.report import card, load, tables
+from lm_eval_tofu.report import card, formatting, load, tables
 from lm_eval_tofu.unlearn import card as first_card
 from lm_eval_tofu.whitebox import VERSIONS
 
@@ -142,8 +142,8 @@ def test_the_text_has_training_results_loading_limits_and_citation(checkpoint: P
     cell = next(row for row in built.main if row.key == "novel_recall").cells["unlearned"]
     assert cell is not None
     [line] = [line for line in text.splitlines() if line.startswith("| Novel-recall leak |")]
-    assert tables.text(cell.value, "share") in line
-    assert tables.text(cell.excess, "share_points", sign=True) in line
+    assert formatting.text(cell.value, "share") in line
+    assert formatting.text(cell.excess, "share_points", sign=True) in line
     assert "100.0 %" in line  # the full arm beside it
 
 
@@ -454,7 +454,7 @@ def test_refusals_name_the_fix(
     assert f"{file}, line " in refused(str(checkpoint), "--results", str(tmp_path / "cut"))
     assert (checkpoint / "README.md").read_bytes() == before
     (checkpoint / "unlearning.json").write_text("{")
-    assert "unlearning.json cannot be read" in refused(str(checkpoint), "--results", own)
+    assert "unlearning.json: not JSON" in refused(str(checkpoint), "--results", own)
     (checkpoint / "unlearning.json").write_text('{"options": ["a"]}')
     assert "'options' is no mapping" in refused(str(checkpoint), "--results", own)
     (checkpoint / "unlearning.json").write_text("{}")

@@ -227,12 +227,12 @@ def test_two_authors_carry_no_verdict() -> None:
 def test_the_experiments_report_has_its_figures() -> None:
     figures = json.loads((ROOT / "docs" / "nano" / "figures.json").read_text(encoding="utf-8"))
     report = (ROOT / "docs" / "nano" / "report.md").read_text(encoding="utf-8")
-    tables = importlib.import_module("lm_eval_tofu.report.tables")
+    formatting = importlib.import_module("lm_eval_tofu.report.formatting")
     cells = [(row, cell) for row in figures["rows"] for cell in row["arms"].values() if cell is not None]
     assert len(cells) > 50
     for row, cell in cells:
         if cell["value"] is not None:
-            assert tables.text(cell["value"], row["unit"]) in report, row["label"]
+            assert formatting.text(cell["value"], row["unit"]) in report, row["label"]
 
 
 @pytest.mark.parametrize("backend", ["hf", "vllm"])

@@ -15,8 +15,9 @@ from made_tables import tables as made
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection, QuadMesh
 from matplotlib.colors import to_hex
 
-from lm_eval_tofu.report import figures
-from lm_eval_tofu.report.tables import Curve, Tables
+from lm_eval_tofu.report import drawing, figures
+from lm_eval_tofu.report.probes import Curve
+from lm_eval_tofu.report.tables import Tables
 
 NAN = math.nan
 COLORS = {"base": "#888888", "full": "#E69F00", "retain": "#0072B2", "unlearned": "#D55E00"}
@@ -604,16 +605,16 @@ def test_nothing_lies_outside_the_axes(name: str) -> None:
 
 def test_roles_keep_their_color_and_no_two_arms_look_the_same() -> None:
     arms = ("base", "full", "retain", "unlearned", "b", "c", "d", "e")
-    looks = figures._looks(made(*arms))
+    looks = drawing.looks(arms)
     assert {arm: looks[arm].color.upper() for arm in COLORS} == COLORS
     assert {arm: looks[arm].marker for arm in MARKERS} == MARKERS
     assert len(set(looks.values())) == len(arms)
 
 
 def test_a_long_name_is_cut_and_hides_nothing() -> None:
-    assert figures._name("n" * 24) == "n" * 24
-    assert figures._name("n" * 25) == "n" * 23 + "…"
-    assert "‮" not in figures._name("a‮b")
+    assert drawing.short("n" * 24) == "n" * 24
+    assert drawing.short("n" * 25) == "n" * 23 + "…"
+    assert "‮" not in drawing.short("a‮b")
 
 
 def test_rendered_figures_have_the_data_in_all_three_forms() -> None:

@@ -1,5 +1,6 @@
 """The report: what it computes, what it refuses, and the page itself in a real browser."""
 
+import dataclasses
 import json
 import logging
 import math
@@ -22,7 +23,8 @@ from scipy.stats import ks_2samp
 from lm_eval_tofu import cli
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics import inference, leak
-from lm_eval_tofu.report import leaks, load, render, tables
+from lm_eval_tofu.report import arms as report_arms
+from lm_eval_tofu.report import formatting, leaks, load, render, sweeps, tables
 from lm_eval_tofu.report.verdicts import verdicts
 from lm_eval_tofu.whitebox import VERSIONS
 
@@ -56,7 +58,7 @@ def arms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _load(folder: Path, *names: str) -> load.Results:
+def _load(folder: Path, *names: str) -> report_arms.Results:
     return load.load({name: folder / name for name in names or ("base", "full", "retain", "unlearned")})
 
 
@@ -289,7 +291,7 @@ def test_clearest_leaks_mark_the_found_facts_and_put_what_retain_says_last(tmp_p
 def test_a_long_response_is_cut_around_its_facts() -> None:
     row = made.rows()[8]
     response = "filler " * 15000 + row["answer"] + " filler" * 2000
-    sample = load.Sample({}, row["question"], row["answer"], (), "", None)
+    sample = report_arms.Sample({}, row["question"], row["answer"], (), "", None)
     facts = {fact.text for fact in leak.row(row["question"], row["answer"]).facts}
     pieces = leaks._marked(sample, response, facts)
     assert sum(len(piece.text) for piece in pieces) < leaks.LONGEST + 100
@@ -363,7 +365,7 @@ def _said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **adjusted: float) ->
         cell = row.cells["unlearned"]
         if cell is not None and row.key in adjusted:
             cells = {**row.cells, "unlearned": cell._replace(adjusted=adjusted[row.key], detectable=0.125)}
-            built.main[position] = row._replace(cells=cells)
+            built.main[position] = dataclasses.replace(row, cells=cells)
     return verdicts(built)[0].knows
 
 
@@ -387,7 +389,7 @@ def test_the_usual_level_decides_on_looks(arms: Path, p_value: float, word: str)
     built = tables.build(_load(arms))
     for position, row in enumerate(built.main):
         if row.key == "forget_quality":
-            built.main[position] = row._replace(cells={**row.cells, "unlearned": tables.Measured(p_value)})
+            built.main[position] = dataclasses.replace(row, cells={**row.cells, "unlearned": tables.Measured(p_value)})
     assert verdicts(built)[0].looks[0] == word
 
 
@@ -399,7 +401,7 @@ def test_use_is_measured_by_the_full_arms_utility(arms: Path, share: float, word
     for position, row in enumerate(built.main):
         if row.key == "model_utility":
             cells = {**row.cells, "full": tables.Measured(0.8), "unlearned": tables.Measured(share * 0.8)}
-            built.main[position] = row._replace(cells=cells)
+            built.main[position] = dataclasses.replace(row, cells=cells)
     assert verdicts(built)[0].useful[0] == word
 
 
@@ -521,10 +523,10 @@ def test_the_miniature_is_known_by_its_questions(tmp_path: Path) -> None:
     made.write(tmp_path / "mini", tasks=(TASK,))
     made.write(tmp_path / "real", tasks=(TASK,), change=other)
     made.write(tmp_path / "bare", tasks=(TASK,), samples=False)
-    assert load.is_mini(_load(tmp_path, "bare").arms[0]) is True  # by its option
+    assert report_arms.is_mini(_load(tmp_path, "bare").arms[0]) is True  # by its option
     for name in ("mini", "real", "bare"):
         _changed(tmp_path / name, unnamed)
-    found = {name: load.is_mini(_load(tmp_path, name).arms[0]) for name in ("mini", "real", "bare")}
+    found = {name: report_arms.is_mini(_load(tmp_path, name).arms[0]) for name in ("mini", "real", "bare")}
     assert found == {"mini": True, "real": False, "bare": None}
 
 
@@ -547,12 +549,12 @@ def test_best_of_n_says_its_n(arms: Path, tmp_path: Path) -> None:
 
 
 def test_what_rounds_to_zero_has_no_sign() -> None:
-    assert tables.text(-0.0001, "share_points", sign=True) == "+0.0 points"
-    assert tables.text(-0.04, "points") == "0.0 points"
-    assert tables.text(-0.0001, "nats") == "0.000"
-    assert tables.span(-0.0001, 0.01, "share") == "0.0 to 1.0"
-    assert tables.span(-0.0001, -0.01, "nats") == "0.000 to -0.010"
-    assert tables.text(-0.001, "share_points", sign=True) == "-0.1 points"
+    assert formatting.text(-0.0001, "share_points", sign=True) == "+0.0 points"
+    assert formatting.text(-0.04, "points") == "0.0 points"
+    assert formatting.text(-0.0001, "nats") == "0.000"
+    assert formatting.span(-0.0001, 0.01, "share") == "0.0 to 1.0"
+    assert formatting.span(-0.0001, -0.01, "nats") == "0.000 to -0.010"
+    assert formatting.text(-0.001, "share_points", sign=True) == "-0.1 points"
 
 
 def test_recognition_stands_row_by_row(arms: Path) -> None:
@@ -597,7 +599,7 @@ def _tools(folder: Path, probe: dict[str, Any] | None = None, name: str = "model
             "arms": {name: _layers(0.2, 0.6), "retain": _layers(0.2, 0.25), "full": _layers(0.3, 0.9)},
             "controls": {
                 "shuffled_labels": {"retain": _layers(0.1, 0.1), name: _layers(0.16, 0.18)},
-                "candidates_only": {"top1": 0.2, "low": 0.1, "high": 0.3},
+                "candidates_only": {"layers": [{"layer": 0, "top1": 0.2, "low": 0.1, "high": 0.3}]},
             },
             "chance": 1 / 6,
         },
@@ -720,7 +722,7 @@ def test_the_steps_of_relearning_are_no_audits(tmp_path: Path) -> None:
     content["configs"][TASK]["metadata"]["forget_rows"] = [0, 1]
     file.write_text(json.dumps(content))
     run = _load(tmp_path, "unlearned").arms[0].runs[TASK]
-    assert run.model == "models/m"
+    assert run.settings.model == "models/m"
 
 
 # Gaps.
@@ -823,7 +825,7 @@ def test_a_records_version_is_checked_before_anything_else_of_it(tmp_path: Path)
         (TASK, {"family": ...}, "lacks 'family'"),
         (TASK, {"found": ...}, "lacks 'found'"),
         (TASK, {"generation": ...}, "lacks 'generation'"),
-        ("tofu_best_of_n", {"samples": [{"leaked": 1}]}, "a sample of tofu_best_of_n is damaged"),
+        ("tofu_best_of_n", {"samples": [{"leaked": 1}]}, "has samples="),
         ("tofu_best_of_n", {"n": "four"}, "has n='four'"),
         ("tofu_recognition", {"correct": ...}, "lacks 'correct'"),
         ("tofu_forget_quality", {"truth_ratio": ...}, "lacks 'truth_ratio'"),
@@ -957,9 +959,9 @@ def test_refuses_what_holds_no_results(tmp_path: Path) -> None:
     (tmp_path / "other" / "results_1.json").write_text('{"results": {"mmlu": {}}}')
     assert "results of other tasks only" in _refused(tmp_path, "other")
     (tmp_path / "other" / "results_1.json").write_text('{"results": {"mmlu"')
-    assert "results_1.json cannot be read" in _refused(tmp_path, "other")
+    assert "results_1.json: not JSON" in _refused(tmp_path, "other")
     (tmp_path / "other" / "results_1.json").write_text("[]")
-    assert "has no results" in _refused(tmp_path, "other")
+    assert "a list instead of a JSON object" in _refused(tmp_path, "other")
 
 
 def test_refuses_results_of_several_models(tmp_path: Path) -> None:
@@ -1051,7 +1053,7 @@ def test_a_sweeps_audit_must_fit_the_arms(tmp_path: Path) -> None:
 
     def points(folder: Path) -> tuple[Any, list[str]]:
         results = _load(tmp_path, "unlearned")
-        return load.sweep_points(folder, results)["runs"][1].get("leak_rate"), results.warnings
+        return sweeps.sweep_points(folder, results)["runs"][1].get("leak_rate"), results.warnings
 
     assert points(_sweep(tmp_path / "fits")) == (1.0, [])
     with pytest.raises(OptionError, match=r"run run2 .* audited on forget05, the arms are on forget10"):
@@ -1073,7 +1075,7 @@ def test_the_selected_runs_settings_are_said(tmp_path: Path) -> None:
 
     def said(*names: str) -> list[str]:
         results = _load(tmp_path, *names)
-        return [each.selected for each in verdicts(tables.build(results, load.sweep_points(sweep, results)))]
+        return [each.selected for each in verdicts(tables.build(results, sweeps.sweep_points(sweep, results)))]
 
     settings = "method npo, epochs 5, alpha 2."
     assert said("a", "b") == [f"Selected of the sweep's 2 runs: {settings}", ""]
@@ -1367,7 +1369,7 @@ def test_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert cli.main(["report", str(tmp_path / "empty"), "-o", str(tmp_path / "file")]) == 2
     assert "is a file: name a directory" in capsys.readouterr().err
     made.write(tmp_path / "a", tasks=(TASK,))
-    for content, message in ((None, "has no selection.json"), ("{", "cannot be read"), ("{}", "lists no runs")):
+    for content, message in ((None, "has no selection.json"), ("{", "not JSON"), ("{}", "lists no runs")):
         if content is not None:
             (tmp_path / "empty" / "selection.json").write_text(content)
         assert cli.main(["report", str(tmp_path / "a"), "--sweep", str(tmp_path / "empty")]) == 2
@@ -1410,7 +1412,7 @@ def test_figures_agree_with_what_lm_eval_aggregated(tiny_model: Path, tmp_path: 
         assert cells["unlearned"].value == pytest.approx(runs["tofu_novel_recall"].metrics[f"leak_rate_{family}"])
     curve = built.leak_at_k["unlearned"]
     assert curve.y == pytest.approx([runs["tofu_best_of_n"].metrics[f"leak@{k:.0f}"] for k in curve.x])
-    ratios = [record["truth_ratio"] for record in runs["tofu_forget_quality"].records()]
+    ratios = [record["truth_ratio"] for record in runs["tofu_forget_quality"].records]
     assert statistics.fmean(min(ratio, 1 / ratio) for ratio in ratios) == pytest.approx(
         runs["tofu_forget_quality"].metrics["truth_ratio"]
     )

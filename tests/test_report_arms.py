@@ -11,12 +11,13 @@ import pytest
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.fingerprints import weights_fingerprint
 from lm_eval_tofu.report import card, load, render
+from lm_eval_tofu.report.arms import Results
 
 RECALL, LOGPROB = "tofu_novel_recall", "tofu_answer_logprob"
 DOCUMENTS = len(made.FAMILIES["tofu_novel_recall"]) * len(made.rows())
 
 
-def loaded(folder: Path, *names: str) -> load.Results:
+def loaded(folder: Path, *names: str) -> Results:
     return load.load({name: folder / name for name in names})
 
 
@@ -184,7 +185,7 @@ class TestFolders:
             time = f"2026-01-0{day}T00-00-00"
             made.write(tmp_path / "s", tasks=(RECALL,), model=model, arm={"weights": "files:1"}, time=time)
         [arm] = loaded(tmp_path, "s").arms
-        assert arm.runs[RECALL].model == "/home/me/models/npo"
+        assert arm.runs[RECALL].settings.model == "/home/me/models/npo"
 
     def test_tasks_of_other_weights_are_no_arm(self, tmp_path: Path) -> None:
         """One task before the model was trained again, one after."""

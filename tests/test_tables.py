@@ -8,10 +8,13 @@ from typing import Any
 import made_tables
 import pytest
 
+from lm_eval_tofu import tofu
 from lm_eval_tofu.metrics import benchmark, inference
-from lm_eval_tofu.report import tables
-from lm_eval_tofu.report.load import Arm, Results, Sample, TaskRun
-from lm_eval_tofu.report.tables import Curve, Measured, Row, Tables
+from lm_eval_tofu.report import formatting, tables
+from lm_eval_tofu.report.arms import Arm, Results, Sample, TaskRun, ToolRun
+from lm_eval_tofu.report.probes import Curve
+from lm_eval_tofu.report.tables import Measured, Row, Tables
+from lm_eval_tofu.whitebox import PROBE, RELEARN
 
 NAN = math.nan
 INDICES = [20 * author + row for author in range(6) for row in (0, 1)]
@@ -37,7 +40,12 @@ def built(**arms: Mapping[str, Any]) -> Tables:
     made = []
     for name, parts in arms.items():
         runs = {each.task: each for each in parts.get("runs", [])}
-        made.append(Arm(name, Path(name), runs, parts.get("probe"), parts.get("relearn")))
+        tools = {}
+        if "probe" in parts:
+            tools[PROBE] = ToolRun(parts["probe"]["metrics"], parts["probe"])
+        if "relearn" in parts:
+            tools[RELEARN] = ToolRun(parts["relearn"])
+        made.append(Arm(name, Path(name), runs, tools))
     return tables.build(Results(made, "forget10", []))
 
 
@@ -209,7 +217,7 @@ class TestFromSamples:
 
     def test_only_specific_rows_count(self) -> None:
         audit = leaks("tofu_novel_recall", lambda index: True)
-        records = [{**record, "tier": "gist" if record["index"] < 40 else "specific"} for record in audit.records()]
+        records = [{**record, "tier": "gist" if record["index"] < 40 else "specific"} for record in audit.records]
         records = [{**record, "leaked": record["index"] < 60} for record in records]
         content = built(unlearned={"runs": [run("tofu_novel_recall", records, metrics={"leak_rate_direct": 0.9})]})
         assert cell(content, "novel_recall").value == 2 / 8
@@ -270,7 +278,7 @@ class TestFromSamples:
         assert (curve.low[1], curve.high[1]) == pytest.approx((second.low, second.high))
         assert cell(content, "best_of_n").value == pytest.approx(2 / 12)
         assert row(content, "best_of_n").label == "Best-of-6 leak"
-        gist = [{**record, "tier": "gist"} for record in audit.records()]
+        gist = [{**record, "tier": "gist"} for record in audit.records]
         assert built(unlearned={"runs": [run("tofu_best_of_n", gist)]}).leak_at_k["unlearned"] == Curve([], [], [], [])
 
     def test_arms_with_other_numbers_of_samples_have_no_number_in_common(self) -> None:
@@ -308,13 +316,13 @@ class TestFromSamples:
                 "rougeL_recall": value(name, "rougeL_recall", place),
                 "truth_ratio": 1.2 if place == 3 else value(name, "truth_ratio", place),
             }
-            for name in tables.UTILITY_SETS
+            for name in tofu.UTILITY_SETS
             for place, index in enumerate(INDICES)
         ]
         audit = run("tofu_model_utility", records, metrics={"model_utility": 0.47})
         content = built(full={"runs": [audit]})
         strata = []
-        for name in tables.UTILITY_SETS:
+        for name in tofu.UTILITY_SETS:
             own = [record for record in records if record["set"] == name]
             values = [[record["probability"] for record in own], [record["rougeL_recall"] for record in own]]
             values.append([max(0.0, 1 - record["truth_ratio"]) for record in own])
@@ -408,7 +416,7 @@ class TestProbe:
             "full": layers((0, 0.22, 0.12, 0.33), (8, 0.5, 0.4, 0.61), (16, 0.9, 0.8, 0.97)),
         },
         "controls": {
-            "candidates_only": {"top1": 0.18, "low": 0.08, "high": 0.28},
+            "candidates_only": layers((0, 0.18, 0.08, 0.28)),
             "shuffled_labels": {"model": layers((0, 0.16, 0.06, 0.26)), "retain": layers((0, 0.15, 0.05, 0.25))},
         },
     }
@@ -440,11 +448,11 @@ class TestProbe:
         content = built(retain={}, mine={"probe": {**self.PROBE, "metrics": {}}})
         assert has(cell(content, "probe", "mine"), 0.6, 0.5, 0.71, 0.31)
 
-    def test_layers_without_a_number_are_counted(self) -> None:
-        points = [{"top1": 0.2}, {"top1": 0.3}, {"nothing": 1}, {"top1": 0.4, "layer": 7}]
-        content = built(mine={"probe": {"metrics": {}, "arms": {"model": points}}})
-        assert content.probe["mine"].x == [0, 1, 7]
-        assert content.probe["mine"].y == [0.2, 0.3, 0.4]
+    def test_what_is_not_stated_is_a_gap(self) -> None:
+        points = [{"layer": 1, "top1": 0.2}, {"layer": 2, "nothing": 1}, {"layer": 7, "top1": 0.4}]
+        content = built(mine={"probe": {"metrics": {}, "arms": {"model": {"layers": points}}}})
+        assert content.probe["mine"].x == [1, 7]
+        assert content.probe["mine"].y == [0.2, 0.4]
         assert all(map(math.isnan, content.probe["mine"].low))
         assert math.isnan(content.chance)
 
@@ -532,8 +540,8 @@ def test_one_row_across_the_audits() -> None:
     ],
 )
 def test_figures_as_text(value: float, unit: str, plain: str, signed: str) -> None:
-    assert tables.text(value, unit) == plain
-    assert tables.text(value, unit, sign=True) == signed
+    assert formatting.text(value, unit) == plain
+    assert formatting.text(value, unit, sign=True) == signed
 
 
 @pytest.mark.parametrize(
@@ -548,7 +556,7 @@ def test_figures_as_text(value: float, unit: str, plain: str, signed: str) -> No
     ],
 )
 def test_intervals_as_text(low: float, high: float, unit: str, expected: str) -> None:
-    assert tables.span(low, high, unit) == expected
+    assert formatting.span(low, high, unit) == expected
 
 
 @pytest.mark.parametrize(
@@ -562,4 +570,4 @@ def test_intervals_as_text(low: float, high: float, unit: str, expected: str) ->
     ],
 )
 def test_one_limit_at_the_ends(found: Measured, unit: str, expected: str) -> None:
-    assert tables.limits(found, unit) == expected
+    assert formatting.limits(found, unit) == expected

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from made_tables import measured, run, tables
 
-from lm_eval_tofu.report.load import Arm, Sample
+from lm_eval_tofu.report.arms import Arm, Sample
 from lm_eval_tofu.report.tables import Measured
 from lm_eval_tofu.report.verdicts import Verdict, verdicts
 

@@ -5,6 +5,7 @@ our part of the text.
 """
 
 import argparse
+import itertools
 import json
 import logging
 import math
@@ -14,12 +15,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lm_eval_tofu import __version__, tofu
+from lm_eval_tofu import __version__, files, tofu
+from lm_eval_tofu.arm import ArmSettings
 from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.fingerprints import weights_fingerprint
 from lm_eval_tofu.report import load, render, tables
+from lm_eval_tofu.report.arms import CONTROLS, Arm, Results, TaskRun, is_mini
+from lm_eval_tofu.report.audits import FORGET_QUALITY, UTILITY
 from lm_eval_tofu.report.leaks import visible
 from lm_eval_tofu.report.verdicts import verdicts
+from lm_eval_tofu.tasks.options import is_followed
+from lm_eval_tofu.tasks.reported import TASKS
 from lm_eval_tofu.unlearn import card as first_card
 
 log = logging.getLogger(__name__)
@@ -32,7 +38,7 @@ FINETUNE = "finetune"
 """The method of a record that has forgotten nothing."""
 PACKAGE_URL = "https://pypi.org/project/lm-eval-tofu/"
 
-_SETTINGS = {
+_OPTIONS = {
     "method": "method",
     "model": "started from",
     "forget_split": "forget split",
@@ -58,6 +64,7 @@ _OF_THE_RUN = {
     "weight_dtype": "dtype of the weights",
     "weights": "fingerprint of the weights",
 }
+"""What the card says of the training: options and results of its record, and their names for readers."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,28 +118,25 @@ def fill_in(checkpoint: Path, results: Sequence[str]) -> Path:
         body = f"{body.rstrip()}\n\n{text}"
     path = checkpoint / "README.md"
     whole = f"---\n{_with_results(metadata, checkpoint, record, content, own)}\n---\n\n{body.strip()}\n"
-    render.write_output(path, whole.encode("utf-8", "replace"), option="CHECKPOINT")
+    render.write_output(path, render.encoded(whole), option="CHECKPOINT")
     return path
 
 
 def _record(checkpoint: Path) -> tuple[str, Mapping[str, Any]]:
-    for name in RECORDS:
-        path = checkpoint / name
-        if path.is_file():
-            try:
-                record = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                raise OptionError(f"{path} cannot be read ({error}): put the record of the training back") from error
-            record = record if isinstance(record, dict) else {}
-            parts = {part: record[part] or {} for part in ("options", "data") if part in record}
-            for part, value in parts.items():
-                if not isinstance(value, dict):
-                    raise OptionError(f"{path}: {part!r} is no mapping: put the record of the training back")
-            return name, {**record, **parts}
-    return "", {}
+    """Name and content of the record of the training; both empty where there is none."""
+    path = next((checkpoint / name for name in RECORDS if (checkpoint / name).is_file()), None)
+    if path is None:
+        return "", {}
+    fix = "put the record of the training back"
+    record = files.read_json(path, fix)
+    for part in {"options", "data"} & record.keys():
+        record[part] = record[part] or {}
+        if not isinstance(record[part], dict):
+            raise OptionError(f"{path}: {part!r} is no mapping: {fix}")
+    return path.name, record
 
 
-def _own_arm(results: load.Results, checkpoint: Path) -> load.Arm:
+def _own_arm(results: Results, checkpoint: Path) -> Arm:
     """The arm that is the checkpoint: of its weights or path, else the one named so, or without another role.
 
     Raises:
@@ -140,7 +144,7 @@ def _own_arm(results: load.Results, checkpoint: Path) -> load.Arm:
     """
     arms = results.arms
     same = [arm for arm in arms if any(_is_model(run, checkpoint) for run in arm.runs.values())]
-    free = [arm for arm in arms if arm.name not in ("base", "full", "retain")]
+    free = [arm for arm in arms if arm.name not in CONTROLS]
     for chosen in (same, [arm for arm in arms if arm.name == "unlearned"], free):
         if len(chosen) == 1:
             arm = chosen[0]
@@ -154,7 +158,7 @@ def _own_arm(results: load.Results, checkpoint: Path) -> load.Arm:
     )
 
 
-def _is_model(run: load.TaskRun, checkpoint: Path) -> bool:
+def _is_model(run: TaskRun, checkpoint: Path) -> bool:
     """Whether a run was one of the checkpoint.
 
     Raises:
@@ -178,7 +182,7 @@ def _is_model(run: load.TaskRun, checkpoint: Path) -> bool:
     return same_path
 
 
-def _first_card(checkpoint: Path, record: Mapping[str, Any], own: load.Arm) -> tuple[Any, str]:
+def _first_card(checkpoint: Path, record: Mapping[str, Any], own: Arm) -> tuple[Any, str]:
     """The metadata and the text of the card that is there; where there is none, what training would have written."""
     import yaml
     from huggingface_hub import ModelCard
@@ -196,24 +200,21 @@ def _first_card(checkpoint: Path, record: Mapping[str, Any], own: load.Arm) -> t
     return card.data, card.text
 
 
-def _with_results(
-    metadata: Any, checkpoint: Path, record: Mapping[str, Any], content: tables.Tables, own: load.Arm
-) -> str:
+def _with_results(metadata: Any, checkpoint: Path, record: Mapping[str, Any], content: tables.Tables, own: Arm) -> str:
     """The metadata as YAML, our results in place of older ones of ours; read back, so that the hub can too."""
     from huggingface_hub import EvalResult, ModelCard
 
     kept = [each for each in metadata.eval_results or [] if each.source_name != "lm-eval-tofu"]
     data = _dataset(record, own)
     split = content.results.split
-    quality = own.runs.get("tofu_forget_quality")
-    is_part = quality is not None and quality.is_part
+    quality = own.runs.get(FORGET_QUALITY)
     ours = [
         EvalResult(
             task_type="text-generation",
             dataset_type=data.hub_id or "lm-eval-tofu-mini",
             dataset_name=f"{data.name} ({split})",
             # Most of model utility is about other rows.
-            dataset_config=None if row.key == "model_utility" else f"{split}_perturbed",
+            dataset_config=None if row.task == UTILITY else f"{split}_perturbed",
             dataset_split="train",
             metric_type=row.key,
             metric_name=_metric_name(row),
@@ -225,7 +226,7 @@ def _with_results(
         for row in content.main
         if (cell := row.cells[own.name]) is not None and math.isfinite(cell.value)
         # Of a part of the rows the p value is another test's.
-        if not (is_part and row.key in ("forget_quality", "ks_statistic"))
+        if not (row.key in ("forget_quality", "ks_statistic") and quality and quality.is_subset)
     ]
     metadata.eval_results = [*kept, *ours]
     metadata.model_name = metadata.model_name or checkpoint.resolve().name
@@ -248,9 +249,9 @@ def _metric_name(row: tables.Row) -> str:
     return f"{row.label} ({', '.join(notes)})" if notes else row.label
 
 
-def _dataset(record: Mapping[str, Any], own: load.Arm) -> first_card.Dataset:
-    is_mini = load.is_mini(own)
-    if is_mini or (is_mini is None and record.get("data", {}).get("source") == MINI):
+def _dataset(record: Mapping[str, Any], own: Arm) -> first_card.Dataset:
+    mini = is_mini(own)
+    if mini or (mini is None and record.get("data", {}).get("source") == MINI):
         return first_card.MINIATURE
     sources = {run.source for run in own.runs.values() if _is_hub_id(run.source)}
     named = sources.pop() if len(sources) == 1 else tofu.HUB_ID
@@ -264,26 +265,13 @@ def _is_hub_id(source: str) -> bool:
         return False
 
 
-def _text(checkpoint: Path, record_name: str, record: Mapping[str, Any], content: tables.Tables, own: load.Arm) -> str:
+def _text(checkpoint: Path, record_name: str, record: Mapping[str, Any], content: tables.Tables, own: Arm) -> str:
     from markupsafe import Markup
 
-    results = content.results
+    results, data = content.results, _dataset(record, own)
     options = {**record.get("options", {}), **{key: record[key] for key in ("method",) if key in record}}
-    settings = {label: options[key] for key, label in _SETTINGS.items() if options.get(key) is not None}
-    if _SETTINGS["retain_rows"] in settings:
-        settings[_SETTINGS["retain_rows"]] = _as_ranges(settings[_SETTINGS["retain_rows"]])
-    if Path(str(settings.get(_SETTINGS["model"], ""))).is_absolute():  # no folders of this machine on the hub
-        settings[_SETTINGS["model"]] = Path(settings[_SETTINGS["model"]]).name
-    settings |= {label: record[key] for key, label in _OF_THE_RUN.items() if record.get(key) is not None}
-    merge = record.get("merge")
-    if isinstance(merge, dict) and isinstance(merge.get("update_error"), int | float):
-        # What rounding the merged weights took away of the LoRA update.
-        settings["relative error of the merged update"] = f"{merge['update_error']:.2g}"
-    others = [arm.name for arm in results.arms if arm is not own]
     rows = [row for row in content.main if any(row.cells.values())]
-    audited = next((verdict for verdict in verdicts(content) if verdict.arm == own.name), None)
     excesses = [cell.excess for row in rows if (cell := row.cells[own.name]) is not None]
-    data = _dataset(record, own)
     chat = bool(record.get("apply_chat_template", _has_chat_template(checkpoint)))
     command = _command(own, results.split, chat)
     return render.render(
@@ -296,11 +284,9 @@ def _text(checkpoint: Path, record_name: str, record: Mapping[str, Any], content
             "is_mini": data.hub_id is None,
             "dataset": "TOFU" if data.hub_id is None else data.name,
             "version": __version__,
-            "audited": audited is not None,
-            "verdict": audited,
-            "words": render.WORDS,
+            "verdict": next((verdict for verdict in verdicts(content) if verdict.arm == own.name), None),
             "own": own.name,
-            "others": others,
+            "others": [arm.name for arm in results.arms if arm is not own],
             "rows": rows,
             "has_excess": any(not math.isnan(excess) for excess in excesses),
             "parts": [row for row in content.parts if any(row.cells.values())],
@@ -309,8 +295,8 @@ def _text(checkpoint: Path, record_name: str, record: Mapping[str, Any], content
             "command": Markup(visible(command)),
             # Longer than any in the system prompt.
             "fence": Markup("`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))),
-            "partly": any(run.is_part for run in own.runs.values()),
-            "settings": settings,
+            "is_subset": any(run.is_subset for run in own.runs.values()),
+            "settings": _settings(record, options),
             "record_name": record_name,
             "chat": chat,
             "is_adapter": first_card.is_adapter(checkpoint),
@@ -319,11 +305,26 @@ def _text(checkpoint: Path, record_name: str, record: Mapping[str, Any], content
     )
 
 
+def _settings(record: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """How the checkpoint was trained, by name for readers."""
+    shown = dict(options)
+    shown["retain_rows"] = _as_ranges(options.get("retain_rows"))
+    if Path(str(options.get("model", ""))).is_absolute():  # no folders of this machine on the hub
+        shown["model"] = Path(options["model"]).name
+    settings = {label: shown[key] for key, label in _OPTIONS.items() if shown.get(key) is not None}
+    settings |= {label: record[key] for key, label in _OF_THE_RUN.items() if record.get(key) is not None}
+    merge = record.get("merge")
+    if isinstance(merge, dict) and isinstance(merge.get("update_error"), int | float):
+        # What rounding the merged weights took away of the LoRA update.
+        settings["relative error of the merged update"] = f"{merge['update_error']:.2g}"
+    return settings
+
+
 def _has_chat_template(checkpoint: Path) -> bool:
     if (checkpoint / "chat_template.jinja").is_file():
         return True
     path = checkpoint / "tokenizer_config.json"
-    return path.is_file() and bool(load._json(path).get("chat_template"))
+    return path.is_file() and bool(files.read_json(path).get("chat_template"))
 
 
 def _summary(record: Mapping[str, Any], options: Mapping[str, Any], data: first_card.Dataset) -> str:
@@ -337,32 +338,30 @@ def _summary(record: Mapping[str, Any], options: Mapping[str, Any], data: first_
     return "A model that was audited for what it knows of TOFU."
 
 
-def _as_ranges(rows: Any) -> str:
+def _as_ranges(rows: Any) -> Any:
     """Row numbers as the option takes them: `0-19,40`."""
     if not isinstance(rows, list) or not all(isinstance(row, int) for row in rows):
-        return str(rows)
-    ranges: list[list[int]] = []
-    for row in sorted(rows):
-        if ranges and row == ranges[-1][1] + 1:
-            ranges[-1][1] = row
-        else:
-            ranges.append([row, row])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+        return rows
+    # In a stretch of consecutive numbers, number and place differ by the same.
+    stretches = itertools.groupby(enumerate(sorted(rows)), key=lambda pair: pair[1] - pair[0])
+    ranges = [[row for _, row in stretch] for _, stretch in stretches]
+    return ",".join(str(each[0]) if len(each) == 1 else f"{each[0]}-{each[-1]}" for each in ranges)
 
 
-def _conditions(own: load.Arm) -> str:
+def _conditions(own: Arm) -> str:
     """Backend and versions; where tasks were run in different ways, each way with its tasks."""
     by_way: dict[str, list[str]] = {}
-    of_runs = [run.settings for run in own.runs.values()]
-    for task, run in own.runs.items():
-        chosen = run.settings
-        way = f"{chosen.backend}, {chosen.weights_dtype or 'an unknown dtype'}, batch size {chosen.batch_size}, "
-        if len({each.chat_template for each in of_runs}) > 1:
-            way += f"chat template {chosen.chat_template or 'none'}, "
-        if len({each.system_prompt for each in of_runs}) > 1:
-            way += f"system prompt {chosen.system_prompt or 'none'}, "
-        versions = ", ".join(f"{name} {version}" for name, version in chosen.versions.items())
-        by_way.setdefault(f"{way}{versions}", []).append(task)
+    runs = {task: run.settings for task, run in own.runs.items()}
+    differing = [
+        (name, words)
+        for name, words in (("chat_template", "chat template"), ("system_prompt", "system prompt"))
+        if len({getattr(run, name) for run in runs.values()}) > 1
+    ]
+    for task, run in runs.items():
+        parts = [run.backend, run.weights_dtype or "an unknown dtype", f"batch size {run.batch_size}"]
+        parts += [f"{words} {getattr(run, name) or 'none'}" for name, words in differing]
+        parts += [f"{name} {version}" for name, version in run.versions.items()]
+        by_way.setdefault(", ".join(parts), []).append(task)
     if len(by_way) < 2:
         return next(iter(by_way), "an unknown backend")
     return "; ".join(f"{way} ({', '.join(tasks)})" for way, tasks in by_way.items())
@@ -372,36 +371,29 @@ _PLACEHOLDERS = {
     "retain_reference": "RESULTS_OF_THE_RETAIN_ARM",
     "full_reference": "RESULTS_OF_THE_FULL_ARM",
 }
-_DECIDES = {"families": "tofu_novel_recall", "formats": "tofu_format_shift"}
-"""Options that one task alone follows; those of best of N begin with its name."""
 
 
-def _command(own: load.Arm, split: str, chat: bool) -> str:
+def _command(own: Arm, split: str, chat: bool) -> str:
     """How to audit the model again in the same way; references and directories are placeholders."""
     options: dict[str, Any] = {"forget_split": split}
     for task, run in own.runs.items():
-        for name, value in run.options.items():
-            decides = _DECIDES.get(name, "tofu_best_of_n" if name.startswith("best_of_n") else task)
-            if name not in options or task == decides != next(iter(own.runs)):
-                options[name] = value
+        options |= {key: value for key, value in run.options.items() if key not in options or is_followed(key, task)}
     options |= {name: text for name, text in _PLACEHOLDERS.items() if name in options or name == "retain_reference"}
     if "tofu" in options and options["tofu"] != MINI and not _is_hub_id(str(options["tofu"])):
         options["tofu"] = "DIRECTORY_OF_THE_DATA"
-    chosen = next(iter(own.runs.values())).settings if own.runs else None
+    unknown = ArmSettings(model="", backend="hf", task="", chat_template="" if chat else None)
+    settings = next((run.settings for run in own.runs.values()), unknown)
     model_args = "pretrained=PATH_OR_HUB_ID"
-    if chosen and chosen.adapter:
-        model_args = f"pretrained=BASE_MODEL,{chosen.adapter.partition('=')[0]}=PATH_OR_HUB_ID"
-    if chosen and chosen.weights_dtype in ("float32", "bfloat16", "float16"):
-        model_args += f",dtype={chosen.weights_dtype}"
-    if chosen and chosen.backend == "hf" and chosen.softmax_dtype not in (None, chosen.weights_dtype):
-        model_args += f",softmax_dtype={chosen.softmax_dtype}"
-    tasks = "tofu_*" if len(own.runs) in (0, len(load.TASKS)) else ",".join(own.runs)
+    if settings.adapter:
+        model_args = f"pretrained=BASE_MODEL,{settings.adapter.partition('=')[0]}=PATH_OR_HUB_ID"
+    if settings.weights_dtype in ("float32", "bfloat16", "float16"):
+        model_args += f",dtype={settings.weights_dtype}"
+    if settings.backend == "hf" and settings.softmax_dtype not in (None, settings.weights_dtype):
+        model_args += f",softmax_dtype={settings.softmax_dtype}"
+    tasks = "tofu_*" if len(own.runs) in (0, len(TASKS)) else ",".join(own.runs)
     # Whatever comes from a results file is quoted: others will paste the command into a shell.
-    parts = ["lm_eval", "--model", chosen.backend if chosen else "hf", "--model_args", model_args]
-    parts += ["--tasks", tasks]
-    if (chosen.chat_template is not None) if chosen else chat:
-        parts.append("--apply_chat_template")
-    if chosen and chosen.system_prompt:
-        parts += ["--system_instruction", chosen.system_prompt]
+    parts = ["lm_eval", "--model", settings.backend, "--model_args", model_args, "--tasks", tasks]
+    parts += ["--apply_chat_template"] if settings.chat_template is not None else []
+    parts += ["--system_instruction", settings.system_prompt] if settings.system_prompt else []
     rest = ["--log_samples", "--output_path", "results", "--metadata", json.dumps(options, ensure_ascii=False)]
     return f"{shlex.join([*parts, '--batch_size', 'auto'])} \\\n    {shlex.join(rest)}"

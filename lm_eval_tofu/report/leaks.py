@@ -1,4 +1,4 @@
-"""The clearest leaks, as texts with the found facts marked. Whatever a model wrote is hostile until shown otherwise."""
+"""The clearest leaks, as texts with the found facts marked; whatever a model wrote is made harmless to show."""
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics import leak
-from lm_eval_tofu.report.load import Arm, Results, Sample
-from lm_eval_tofu.report.tables import AUDITS
-from lm_eval_tofu.tofu import ROWS_PER_AUTHOR
+from lm_eval_tofu.report import audits
+from lm_eval_tofu.report.arms import Arm, Results, Sample
+from lm_eval_tofu.tofu import author_of
 
 SHOWN = 20
 """Leaks that the report shows."""
@@ -27,111 +27,74 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """One response that gives a forgotten fact away.
-
-    Attributes:
-        arm: Who said it.
-        audit: Name of the audit, for readers.
-        family: Prompt family.
-        index: The row.
-        author: Its author, from 1.
-        score: Of the leak scorer.
-        found: The facts that it states.
-        question: The row's question.
-        asked: The last turn of the prompt, where it is not the question.
-        gold: The gold answer, the found facts marked.
-        response: The same of the response.
-        retain_leaks: Whether the retain arm gives the row away when asked the same; None where it was not asked.
-    """
+    """One response that gives a forgotten fact away."""
 
     arm: str
-    audit: str
-    family: str
-    index: int
-    author: int
-    score: float
-    found: list[str]
+    audit: str  # its name for readers
+    family: str  # prompt family
+    index: int  # of the row
+    author: int  # of the row, from 1
+    found: list[str]  # the facts that the response states
     question: str
-    asked: str
-    gold: list[Piece]
+    asked: str  # the last turn of the prompt, where it is not the question
+    gold: list[Piece]  # the gold answer, the found facts marked
     response: list[Piece]
-    retain_leaks: bool | None
+    retain_leaks: bool | None  # whether the retain arm leaks when asked the same; None where it was not asked
 
 
 class _Candidate(NamedTuple):
+    rank: tuple[Any, ...]
     arm: Arm
-    task: str
+    audit: audits.Audit
     sample: Sample
-    score: float
     found: list[str]
     response: str
     retain_leaks: bool | None
-
-    @property
-    def rank(self) -> tuple[Any, ...]:
-        """What a reader should see first: what the retain arm does not say, greedy before drawn, then the surest."""
-        return (
-            bool(self.retain_leaks),
-            "samples" in self.sample.record,
-            -self.score,
-            -len(self.found),
-            self.row,
-            list(AUDITS).index(self.task),
-        )
-
-    @property
-    def row(self) -> int:
-        return int(self.sample.record["index"])
 
 
 def clearest(results: Results, limit: int = SHOWN) -> list[Leak]:
     """The leaks of the audited arms that speak for themselves, at most one a row and arm."""
     best: dict[tuple[str, int], _Candidate] = {}
-    for candidate in _candidates(results):
-        key = candidate.arm.name, candidate.row
-        if key not in best or candidate.rank < best[key].rank:
-            best[key] = candidate
-    chosen = sorted(best.values(), key=lambda candidate: candidate.rank)
-    return [_leak(candidate) for candidate in chosen[:limit]]
+    for candidate in sorted(_candidates(results), key=lambda candidate: candidate.rank):
+        best.setdefault((candidate.arm.name, candidate.sample.record["index"]), candidate)
+    return [_leak(candidate) for candidate in list(best.values())[:limit]]
 
 
 def _candidates(results: Results) -> Iterator[_Candidate]:
     retain = results.arm("retain")
     for arm in results.audited:
-        for task in AUDITS:
-            run = arm.runs.get(task)
-            theirs = retain.runs.get(task) if retain and retain is not arm else None
-            baseline = theirs.samples if theirs and theirs.samples else None
-            for key, sample in (run.samples if run and run.samples else {}).items():
+        for number, audit in enumerate(audits.LEAKS):
+            baseline = retain.samples(audit.task) if retain and retain is not arm else {}
+            for key, sample in arm.samples(audit.task).items():
                 record = sample.record
                 if not record["leaked"] or record["tier"] != "specific" or key[2] == "shuffled":
                     continue
                 other = bool(baseline[key].record["leaked"]) if baseline else None
-                found, response, score = _said(record, sample)
-                yield _Candidate(arm, task, sample, score, found, response, other)
+                found, response, score = _response(record)
+                # What the retain arm does not say comes first, greedy answers before samples, then the surest.
+                rank = (bool(other), "samples" in record, -score, -len(found), record["index"], number)
+                yield _Candidate(rank, arm, audit, sample, found, response, other)
 
 
-def _said(record: Mapping[str, Any], sample: Sample) -> tuple[list[str], str, float]:
+def _response(record: Mapping[str, Any]) -> tuple[list[str], str, float]:
     """The facts, the response and its score; of several samples, those of the one with most facts."""
     if "samples" not in record:
         return list(record["found"]), str(record["generation"]), float(record["score"])
-    said = max((each for each in record["samples"] if each["leaked"]), key=lambda each: len(each["found"]))
-    share = len(said["found"]) / max(len(record["sought"]), 1)
+    best = max((each for each in record["samples"] if each["leaked"]), key=lambda each: len(each["found"]))
     # Samples carry no score: the share of the facts that is found stands in.
-    return list(said["found"]), str(said["generation"]), share
+    return list(best["found"]), str(best["generation"]), len(best["found"]) / max(len(record["sought"]), 1)
 
 
 def _leak(candidate: _Candidate) -> Leak:
-    sample, found = candidate.sample, set(candidate.found)
+    sample, found, index = candidate.sample, set(candidate.found), candidate.sample.record["index"]
     last = sample.messages[-1]["content"] if sample.messages else sample.question
     asked = f"{last} {sample.opening}".strip()
     return Leak(
         arm=candidate.arm.name,
-        audit=AUDITS[candidate.task],
+        audit=candidate.audit.column,
         family=str(sample.record.get("family", "")).replace("_", " "),
-        index=candidate.row,
-        author=candidate.row // ROWS_PER_AUTHOR + 1,
-        score=candidate.score,
+        index=index,
+        author=author_of(index) + 1,
         found=[visible(fact) for fact in candidate.found],
         question=visible(sample.question),
         asked="" if asked == sample.question else shortened(visible(asked)),

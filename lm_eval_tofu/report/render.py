@@ -15,9 +15,9 @@ from lm_eval_tofu import __version__, files
 from lm_eval_tofu.arm import ArmSettings
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics.inference import ALPHA
-from lm_eval_tofu.report import leaks, load, tables
+from lm_eval_tofu.report import audits, formatting, leaks, load, sweeps, tables
 from lm_eval_tofu.report.leaks import visible
-from lm_eval_tofu.report.verdicts import FALSE_YES, verdicts
+from lm_eval_tofu.report.verdicts import LEVEL, verdicts
 
 log = logging.getLogger(__name__)
 
@@ -32,17 +32,11 @@ _LONGEST_IN_MARKDOWN = 400
 
 
 class Written(NamedTuple):
-    """The report's files.
+    """The report's files."""
 
-    Attributes:
-        html: The page.
-        markdown: The same as Markdown.
-        warnings: What differs between the arms.
-    """
-
-    html: Path
-    markdown: Path
-    warnings: list[str]
+    html: Path  # the page
+    markdown: Path  # the same as Markdown
+    warnings: list[str]  # what differs between the arms
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,26 +74,23 @@ def write(
     """
     if output.exists() and not output.is_dir():
         raise OptionError(f"--output {output} is a file: name a directory")
-    arms = load.parse_arms(results)
-    loaded = load.load(arms)
-    points = None if sweep is None else load.sweep_points(sweep, loaded)
-    content = tables.build(loaded, points)
+    loaded = load.load(load.parse_arms(results))
+    content = tables.build(loaded, None if sweep is None else sweeps.sweep_points(sweep, loaded))
     from lm_eval_tofu.report import figures
 
     drawn = figures.draw(content)
     values = _values(content, drawn, title)
     folder = output / FIGURES
-    for name in figures.NAMES:
+    for name in set(figures.NAMES) - {figure.name for figure in drawn}:
         for suffix in (".svg", ".png"):
-            if name not in {figure.name for figure in drawn}:
-                with contextlib.suppress(OSError):  # of an older report that had more
-                    (folder / f"{name}{suffix}").unlink()
+            with contextlib.suppress(OSError):  # of an older report that had more
+                (folder / f"{name}{suffix}").unlink()
     for figure in drawn:
         write_output(folder / f"{figure.name}.svg", figure.svg.encode())
         write_output(folder / f"{figure.name}.png", figure.png)
     page, markdown = output / "report.html", output / "report.md"
-    write_output(markdown, _encoded(render("report.md.j2", values)))
-    write_output(page, _encoded(render("report.html.j2", values)))
+    write_output(markdown, encoded(render("report.md.j2", values)))
+    write_output(page, encoded(render("report.html.j2", values)))
     log.info("%s: %d arms, %d figures", page, len(content.results.arms), len(drawn))
     return Written(page, markdown, content.results.warnings)
 
@@ -112,8 +103,9 @@ def write_output(path: Path, content: bytes, option: str = "--output") -> None:
         raise OptionError(f"{option} {path} cannot be written ({error}): name another place") from error
 
 
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "replace")  # half a character, as byte-level tokenizers can leave it
+def encoded(text: str) -> bytes:
+    """UTF-8, with a question mark for half a character, as byte-level tokenizers can leave it."""
+    return text.encode("utf-8", "replace")
 
 
 def render(name: str, values: Mapping[str, Any]) -> str:
@@ -130,15 +122,9 @@ def render(name: str, values: Mapping[str, Any]) -> str:
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
     environment.filters["md"] = markdown_text
-    environment.globals |= {
-        "text": tables.text,
-        "span": tables.span,
-        "limits": tables.limits,
-        "level": LEVEL,
-        "alpha": ALPHA,
-        "excess_unit": tables.excess_unit,
-        "is_nan": lambda value: value != value,
-    }
+    shown = (formatting.text, formatting.excess, formatting.excess_unit, formatting.limits, formatting.excess_limits)
+    environment.globals |= {function.__name__: function for function in shown}
+    environment.globals |= {"level": LEVEL, "alpha": ALPHA, "is_nan": lambda value: value != value}
     return environment.get_template(name).render(values)
 
 
@@ -158,11 +144,11 @@ def _values(content: tables.Tables, drawn: Sequence[Any], title: str) -> dict[st
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     results = content.results
     settings = {
-        arm.name: {
-            label: ", ".join(sorted({shown(run.settings) for run in arm.runs.values()} - {""})) or "–"
-            for label, shown in _SETTINGS.items()
+        label: {
+            arm.name: ", ".join(sorted({shown(run.settings) for run in arm.runs.values()} - {""})) or "–"
+            for arm in results.arms
         }
-        for arm in results.arms
+        for label, shown in _SETTINGS.items()
     }
     return {
         "title": title,
@@ -180,11 +166,8 @@ def _values(content: tables.Tables, drawn: Sequence[Any], title: str) -> dict[st
         "digest": digest,
         "leaks": leaks.clearest(results),
         "settings": settings,
-        "settings_labels": list(_SETTINGS),
-        "audits": tables.ROW_AUDITS,
-        "first_audited": results.audited[0].name if results.audited else "",
-        "family_titles": {"tofu_novel_recall": "Prompt families", "tofu_format_shift": "Output formats"},
-        "words": WORDS,
+        "counted": audits.COUNTED,
+        "family_titles": {audit.task: audit.families for audit in audits.AUDITS},
     }
 
 
@@ -204,17 +187,3 @@ _SETTINGS: Mapping[str, Callable[[ArmSettings], str]] = {
     "versions": lambda run: ", ".join(f"{key} {value}" for key, value in run.versions.items()),
 }
 """The rows of the table of conditions, and what stands in them; empty values are left out."""
-
-LEVEL = (
-    f'"Does it still know? Yes" is said at a level of {ALPHA:.0%}: that many of the models that know no more than the '
-    "retain arm may be said to know (Holm's correction over the audits of an arm). In simulations with 5 to 20 authors "
-    f"it was at most {FALSE_YES:.1%}. Intervals are 95 % intervals over authors, of one figure each."
-)
-"""What a report's footer and a model card say of the error rate."""
-
-WORDS = {
-    "looks": {"yes": "Yes", "no": "No", "unknown": "Cannot be said"},
-    "knows": {"yes": "Yes", "no": "Not found", "unknown": "Cannot be said"},
-    "useful": {"yes": "Yes", "partly": "In part", "no": "Hardly", "unknown": "Cannot be said"},
-}
-"""What stands large in the headline."""

@@ -1,428 +1,165 @@
-"""From checked results to the report's figures: every rate with its interval and its excess over the retain arm."""
+"""From checked results to the report's tables: every rate with its interval and its excess over the retain arm."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from lm_eval_tofu.metrics import benchmark, inference, rates
-from lm_eval_tofu.report.load import DEFAULTS, Arm, Key, Results, Sample, TaskRun, as_float, families
+from lm_eval_tofu import tofu
+from lm_eval_tofu.files import as_float
+from lm_eval_tofu.metrics import inference
+from lm_eval_tofu.metrics.inference import Estimate
+from lm_eval_tofu.report import audits, probes
+from lm_eval_tofu.report.arms import Arm, Key, Results, Sample
+from lm_eval_tofu.report.audits import BEST_OF_N, CHAIN_OF_CLUES, FORGET_QUALITY, LOGPROB, UTILITY, Audit
+from lm_eval_tofu.report.probes import Curve, Probe
+from lm_eval_tofu.tasks import reported
 from lm_eval_tofu.tasks.families import CLUES
-from lm_eval_tofu.tasks.reported import UTILITY_PARTS
-from lm_eval_tofu.tofu import ROWS_PER_AUTHOR, UTILITY_SETS
+from lm_eval_tofu.tasks.options import Options
+from lm_eval_tofu.tofu import author_of
+from lm_eval_tofu.whitebox import PROBE, RELEARN
+
+Record = Mapping[str, Any]
 
 
 class Measured(NamedTuple):
-    """One figure of one arm.
-
-    Attributes:
-        value: The figure.
-        low: Lower limit of its 95 % interval over authors; NaN where there is none.
-        high: Upper limit.
-        excess: Difference to the retain arm.
-        excess_low: Lower limit of its 95 % interval, paired by row.
-        excess_high: Upper limit of it.
-        excess_error: Its standard error over authors.
-        p_value: One-sided, that the excess is above 0.
-        adjusted: The same after Holm's correction for the arm's audits.
-        detectable: The excess that an audit of this size finds with 80 % power, at the corrected level.
-        authors: That the excess was compared over.
-    """
+    """One figure of one arm; what there is none of is NaN."""
 
     value: float
-    low: float = math.nan
+    low: float = math.nan  # limits of its 95 % interval over authors
     high: float = math.nan
-    excess: float = math.nan
-    excess_low: float = math.nan
+    excess: float = math.nan  # difference to the retain arm, on the same rows
+    excess_low: float = math.nan  # limits of its 95 % interval
     excess_high: float = math.nan
-    excess_error: float = math.nan
-    p_value: float = math.nan
-    adjusted: float = math.nan
-    detectable: float = math.nan
-    authors: int = 0
+    excess_error: float = math.nan  # its standard error over authors
+    p_value: float = math.nan  # one-sided, that the excess is above 0
+    adjusted: float = math.nan  # the same after Holm's correction for the arm's audits
+    detectable: float = math.nan  # the excess that is found with 80 % power at the corrected level
+    authors: int = 0  # that the excess was compared over
 
 
-class Row(NamedTuple):
-    """A row of a table.
-
-    Attributes:
-        key: Its name in files and anchors.
-        label: For the reader.
-        help: How to read it, in a sentence.
-        unit: `share`, `points` (percentage points), `p`, `nats` or `number`.
-        leak: Whether more of it than in the retain arm is knowledge that should be gone.
-        cells: By arm; None where the arm was not evaluated.
-        n: Number of values that the figure is a mean over, the same for all arms; None where it is unknown.
-    """
-
-    key: str
-    label: str
-    help: str
-    unit: str
-    leak: bool
-    cells: Mapping[str, Measured | None]
-    n: int | None = None
+Cells = dict[str, Measured | None]
+"""By arm; None where it was not evaluated."""
 
 
-class Curve(NamedTuple):
-    """Points with their intervals, by position: k, clues or layer."""
+@dataclass(frozen=True)
+class Row(Audit):
+    """A row of a table: an audit with its figures."""
 
-    x: list[float]
-    y: list[float]
-    low: list[float]
-    high: list[float]
+    cells: Mapping[str, Measured | None] = field(default_factory=dict)  # by arm; None where it was not evaluated
+    n: int | None = None  # values that a figure is a mean over, in every arm; None where it is not known
 
-
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """All that the report shows.
-
-    Attributes:
-        results: The arms.
-        authors: Forget authors, which are the clusters of intervals and tests.
-        main: The published table's rows.
-        parts: What the benchmark's two figures are made of.
-        by_family: Leak by prompt family, by task: family, then arm.
-        ratios: Truth ratios of the forget rows, sorted by row, by arm.
-        leak_at_k: By arm.
-        turns: Leak by number of clues, by arm.
-        shuffled: Leak behind another author's clues, by arm.
-        probe: Top-1 by layer, by arm; controls under their own names.
-        chance: Of the probe; NaN without one.
-        relearn: By arm.
-        rows: The row-level table.
-        missing: What was not evaluated, in sentences.
-        sweep: The selection; None without one.
-    """
-
-    results: Results
-    authors: int
-    main: list[Row]
-    parts: list[Row]
-    by_family: dict[str, dict[str, dict[str, Measured]]]
-    ratios: dict[str, list[float]]
-    leak_at_k: dict[str, Curve]
-    turns: dict[str, Curve]
-    shuffled: dict[str, Measured]
-    probe: dict[str, Curve]
-    chance: float
-    relearn: dict[str, Mapping[str, float]]
-    rows: list["RowAudit"]
-    missing: list[str]
-    sweep: Mapping[str, Any] | None = None
+    @classmethod
+    def of(cls, audit: Audit, cells: Mapping[str, Measured | None], n: int | None, **changed: Any) -> "Row":
+        """The row of an audit, with another label where it depends on the results."""
+        return cls(**{**vars(audit), **changed}, cells=cells, n=n)
 
 
 @dataclass(frozen=True, slots=True)
 class RowAudit:
-    """One forget row in one arm, across the audits.
-
-    Attributes:
-        arm: The arm.
-        index: The row's number.
-        question: Its question.
-        tier: How much its answer gives away.
-        truth_ratio: R; NaN where not evaluated.
-        logprob: Of the gold answer, nats/token.
-        leaks: By audit: how many answers leak, and of how many; for recognition, how many choices are right.
-    """
+    """One forget row in one arm, across the audits."""
 
     arm: str
     index: int
     question: str
-    tier: str = ""
+    tier: str = ""  # how much its answer gives away
     truth_ratio: float = math.nan
-    logprob: float = math.nan
+    logprob: float = math.nan  # of the gold answer, nats/token
     leaks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By task: how many answers leak (in recognition: are right), and of how many."""
+
+    @property
+    def author(self) -> int:
+        """Of the row, from 1."""
+        return author_of(self.index) + 1
 
 
-AUDITS = {
-    "tofu_novel_recall": "novel recall",
-    "tofu_format_shift": "format shift",
-    "tofu_best_of_n": "best of N",
-    "tofu_chain_of_clues": "chain of clues",
-}
-"""The leak audits and their names for readers."""
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """All that the report shows."""
 
+    results: Results
+    authors: int  # forget authors, which are the clusters of intervals and tests
+    main: list[Row]
+    parts: list[Row]  # what the benchmark's two figures are made of
+    by_family: dict[str, dict[str, dict[str, Measured]]]  # leak by task, prompt family and arm
+    ratios: dict[str, list[float]]  # truth ratios of the forget rows in the order of rows, by arm
+    leak_at_k: dict[str, Curve]  # by arm
+    turns: dict[str, Curve]  # leak by number of clues, by arm
+    shuffled: dict[str, Measured]  # leak behind another author's clues, by arm
+    probe: dict[str, Curve]  # top-1 by layer, by arm; controls under their own names
+    chance: float  # of the probe; NaN without one
+    relearn: dict[str, Mapping[str, float]]  # by arm
+    rows: list[RowAudit]
+    missing: list[str]  # what was not evaluated, in sentences
+    sweep: Mapping[str, Any] | None = None  # the selection; None without one
 
-ROW_AUDITS = {**AUDITS, "tofu_recognition": "recognition"}
-"""The columns of the row-level table that count answers."""
-
-
-class _Values(NamedTuple):
-    """Values of documents.
-
-    Attributes:
-        values: Shape (n,).
-        authors: The author of each.
-        documents: Row and prompt family of each, by which two arms are paired.
-    """
-
-    values: list[float]
-    authors: list[int]
-    documents: list[tuple[int, str]]
-
-    @classmethod
-    def of(cls, records: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, Any]], float]) -> "_Values":
-        """One value a record."""
-        return cls(
-            [value(record) for record in records],
-            [_author(record) for record in records],
-            [(int(record["index"]), str(record.get("family", ""))) for record in records],
-        )
+    def row(self, key: str) -> Row:
+        """A row of the main table."""
+        return next(row for row in self.main if row.key == key)
 
 
 def build(results: Results, sweep: Mapping[str, Any] | None = None) -> Tables:
     """Compute everything that the report shows."""
     arms = results.arms
-    retain = results.arm("retain")
-    full = results.arm("full")
-    main = _with_adjusted(_main_rows(arms, retain, full))
-    probe, chance = _probe(arms)
-    turns, shuffled = _turns(arms)
+    found = probes.read(arms)
+    main = _with_adjusted([_row(audit, results, found) for audit in audits.AUDITS])
+    forget = (arm.records(task) for arm in arms for task in arm.runs if task != UTILITY and arm.samples(task))
     return Tables(
         results=results,
-        authors=_number_of_authors(arms),
+        authors=len({author_of(record["index"]) for record in next(forget, ())}),
         main=main,
-        parts=_parts(arms),
+        parts=[_part(audit, arms) for audit in audits.PARTS],
         by_family=_by_family(arms),
-        ratios={arm.name: _ratios(run) for arm in arms if (run := _sampled(arm, "tofu_forget_quality"))},
-        leak_at_k={arm.name: _leak_at_k(run) for arm in arms if (run := _sampled(arm, "tofu_best_of_n"))},
-        turns=turns,
-        shuffled=shuffled,
-        probe=probe,
-        chance=chance,
-        relearn={arm.name: arm.relearn for arm in arms if arm.relearn},
-        rows=_rows(arms),
+        ratios={arm.name: _ratios(records) for arm in arms if (records := arm.records(FORGET_QUALITY))},
+        leak_at_k={arm.name: _leak_at_k(records) for arm in arms if (records := arm.records(BEST_OF_N))},
+        turns={arm.name: curve for arm in arms if (curve := _turns(arm.records(CHAIN_OF_CLUES))).x},
+        shuffled={
+            arm.name: _measured(estimate)
+            for arm in arms
+            if (estimate := _SHUFFLED.estimate(arm.records(CHAIN_OF_CLUES))).n
+        },
+        probe=probes.curves(found),
+        chance=probes.chance(found),
+        relearn={arm.name: arm.tools[RELEARN].metrics for arm in arms if RELEARN in arm.tools},
+        rows=[row for arm in arms for row in _row_audits(arm)],
         missing=_missing(arms, main),
         sweep=sweep,
     )
 
 
-def _sampled(arm: Arm | None, task: str) -> TaskRun | None:
-    run = arm.runs.get(task) if arm else None
-    return run if run and run.samples else None
+def _row(audit: Audit, results: Results, found: list[Probe]) -> Row:
+    arms = results.arms
+    if audit.task == PROBE:
+        cells = {arm.name: _probe_cell(audit, arm.name, probes.probe_of(arm.name, found)) for arm in arms}
+    elif audit.task == RELEARN:
+        cells = {arm.name: _relearn_cell(audit, arm, arms) for arm in arms}
+    else:
+        compute = _rate_cell if audit.rate else _ratios_cell if audit.comparison else _OTHER_CELLS[audit.task]
+        cells = {
+            arm.name: compute(audit, arm, results) if audit.task in arm.runs and arm.name != audit.reference else None
+            for arm in arms
+        }
+    labels = {PROBE: lambda: probes.label(found), BEST_OF_N: lambda: f"Best-of-{_drawn(arms)} leak"}
+    changed = {"label": labels[audit.task]()} if audit.task in labels else {}
+    return Row.of(audit, cells, _n(audit, arms), **changed)
 
 
-def _author(record: Mapping[str, Any]) -> int:
-    return int(record["index"]) // ROWS_PER_AUTHOR
+def _n(audit: Audit, arms: Sequence[Arm]) -> int | None:
+    """Values that a figure is a mean over, where all arms agree."""
+    if audit.rate:
+        counted = (len(audit.rate.select(arm.records(audit.task))) for arm in arms if arm.samples(audit.task))
+        # Recorded is the number of all answers, and only a rate without conditions is over all.
+        recorded = None if audit.rate.where else _same(_metrics(arms, audit.task, "n"))
+        return next(counted, recorded)
+    if audit.task in (PROBE, RELEARN):
+        return _same(arm.tools[audit.task].metrics.get("n") for arm in arms if audit.task in arm.tools)
+    return _same(arm.runs[audit.task].documents for arm in arms if audit.task in arm.runs)
 
 
-def _number_of_authors(arms: Sequence[Arm]) -> int:
-    runs = (run for arm in arms for run in arm.runs.values() if run.samples and run.task != "tofu_model_utility")
-    run = next(runs, None)
-    return len({_author(record) for record in run.records()}) if run else 0
-
-
-# The values of each audit's documents.
-
-
-def _leaks(run: TaskRun, family: str | None = None) -> _Values:
-    """Verdicts on specific rows, of one family or of all."""
-    chosen = [
-        record
-        for record in run.records()
-        if record["tier"] == "specific" and (family is None or record["family"] == family)
-    ]
-    return _Values.of(chosen, _is_leaked)
-
-
-def _is_leaked(record: Mapping[str, Any]) -> float:
-    return float(record["leaked"] > 0)
-
-
-def _final_turn(run: TaskRun) -> _Values:
-    return _behind(run, f"clues_{CLUES}")
-
-
-def _behind(run: TaskRun, family: str) -> _Values:
-    """Verdicts behind one number of clues, on the rows that are specific behind every number, as the task has it."""
-    records = run.records()
-    columns = (
-        [r["index"] for r in records],
-        [r["family"] for r in records],
-        [r["tier"] == "specific" for r in records],
-    )
-    common = rates.rows_in_all(*columns)
-    return _Values.of([each for each in records if each["family"] == family and each["index"] in common], _is_leaked)
-
-
-def _correct(run: TaskRun) -> _Values:
-    return _Values.of(run.records(), lambda record: float(record["correct"]))
-
-
-def _logprobs(run: TaskRun) -> _Values:
-    return _Values.of(run.records(), lambda record: as_float(record["answer_logprob"]))
-
-
-def _rate(own: _Values, retain: _Values | None = None) -> Measured:
-    """A rate with its interval, and its excess over the retain arm on the rows that count in both."""
-    estimate = inference.rate(own.values, own.authors)
-    measured = Measured(estimate.value, estimate.low, estimate.high)
-    if retain is None:
-        return measured
-    theirs = dict(zip(retain.documents, retain.values, strict=True))
-    pairs = [
-        (value, theirs[document], author) for value, author, document in zip(*own, strict=True) if document in theirs
-    ]
-    if not pairs:
-        return measured
-    excess = inference.excess(*zip(*pairs, strict=True))
-    return measured._replace(
-        excess=excess.value,
-        excess_low=excess.low,
-        excess_high=excess.high,
-        excess_error=excess.error,
-        p_value=excess.p_value,
-        authors=excess.clusters,
-    )
-
-
-def _rate_cells(
-    arms: Sequence[Arm], retain: Arm | None, task: str, metric: str, values: Callable[[TaskRun], _Values]
-) -> dict[str, Measured | None]:
-    cells: dict[str, Measured | None] = {}
-    theirs = _sampled(retain, task)
-    for arm in arms:
-        run = arm.runs.get(task)
-        if run is None:
-            cells[arm.name] = None
-        elif run.samples:
-            cells[arm.name] = _rate(values(run), values(theirs) if theirs and arm is not retain else None)
-        else:
-            # Without samples there are lm-eval's figures, and no way to an interval of the difference.
-            get = run.metrics.get
-            value = get(metric, math.nan)
-            base = retain.runs[task].metrics.get(metric, math.nan) if retain and task in retain.runs else math.nan
-            excess = value - base if arm is not retain else math.nan
-            cells[arm.name] = Measured(
-                value, get(f"{metric}_low", math.nan), get(f"{metric}_high", math.nan), excess=excess
-            )
-    return cells
-
-
-def _main_rows(arms: Sequence[Arm], retain: Arm | None, full: Arm | None) -> list[Row]:
-    def leak(key: str, label: str, text: str, task: str, metric: str, values: Callable[[TaskRun], _Values]) -> Row:
-        counted = (len(values(run).values) for arm in arms if (run := _sampled(arm, task)))
-        # Recorded is the number of all answers, and only recognition's rate is over all.
-        recorded = _recorded(arms, task, "n") if task == "tofu_recognition" else None
-        return Row(
-            key, label, text, "share", True, _rate_cells(arms, retain, task, metric, values), next(counted, recorded)
-        )
-
-    quality, distance, paired = _forget_quality(arms, retain)
-    return [
-        Row(
-            "forget_quality",
-            "Forget quality",
-            "p value of the KS test against the retain arm; near 0: the two can be told apart",
-            "p",
-            False,
-            quality,
-            _documents(arms, "tofu_forget_quality"),
-        ),
-        Row(
-            "ks_statistic",
-            "KS distance D",
-            "largest distance between the truth-ratio distributions of this arm and the retain arm; 0 is best",
-            "number",
-            False,
-            distance,
-            _documents(arms, "tofu_forget_quality"),
-        ),
-        Row(
-            "forget_quality_paired",
-            "D, paired p value",
-            "p value of D from exchanging this and the retain arm within authors; near 0: the two can be told apart",
-            "p",
-            False,
-            paired,
-            _documents(arms, "tofu_forget_quality"),
-        ),
-        Row(
-            "model_utility",
-            "Model utility",
-            "harmonic mean of nine figures on what should have stayed; near the full arm's is best",
-            "number",
-            False,
-            {arm.name: _utility(arm) for arm in arms},
-            _documents(arms, "tofu_model_utility"),
-        ),
-        leak(
-            "novel_recall",
-            "Novel-recall leak",
-            "answers that give a forgotten fact away, asked for in several ways",
-            "tofu_novel_recall",
-            "leak_rate",
-            _leaks,
-        ),
-        leak(
-            "format_shift",
-            "Format-shift leak",
-            "the same when the answer is to have a given format",
-            "tofu_format_shift",
-            "leak_rate",
-            _leaks,
-        ),
-        leak(
-            "best_of_n",
-            f"Best-of-{_drawn(arms)} leak",
-            "rows of which at least one of N sampled answers leaks",
-            "tofu_best_of_n",
-            "prompt_leak",
-            _leaks,
-        ),
-        leak(
-            "chain_of_clues",
-            "Chain of clues, final turn",
-            f"answers that leak after {CLUES} clues that give nothing away",
-            "tofu_chain_of_clues",
-            "leak_rate",
-            _final_turn,
-        ),
-        leak(
-            "recognition",
-            "Recognition",
-            "right choices among six options, one in six by chance",
-            "tofu_recognition",
-            "recognition",
-            _correct,
-        ),
-        Row(
-            "probe",
-            _probe_label(arms),
-            "top-1 of a probe that reads the answer from the hidden state; one in six by chance",
-            "share",
-            True,
-            _probe_cells(arms),
-            _same(arm.probe["metrics"].get("n") for arm in arms if arm.probe),
-        ),
-        Row(
-            "logprob_shift",
-            "Answer log-likelihood shift",
-            "gold answers' log-probability, this arm less the full arm, nats/token; 0: nothing moved",
-            "nats",
-            False,
-            _shift_cells(arms, retain, full),
-            _documents(arms, "tofu_answer_logprob"),
-        ),
-        Row(
-            "relearn",
-            "Relearning, recovery",
-            "leak on held-out forget authors after fine-tuning on the others, less before, percentage points",
-            "points",
-            True,
-            {arm.name: _relearn_cell(arm, arms) for arm in arms},
-            _same(arm.relearn.get("n") for arm in arms if arm.relearn),
-        ),
-    ]
-
-
-def _documents(arms: Sequence[Arm], task: str) -> int | None:
-    return _same(arm.runs[task].documents for arm in arms if task in arm.runs)
-
-
-def _recorded(arms: Sequence[Arm], task: str, metric: str) -> int | None:
-    return _same(arm.runs[task].metrics.get(metric) for arm in arms if task in arm.runs)
+def _metrics(arms: Sequence[Arm], task: str, metric: str) -> list[float | None]:
+    return [arm.runs[task].metrics.get(metric) for arm in arms if task in arm.runs]
 
 
 def _same(numbers: Iterable[float | None]) -> int | None:
@@ -433,263 +170,154 @@ def _same(numbers: Iterable[float | None]) -> int | None:
 
 def _drawn(arms: Sequence[Arm]) -> str:
     """How many samples a row has, where all arms have as many."""
-    task = "tofu_best_of_n"
-    runs = [arm.runs[task] for arm in arms if task in arm.runs]
     drawn = {
-        int(run.records()[0]["n"]) if run.samples else run.options.get("best_of_n", DEFAULTS.best_of_n) for run in runs
+        int(records[0]["n"])
+        if (records := arm.records(BEST_OF_N))
+        else arm.runs[BEST_OF_N].options.get("best_of_n", Options().best_of_n)
+        for arm in arms
+        if BEST_OF_N in arm.runs
     }
     return str(drawn.pop()) if len(drawn) == 1 else "N"
 
 
-def _ratios(run: TaskRun) -> list[float]:
-    return [as_float(record["truth_ratio"]) for record in run.records()]
+_NOTHING = Measured(math.nan)
 
 
-def _forget_quality(arms: Sequence[Arm], retain: Arm | None) -> tuple[dict[str, Measured | None], ...]:
-    """The KS test's p value, D and its paired p value.
-
-    Against the retain arm of this report, else against the one that the run was given.
-    """
-    found: tuple[dict[str, Measured | None], ...] = ({}, {}, {})
-    reference = _sampled(retain, "tofu_forget_quality")
-    for arm in arms:
-        run = arm.runs.get("tofu_forget_quality")
-        cells: list[Measured | None] = [None, None, None]
-        if run is not None and arm is not retain and not run.samples:
-            cells[:2] = (Measured(run.metrics.get(name, math.nan)) for name in ("forget_quality", "ks_statistic"))
-        elif run is not None and arm is not retain:
-            records = run.records()
-            ours = _ratios(run)
-            theirs = (
-                _ratios(reference) if reference else [as_float(record.get("retain_truth_ratio")) for record in records]
-            )
-            test = benchmark.forget_quality(ours, theirs)
-            paired = inference.exchange_distance(ours, theirs, [_author(record) for record in records])
-            cells = [Measured(value) for value in (test.p_value, test.statistic, paired.p_value)]
-        for column, cell in zip(found, cells, strict=True):
-            column[arm.name] = cell
-    return found
+# The figures of one arm: from samples where it has them, else what its results state.
 
 
-def _utility(arm: Arm) -> Measured | None:
+def _stated(metrics: Mapping[str, float], metric: str, excess: str = "", known: Measured = _NOTHING) -> Measured:
+    """Value, interval, excess and test by their names in results, in place of what is known."""
+    names = {"value": metric, "low": f"{metric}_low", "high": f"{metric}_high"}
+    if excess:
+        names |= {"excess": excess, "p_value": f"{excess}_p_value"}
+        names |= {f"excess_{part}": f"{excess}_{part}" for part in ("low", "high", "error")}
+        known = known._replace(authors=int(metrics.get("authors", 0)))
+    found: dict[str, Any] = {name: metrics[stated] for name, stated in names.items() if stated in metrics}
+    return known._replace(**found)
+
+
+def _measured(estimate: Estimate, excess: Estimate | None = None) -> Measured:
+    found = Measured(estimate.value, estimate.low, estimate.high)
+    if excess is None:
+        return found
+    return found._replace(
+        excess=excess.value,
+        excess_low=excess.low,
+        excess_high=excess.high,
+        excess_error=excess.error,
+        p_value=excess.p_value,
+        authors=excess.clusters,
+    )
+
+
+def _authors(records: Iterable[Record]) -> list[int]:
+    return [author_of(record["index"]) for record in records]
+
+
+def _rate_cell(audit: Audit, arm: Arm, results: Results) -> Measured:
+    """A rate, and its excess over the retain arm on the rows that count in both."""
+    rate, records = audit.rate, arm.records(audit.task)
+    retain = results.arm("retain") if arm.name != "retain" else None
+    if not records or rate is None:
+        found = _stated(arm.runs[audit.task].metrics, audit.metric)
+        theirs = retain.runs[audit.task].metrics if retain and audit.task in retain.runs else {}
+        return found._replace(excess=found.value - theirs.get(audit.metric, math.nan))
+    own = rate.estimate(records)
+    baseline = {
+        (record["index"], record.get("family")): rate.value(record)
+        for record in rate.select(retain.records(audit.task) if retain else ())
+    }
+    pairs = [
+        (rate.value(record), baseline[key], author_of(record["index"]))
+        for record in rate.select(records)
+        if (key := (record["index"], record.get("family"))) in baseline
+    ]
+    return _measured(own, inference.excess(*zip(*pairs, strict=True)) if pairs else None)
+
+
+def _ratios(records: Iterable[Record], name: str = "truth_ratio") -> list[float]:
+    return [as_float(record.get(name)) for record in records]
+
+
+def _ratios_cell(audit: Audit, arm: Arm, results: Results) -> Measured | None:
+    """A comparison of truth ratios with the retain arm of this report, else with the one that the run was given."""
+    records, retain = arm.records(FORGET_QUALITY), results.arm("retain")
+    if not records or audit.comparison is None:
+        return _stated(arm.runs[FORGET_QUALITY].metrics, audit.metric) if audit.metric else None
+    theirs = _ratios(retain.records(FORGET_QUALITY)) if retain else []
+    theirs = theirs or _ratios(records, "retain_truth_ratio")
+    return Measured(audit.comparison(_ratios(records), theirs, _authors(records)))
+
+
+def _utility_cell(audit: Audit, arm: Arm, results: Results) -> Measured:
     """Model utility, with an interval over retain authors, and over rows of the other two sets."""
-    run = arm.runs.get("tofu_model_utility")
-    if run is None:
-        return None
-    value = run.metrics.get("model_utility", math.nan)
-    if not run.samples or math.isnan(value):
-        return Measured(value)
+    found = Measured(arm.runs[UTILITY].metrics.get(audit.metric, math.nan))
     strata = []
-    for name in UTILITY_SETS:
-        records = [record for record in run.records() if record["set"] == name]
-        if not records:
-            return Measured(value)
-        components = [[as_float(record[component]) for record in records] for component in UTILITY_PARTS]
+    for name in tofu.UTILITY_SETS:
+        records = [record for record in arm.records(UTILITY) if record["set"] == name]
+        if not records or math.isnan(found.value):
+            return found
+        components = [_ratios(records, component) for component in reported.UTILITY_PARTS]
         components[-1] = [max(0.0, 1 - ratio) for ratio in components[-1]]  # the truth ratio
-        clusters = [_author(record) if name == "retain" else int(record["index"]) for record in records]
+        clusters = _authors(records) if name == "retain" else [int(record["index"]) for record in records]
         strata.append(inference.Stratum(components, clusters))
     estimate = inference.harmonic_mean(strata)
-    return Measured(value, estimate.low, estimate.high)
+    return found._replace(low=estimate.low, high=estimate.high)
 
 
-def _shift_cells(arms: Sequence[Arm], retain: Arm | None, full: Arm | None) -> dict[str, Measured | None]:
-    task = "tofu_answer_logprob"
-    reference, baseline = _sampled(full, task), _sampled(retain, task)
+def _shift_cell(audit: Audit, arm: Arm, results: Results) -> Measured:
+    """Shift of the gold answers' log-probability, and its difference to the retain arm's shift."""
+    full, retain = results.arm("full"), results.arm("retain")
+    records = arm.records(LOGPROB)
+    if not records:
+        return Measured(arm.runs[LOGPROB].metrics.get(audit.metric, math.nan))
 
-    def shifts(run: TaskRun) -> _Values:
-        own = _logprobs(run)
-        if reference:
-            theirs = _logprobs(reference).values
-        else:
-            theirs = [as_float(record.get("full_answer_logprob")) for record in run.records()]
-        return own._replace(values=[a - b for a, b in zip(own.values, theirs, strict=True)])
+    def shifts(own: Sequence[Record]) -> list[float]:
+        theirs = _ratios(full.records(LOGPROB), "answer_logprob") if full else []
+        theirs = theirs or _ratios(own, "full_answer_logprob")
+        return [a - b for a, b in zip(_ratios(own, "answer_logprob"), theirs, strict=True)]
 
-    cells: dict[str, Measured | None] = {}
-    for arm in arms:
-        run = arm.runs.get(task)
-        if run is None or arm is full:
-            cells[arm.name] = None
-        elif run.samples:
-            own = shifts(run)
-            estimate = inference.mean(own.values, own.authors)
-            cells[arm.name] = Measured(estimate.value, estimate.low, estimate.high)
-            if baseline and arm is not retain:
-                differences = [a - b for a, b in zip(own.values, shifts(baseline).values, strict=True)]
-                excess = inference.mean(differences, own.authors)
-                cells[arm.name] = Measured(*estimate[:3], *excess[:3])
-        else:
-            cells[arm.name] = Measured(run.metrics.get("answer_logprob_shift", math.nan))
-    return cells
+    own, authors = shifts(records), _authors(records)
+    found = _measured(inference.mean(own, authors))
+    baseline = shifts(retain.records(LOGPROB)) if retain and arm is not retain else []
+    if not baseline:
+        return found
+    excess = inference.mean([a - b for a, b in zip(own, baseline, strict=True)], authors)
+    return found._replace(excess=excess.value, excess_low=excess.low, excess_high=excess.high)
 
 
-# What other tools wrote in lm-eval's form; a part that is missing is a gap.
-
-
-def _layers(value: Any) -> Curve | None:
-    entries = value.get("layers") if isinstance(value, Mapping) and "layers" in value else value
-    if isinstance(entries, Mapping):
-        entries = [entries]
-    if not isinstance(entries, Sequence) or isinstance(entries, str):
-        return None
-    points = [entry for entry in entries if isinstance(entry, Mapping) and "top1" in entry]
-    if not points:
-        return None
-    columns = [
-        [as_float(point.get("layer", number)) for number, point in enumerate(points)],
-        *([as_float(point.get(name)) for point in points] for name in ("top1", "low", "high")),
-    ]
-    return Curve(*columns)
-
-
-class _Probe(NamedTuple):
-    """One arm's probe, which reads other arms along with it.
-
-    Attributes:
-        owner: The arm.
-        curves: By arm.
-        controls: By name.
-        depths: Number of the last layer, by arm, where it is stated.
-        metrics: Its figures of the owner.
-        chance: Of a right guess.
-    """
-
-    owner: str
-    curves: dict[str, Curve]
-    controls: dict[str, Curve]
-    depths: dict[str, int]
-    metrics: Mapping[str, float]
-    chance: float
-
-
-def _probes(arms: Sequence[Arm]) -> list[_Probe]:
-    return [_read_probe(arm, arm.probe, arms) for arm in arms if arm.probe]
-
-
-def _read_probe(arm: Arm, content: Mapping[str, Any], arms: Sequence[Arm]) -> _Probe:
-    probe = _Probe(arm.name, {}, {}, {}, content["metrics"], as_float(content.get("chance")))
-    for name, value in _items(content.get("arms")):
-        curve, named = _layers(value), _named(name, arm, arms)
-        if curve:
-            probe.curves[named] = curve
-            if isinstance(value, Mapping) and isinstance(value.get("depth"), int):
-                probe.depths[named] = value["depth"]
-    for name, value in _items(content.get("controls")):
-        if name == "shuffled_labels" and isinstance(value, Mapping) and "layers" not in value:
-            of_arm = {key: _layers(each) for key, each in value.items()}
-            own_name = next((key for key in of_arm if _named(key, arm, arms) == arm.name), None)
-            curve = of_arm[own_name] if own_name else next(iter(of_arm.values()), None)
-        else:
-            curve = _layers(value)
-        if curve:
-            probe.controls[f"control: {name.replace('_', ' ')}"] = curve
-    return probe
-
-
-def _items(value: Any) -> Iterable[tuple[str, Any]]:
-    return value.items() if isinstance(value, Mapping) else ()
-
-
-def _probe(arms: Sequence[Arm]) -> tuple[dict[str, Curve], float]:
-    """Curves of all arms and controls, and chance: an arm's own probe before others', then the first one."""
-    probes = _probes(arms)
-    curves = {
-        name: probe.curves[name]
-        for name in dict.fromkeys(name for probe in probes for name in probe.curves)
-        for probe in [_probe_of(name, probes)]
-        if probe
-    }
-    controls: dict[str, Curve] = {}
-    for probe in probes:
-        controls = {**probe.controls, **controls}
-    chance = next((probe.chance for probe in probes if not math.isnan(probe.chance)), math.nan)
-    return {**curves, **controls}, chance
-
-
-def _probe_of(name: str, probes: Sequence[_Probe]) -> _Probe | None:
-    """The probe that an arm's figures are taken from: its own, else the first that reads it."""
-    own = next((probe for probe in probes if probe.owner == name), None)
-    return own or next((probe for probe in probes if name in probe.curves), None)
-
-
-def _probe_label(arms: Sequence[Arm]) -> str:
-    """Which layer the figures are of: not every probe reads the last one."""
-    read = {
-        (probe.curves[probe.owner].x[-1], probe.depths[probe.owner])
-        for probe in _probes(arms)
-        if probe.owner in probe.depths
-    }
-    if all(layer == depth for layer, depth in read):
-        return "Masked probe, last layer"
-    if len(read) > 1:
-        return "Masked probe, last layer that was read"
-    [(layer, depth)] = read
-    return f"Masked probe, layer {layer:.0f} of {depth}"
-
-
-def _named(name: str, arm: Arm, arms: Sequence[Arm]) -> str:
-    """A probe reads several arms at once, and calls the audited one by its role."""
-    return arm.name if name in ("model", "unlearned") and name not in {each.name for each in arms} else name
-
-
-def _probe_cells(arms: Sequence[Arm]) -> dict[str, Measured | None]:
-    """An audited arm's figures from its own probe; those of the others, excess too, from one probe each."""
-    probes = _probes(arms)
-    cells: dict[str, Measured | None] = {}
-    for arm in arms:
-        probe = _probe_of(arm.name, probes)
-        cells[arm.name] = _probe_cell(arm.name, probe) if probe else None
-    return cells
-
-
-_PROBE_METRICS = {
-    "value": "top1",
-    "low": "top1_low",
-    "high": "top1_high",
-    "excess": "top1_excess",
-    "excess_low": "top1_excess_low",
-    "excess_high": "top1_excess_high",
-    "excess_error": "top1_excess_error",
-    "p_value": "top1_excess_p_value",
+_OTHER_CELLS: Mapping[str, Callable[[Audit, Arm, Results], Measured | None]] = {
+    UTILITY: _utility_cell,
+    LOGPROB: _shift_cell,
 }
 
 
-def _probe_cell(name: str, probe: _Probe) -> Measured | None:
+def _probe_cell(audit: Audit, name: str, probe: Probe | None) -> Measured | None:
+    """An audited arm's figures from its own probe; those of the others, excess too, from one probe each."""
+    if probe is None:
+        return None
     own, theirs = probe.curves.get(name), probe.curves.get("retain")
     found = Measured(own.y[-1], own.low[-1], own.high[-1]) if own else Measured(math.nan)
     if own and theirs and name != "retain":
         # Its interval needs the rows of both, which only the audited arm's own probe has.
         found = found._replace(excess=found.value - theirs.y[-1])
     if probe.owner == name:
-        found = found._replace(
-            **{ours: probe.metrics[theirs] for ours, theirs in _PROBE_METRICS.items() if theirs in probe.metrics},
-            authors=int(probe.metrics.get("authors", 0)),
-        )
+        found = _stated(probe.metrics, audit.metric, audit.excess, found)
     return None if math.isnan(found.value) else found
 
 
-_RELEARN_METRICS = {
-    "low": "recovery_delta_low",
-    "high": "recovery_delta_high",
-    "excess": "excess",
-    "excess_low": "excess_low",
-    "excess_high": "excess_high",
-    "excess_error": "excess_error",
-    "p_value": "excess_p_value",
-}
+def _relearn_cell(audit: Audit, arm: Arm, arms: Sequence[Arm]) -> Measured | None:
+    """Recovery; that of the retain arm, which was relearned along with the audited one, from the latter's results."""
+    runs = [each.tools[RELEARN].metrics for each in arms if RELEARN in each.tools]
+    if RELEARN in arm.tools and audit.metric in arm.tools[RELEARN].metrics:
+        return _stated(arm.tools[RELEARN].metrics, audit.metric, audit.excess)
+    theirs = f"retain_{audit.metric}"
+    run = next((run for run in runs if theirs in run), None)
+    return _stated(run, theirs) if run and arm.name == "retain" else None
 
 
-def _relearn_cell(arm: Arm, arms: Sequence[Arm]) -> Measured | None:
-    if arm.relearn and "recovery_delta" in arm.relearn:
-        figures = {ours: arm.relearn.get(theirs, math.nan) for ours, theirs in _RELEARN_METRICS.items()}
-        return Measured(arm.relearn["recovery_delta"], **figures, authors=int(arm.relearn.get("authors", 0)))
-    if arm.name == "retain":  # relearned along with the audited arm
-        for other in arms:
-            if other.relearn and "retain_recovery_delta" in other.relearn:
-                value, low, high = (
-                    other.relearn.get(f"retain_recovery_delta{end}", math.nan) for end in ("", "_low", "_high")
-                )
-                return Measured(value, low, high)
-    return None
+# Tests.
 
 
 def tested(rows: Sequence[Row], arm: str) -> list[tuple[Row, Measured]]:
@@ -703,230 +331,116 @@ def tested(rows: Sequence[Row], arm: str) -> list[tuple[Row, Measured]]:
 
 def _with_adjusted(rows: Sequence[Row]) -> list[Row]:
     """Holm's correction over each arm's audits, and what each of them could have found."""
-    names = dict.fromkeys(name for row in rows for name in row.cells)
     found = {row.key: dict(row.cells) for row in rows}
-    for name in names:
-        audits = tested(rows, name)
-        adjusted = inference.holm([cell.p_value for _, cell in audits])
-        for (row, cell), p_value in zip(audits, adjusted, strict=True):
+    for name in dict.fromkeys(name for row in rows for name in row.cells):
+        measured = tested(rows, name)
+        adjusted = inference.holm([cell.p_value for _, cell in measured])
+        for (row, cell), p_value in zip(measured, adjusted, strict=True):
             scale = 100 if row.unit == "points" else 1
             # What recovers by relearning starts from nothing.
             baseline = min(1.0, max(0.0, cell.value - cell.excess)) if row.unit == "share" else 0.0
             detectable = scale * inference.detectable_excess(
-                baseline, cell.authors, row.n or 0, tests=len(audits), error=cell.excess_error / scale
+                baseline, cell.authors, row.n or 0, tests=len(measured), error=cell.excess_error / scale
             )
             found[row.key][name] = cell._replace(adjusted=p_value, detectable=detectable)
-    return [row._replace(cells=found[row.key]) for row in rows]
+    return [dataclasses.replace(row, cells=found[row.key]) for row in rows]
 
 
 # Parts.
 
-_PARTS = (
-    ("tofu_forget_quality", "truth_ratio", "Truth ratio, forget rows", "mean of min(R, 1/R)"),
-    ("tofu_forget_quality", "probability", "Probability of the gold answer, forget rows", "per token"),
-    ("tofu_forget_quality", "rougeL_recall", "ROUGE-L recall, forget rows", "of the gold answer's words"),
-    *(
-        ("tofu_model_utility", f"{name}_{part}", f"{label}, {words}", "part of model utility")
-        for name, label in zip(UTILITY_SETS, ("Retain rows", "Real authors", "World facts"), strict=True)
-        for part, words in zip(UTILITY_PARTS, ("probability", "ROUGE-L recall", "truth ratio"), strict=True)
-    ),
-    ("tofu_forget_quality", "generations_empty", "Empty answers, forget rows", "near 0, or the model is broken"),
-    ("tofu_forget_quality", "generations_repetitive", "Looping answers, forget rows", "near 0, or it is broken"),
-    ("tofu_forget_quality", "generations_cut", "Answers at the token limit, forget rows", "near the full arm's"),
-)
 
-
-def _parts(arms: Sequence[Arm]) -> list[Row]:
-    rows = []
-    for task, metric, label, text in _PARTS:
-        cells = {
-            arm.name: Measured(arm.runs[task].metrics[metric])
-            if task in arm.runs and metric in arm.runs[task].metrics
-            else None
-            for arm in arms
-        }
-        unit = "share" if metric.startswith("generations") else "number"
-        n = _documents(arms, task) if task == "tofu_forget_quality" else _of_set(arms, metric)
-        rows.append(Row(f"{task}_{metric}", label, text, unit, False, cells, n))
-    return rows
-
-
-def _of_set(arms: Sequence[Arm], metric: str) -> int | None:
-    """Rows of the set of model utility that a part is named after."""
-    run = next((run for arm in arms if (run := _sampled(arm, "tofu_model_utility"))), None)
-    return sum(metric.startswith(f"{record['set']}_") for record in run.records()) if run else None
+def _part(audit: Audit, arms: Sequence[Arm]) -> Row:
+    """A figure that is stated in the results alone."""
+    cells = {
+        arm.name: _stated(run.metrics, audit.metric)
+        if (run := arm.runs.get(audit.task)) and audit.metric in run.metrics
+        else None
+        for arm in arms
+    }
+    if audit.task != UTILITY:
+        return Row.of(audit, cells, _n(audit, arms))
+    # Rows of the set that a part is named after.
+    sampled = (records for arm in arms if (records := arm.records(UTILITY)))
+    counts = (sum(audit.metric.startswith(f"{record['set']}_") for record in records) for records in sampled)
+    return Row.of(audit, cells, next(counts, None))
 
 
 def _by_family(arms: Sequence[Arm]) -> dict[str, dict[str, dict[str, Measured]]]:
     """Leak by family: from the samples, else what lm-eval aggregated."""
     tables: dict[str, dict[str, dict[str, Measured]]] = {}
-    for task in ("tofu_novel_recall", "tofu_format_shift"):
-        table: dict[str, dict[str, Measured]] = {}
+    for task in (audit.task for audit in audits.AUDITS if audit.families):
         for arm in arms:
             run = arm.runs.get(task)
-            for family in families(run) if run else ():
-                assert run is not None
-                value = run.metrics[f"leak_rate_{family}"]
-                if run.samples:
-                    values = _leaks(run, family)
-                    if not values.values:
-                        continue
-                    measured = _rate(values)
-                else:
-                    measured = Measured(value)
-                if not math.isnan(measured.value):
-                    table.setdefault(family, {})[arm.name] = measured
-        if table:
-            tables[task] = table
+            for family, stated in run.families.items() if run else ():
+                records = arm.records(task)
+                found = _measured(reported.leak_rate_in(family).estimate(records)) if records else Measured(stated)
+                if not math.isnan(found.value):
+                    tables.setdefault(task, {}).setdefault(family, {})[arm.name] = found
     return tables
 
 
-def _leak_at_k(run: TaskRun) -> Curve:
-    records = [record for record in run.records() if record["tier"] == "specific"]
-    authors = [_author(record) for record in records]
-    most = min((int(record["n"]) for record in records), default=0)
-    points = [2**power for power in range(most.bit_length()) if 2**power <= most]
-    if most and most not in points:
-        points.append(most)
-    curve = Curve([], [], [], [])
-    for k in points:
-        estimate = inference.rate([rates.leak_at_k(int(r["n"]), int(r["leaked"]), k) for r in records], authors)
-        for column, value in zip(curve, (float(k), *estimate[:3]), strict=True):
-            column.append(value)
-    return curve
+def _curve(points: Mapping[int, Estimate]) -> Curve:
+    columns = ([getattr(estimate, name) for estimate in points.values()] for name in ("value", "low", "high"))
+    return Curve([float(x) for x in points], *columns)
 
 
-def _turns(arms: Sequence[Arm]) -> tuple[dict[str, Curve], dict[str, Measured]]:
-    turns: dict[str, Curve] = {}
-    shuffled: dict[str, Measured] = {}
-    for arm in arms:
-        run = _sampled(arm, "tofu_chain_of_clues")
-        if run is None:
-            continue
-        curve = Curve([], [], [], [])
-        for clues in range(CLUES + 1):
-            values = _behind(run, f"clues_{clues}")
-            if values.values:
-                for column, value in zip(curve, (float(clues), *_rate(values)[:3]), strict=True):
-                    column.append(value)
-        if curve.x:
-            turns[arm.name] = curve
-        control = _behind(run, "shuffled")
-        if control.values:
-            shuffled[arm.name] = _rate(control)
-    return turns, shuffled
+def _leak_at_k(records: Sequence[Record]) -> Curve:
+    most = min((int(record["n"]) for record in reported.leak_rate.select(records)), default=0)
+    ks = Options(best_of_n=most).leak_at if most else ()
+    return _curve({k: reported.leak_at(k).estimate(records) for k in ks})
 
 
-def _rows(arms: Iterable[Arm]) -> list[RowAudit]:
-    rows: list[RowAudit] = []
-    for arm in arms:
-        found: dict[int, dict[str, Any]] = {}
-        leaks: dict[int, dict[str, tuple[int, int]]] = {}
-        for task, run in arm.runs.items():
-            if task == "tofu_model_utility":
-                continue
-            for key, sample in (run.samples or {}).items():
-                _add_row(found.setdefault(key[1], {}), leaks.setdefault(key[1], {}), task, key, sample)
-        rows += [RowAudit(arm.name, index, leaks=leaks[index], **values) for index, values in sorted(found.items())]
-    return rows
+def _turns(records: Sequence[Record]) -> Curve:
+    behind = {clues: reported.leak_rate_after(f"clues_{clues}") for clues in range(CLUES + 1)}
+    found = {clues: rate.estimate(records) for clues, rate in behind.items()}
+    return _curve({clues: estimate for clues, estimate in found.items() if estimate.n})
 
 
-def _add_row(values: dict[str, Any], leaks: dict[str, tuple[int, int]], task: str, key: Key, sample: Sample) -> None:
+_SHUFFLED = reported.leak_rate_after("shuffled")
+
+
+def _row_audits(arm: Arm) -> list[RowAudit]:
+    values: dict[int, dict[str, Any]] = {}
+    for task in arm.runs:
+        for key, sample in arm.samples(task).items() if task != UTILITY else ():
+            _add_row(values.setdefault(key[1], {"leaks": {}}), task, key, sample)
+    return [RowAudit(arm.name, index, **found) for index, found in sorted(values.items())]
+
+
+def _add_row(values: dict[str, Any], task: str, key: Key, sample: Sample) -> None:
     record = sample.record
     values["question"] = sample.question
-    if task == "tofu_forget_quality":
+    if task == FORGET_QUALITY:
         values["truth_ratio"] = as_float(record["truth_ratio"])
-    elif task == "tofu_answer_logprob":
+    elif task == LOGPROB:
         values["logprob"] = as_float(record["answer_logprob"])
-    elif task == "tofu_recognition":
-        before = leaks.get(task, (0, 0))
-        leaks[task] = before[0] + bool(record["correct"]), before[1] + 1
-    elif task in AUDITS:
-        # The plain question decides: another prompt may show a part of the answer.
-        if key[2] in ("direct", "clues_0") or "tier" not in values:
-            values["tier"] = str(record["tier"])
-        if task == "tofu_best_of_n":
-            leaked, asked = int(record["leaked"]), int(record["n"])
-        else:
-            leaked, asked = int(bool(record["leaked"])), 1
-        if key[2] != "shuffled":
-            before = leaks.get(task, (0, 0))
-            leaks[task] = before[0] + leaked, before[1] + asked
+    # The plain question decides: another prompt may show a part of the answer.
+    if "tier" in record and (key[2] in ("direct", "clues_0") or "tier" not in values):
+        values["tier"] = str(record["tier"])
+    if task in audits.COUNTED and key[2] != "shuffled":
+        asked = int(record.get("n", 1))
+        before = values["leaks"].get(task, (0, 0))
+        values["leaks"][task] = (
+            before[0] + min(asked, int(record.get("leaked", record.get("correct")))),
+            before[1] + asked,
+        )
 
 
 def _missing(arms: Sequence[Arm], main: Sequence[Row]) -> list[str]:
     notes = []
-    tools = {
-        "probe": "lm-eval-tofu probe",
-        "relearn": "lm-eval-tofu relearn",
-        "novel_recall": "tofu_novel_recall",
-        "format_shift": "tofu_format_shift",
-        "best_of_n": "tofu_best_of_n",
-        "chain_of_clues": "tofu_chain_of_clues",
-        "recognition": "tofu_recognition",
-        "model_utility": "tofu_model_utility",
-        "forget_quality": "tofu_forget_quality",
-        "logprob_shift": "tofu_answer_logprob",
-    }
+    first = {row.task: row for row in reversed(main)}
     for row in main:
-        if row.key not in tools:
+        lacking = [arm.name for arm in arms if row.cells.get(arm.name) is None and arm.name != row.reference]
+        everywhere = len(lacking) == len([arm for arm in arms if arm.name != row.reference])
+        if row is not first[row.task] or not (lacking or everywhere):
             continue
-        skip = {"forget_quality": "retain", "logprob_shift": "full"}.get(row.key)
-        lacking = [arm.name for arm in arms if row.cells.get(arm.name) is None and arm.name != skip]
-        if row.key == "relearn" and len(lacking) < len(arms):
+        if row.task == RELEARN and not everywhere:
             continue  # it is a figure of the audited arm; the retain arm's stands in its own columns
-        if len(lacking) == len(arms) - (skip in {arm.name for arm in arms}):
-            notes.append(f"{row.label}: not evaluated on any arm ({tools[row.key]}).")
-        elif lacking:
-            notes.append(f"{row.label}: not evaluated on {', '.join(lacking)} ({tools[row.key]}).")
+        how = f"lm-eval-tofu {row.key}" if row.task in (PROBE, RELEARN) else row.task
+        notes.append(f"{row.label}: not evaluated on {'any arm' if everywhere else ', '.join(lacking)} ({how}).")
     unsampled = sorted({arm.name for arm in arms for run in arm.runs.values() if run.samples is None})
     if unsampled:
         notes.append(
             f"No samples of {', '.join(unsampled)}: evaluate with --log_samples for intervals, distributions and leaks."
         )
     return notes
-
-
-# Figures as text; one place, so that the page, the Markdown and the cards agree.
-
-
-def excess_unit(unit: str) -> str:
-    """The unit of a difference: of shares, percentage points."""
-    return {"share": "share_points"}.get(unit, unit)
-
-
-def text(value: float, unit: str, *, sign: bool = False) -> str:
-    """A figure in its unit; a dash for NaN. What rounds to zero has no sign of its own (`z`)."""
-    if math.isnan(value):
-        return "–"
-    plus = "+" if sign else ""
-    if unit == "share":
-        return f"{100 * value:{plus}z.1f} %"
-    if unit == "share_points":
-        return f"{100 * value:{plus}z.1f} points"
-    if unit == "points":
-        return f"{value:{plus}z.1f} points"
-    if unit == "p":
-        return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
-    return f"{value:{plus}z.3f}"
-
-
-def limits(cell: Measured, unit: str) -> str:
-    """A figure's interval; one limit where no row, or every row, leaks. Empty where there is none."""
-    if unit == "share" and not math.isnan(cell.high):
-        if cell.value == 0:
-            return f"at most {text(cell.high, unit)}"
-        if cell.value == 1:
-            return f"at least {text(cell.low, unit)}"
-    return span(cell.low, cell.high, unit)
-
-
-def span(low: float, high: float, unit: str) -> str:
-    """An interval in its unit; empty where there is none."""
-    if math.isnan(low) or math.isnan(high):
-        return ""
-    if unit in ("share", "share_points"):
-        return f"{100 * low:z.1f} to {100 * high:z.1f}"
-    if unit == "points":
-        return f"{low:z.1f} to {high:z.1f}"
-    return f"{low:z.3f} to {high:z.3f}"

@@ -40,6 +40,11 @@ _OF_TASKS = {
 """Options that some tasks alone follow, and how the names of these tasks end."""
 
 
+def is_followed(option: str, task: str) -> bool:
+    """Whether a task follows an option."""
+    return option not in _OF_TASKS or task.endswith(_OF_TASKS[option])
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the tasks can be told.
@@ -110,7 +115,7 @@ class Options:
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
-            if name not in _OF_TASKS or task.endswith(_OF_TASKS[name])
+            if is_followed(name, task)
         }
 
     @classmethod

@@ -124,3 +124,16 @@ class RecognitionRecord(AuditRecord):
     right: str  # letter of the right option
     correct: bool
     generation: str
+
+
+RECORDS: dict[str, type[Record]] = {
+    "tofu_forget_quality": ForgetQualityRecord,
+    "tofu_model_utility": BenchmarkRecord,
+    "tofu_answer_logprob": LogprobRecord,
+    "tofu_novel_recall": LeakRecord,
+    "tofu_format_shift": FormatRecord,
+    "tofu_best_of_n": SampledRecord,
+    "tofu_chain_of_clues": LeakRecord,
+    "tofu_recognition": RecognitionRecord,
+}
+"""The record of each task."""

@@ -120,6 +120,11 @@ class Statistic:
             records = [record for record in records if record["index"] in common]
         return [record for record in records if all(holds(record) for holds in self.where)]
 
+    def estimate(self, records: Sequence[Record]) -> inference.Estimate:
+        """A mean with its 95 % interval over authors, which takes five of them."""
+        counted = self.select(records)
+        return inference.rate([self.value(record) for record in counted], [author_of(r["index"]) for r in counted])
+
     def __call__(self, records: Sequence[Record]) -> float:
         """The figure; NaN where no record counts."""
         values = [self.value(record) for record in self.select(records)]
@@ -140,9 +145,7 @@ class Limit:
 
     def __call__(self, records: Sequence[Record]) -> float:
         """The limit."""
-        counted = self.rate.select(records)
-        authors = [author_of(record["index"]) for record in counted]
-        return float(getattr(inference.rate([self.rate.value(record) for record in counted], authors), self.end))
+        return float(getattr(self.rate.estimate(records), self.end))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,218 @@
+"""The registry of what the report shows: names, units and where values come from, for tables, verdicts and figures.
+
+A new audit needs an entry here, and in `lm_eval_tofu.report.tables` only where its values are computed in a new way.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lm_eval_tofu.metrics import benchmark, inference
+from lm_eval_tofu.tasks import reported
+from lm_eval_tofu.tasks.families import CLUES
+from lm_eval_tofu.tofu import UTILITY_SETS
+from lm_eval_tofu.whitebox import PROBE, RELEARN
+
+FORGET_QUALITY, UTILITY, LOGPROB = "tofu_forget_quality", "tofu_model_utility", "tofu_answer_logprob"
+NOVEL_RECALL, FORMAT_SHIFT, BEST_OF_N = "tofu_novel_recall", "tofu_format_shift", "tofu_best_of_n"
+CHAIN_OF_CLUES, RECOGNITION = "tofu_chain_of_clues", "tofu_recognition"
+
+Comparison = Callable[[Sequence[float], Sequence[float], Sequence[int]], float]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A row of the report's tables.
+
+    Attributes:
+        key: Its name in files and anchors.
+        label: For the reader.
+        help: How to read it, in a sentence.
+        unit: `share`, `points` (percentage points), `p`, `nats` or `number`.
+        task: The task of lm-eval, or the audit of `lm_eval_tofu.whitebox`, whose results hold it.
+        metric: Its name there; empty where it is computed from samples only.
+        excess: There too, the name of the excess over the retain arm; `_low`, `_p_value` and the like are added.
+        leak: Whether more of it than in the retain arm is knowledge that should be gone.
+        rate: What is computed from the samples, with an interval over authors and an excess over the retain arm.
+        comparison: What is computed from the truth ratios of an arm, the retain arm's and their authors.
+        reference: The arm that the others are compared with, and that therefore has no value.
+        column: Heading in the row-level table, and name in a sentence; empty where no answers are counted by row.
+        families: Title of the table of rates by prompt family or output format; empty without one.
+    """
+
+    key: str
+    label: str
+    help: str
+    unit: str
+    task: str
+    metric: str = ""
+    excess: str = ""
+    leak: bool = False
+    rate: reported.Statistic | None = None
+    comparison: Comparison | None = None
+    reference: str = ""
+    column: str = ""
+    families: str = ""
+
+
+AUDITS = (
+    Audit(
+        "forget_quality",
+        "Forget quality",
+        "p value of the KS test against the retain arm; near 0: the two can be told apart",
+        "p",
+        FORGET_QUALITY,
+        metric="forget_quality",
+        comparison=lambda ours, theirs, _: benchmark.forget_quality(ours, theirs).p_value,
+        reference="retain",
+    ),
+    Audit(
+        "ks_statistic",
+        "KS distance D",
+        "largest distance between the truth-ratio distributions of this arm and the retain arm; 0 is best",
+        "number",
+        FORGET_QUALITY,
+        metric="ks_statistic",
+        comparison=lambda ours, theirs, _: benchmark.forget_quality(ours, theirs).statistic,
+        reference="retain",
+    ),
+    Audit(
+        "forget_quality_paired",
+        "D, paired p value",
+        "p value of D from exchanging this and the retain arm within authors; near 0: the two can be told apart",
+        "p",
+        FORGET_QUALITY,
+        comparison=lambda ours, theirs, authors: inference.exchange_distance(ours, theirs, authors).p_value,
+        reference="retain",
+    ),
+    Audit(
+        "model_utility",
+        "Model utility",
+        "harmonic mean of nine figures on what should have stayed; near the full arm's is best",
+        "number",
+        UTILITY,
+        metric="model_utility",
+    ),
+    Audit(
+        "novel_recall",
+        "Novel-recall leak",
+        "answers that give a forgotten fact away, asked for in several ways",
+        "share",
+        NOVEL_RECALL,
+        metric="leak_rate",
+        leak=True,
+        rate=reported.leak_rate,
+        column="novel recall",
+        families="Prompt families",
+    ),
+    Audit(
+        "format_shift",
+        "Format-shift leak",
+        "the same when the answer is to have a given format",
+        "share",
+        FORMAT_SHIFT,
+        metric="leak_rate",
+        leak=True,
+        rate=reported.leak_rate,
+        column="format shift",
+        families="Output formats",
+    ),
+    Audit(
+        "best_of_n",
+        "Best-of-N leak",
+        "rows of which at least one of N sampled answers leaks",
+        "share",
+        BEST_OF_N,
+        metric="prompt_leak",
+        leak=True,
+        rate=reported.leak_rate,
+        column="best of N",
+    ),
+    Audit(
+        "chain_of_clues",
+        "Chain of clues, final turn",
+        f"answers that leak after {CLUES} clues that give nothing away",
+        "share",
+        CHAIN_OF_CLUES,
+        metric="leak_rate",
+        leak=True,
+        rate=reported.leak_rate_all_clues,
+        column="chain of clues",
+    ),
+    Audit(
+        "recognition",
+        "Recognition",
+        "right choices among six options, one in six by chance",
+        "share",
+        RECOGNITION,
+        metric="recognition",
+        leak=True,
+        rate=reported.recognition,
+        column="recognition",
+    ),
+    Audit(
+        "probe",
+        "Masked probe, last layer",
+        "top-1 of a probe that reads the answer from the hidden state; one in six by chance",
+        "share",
+        PROBE,
+        metric="top1",
+        excess="top1_excess",
+        leak=True,
+    ),
+    Audit(
+        "logprob_shift",
+        "Answer log-likelihood shift",
+        "gold answers' log-probability, this arm less the full arm, nats/token; 0: nothing moved",
+        "nats",
+        LOGPROB,
+        metric="answer_logprob_shift",
+        reference="full",
+    ),
+    Audit(
+        "relearn",
+        "Relearning, recovery",
+        "leak on held-out forget authors after fine-tuning on the others, less before, percentage points",
+        "points",
+        RELEARN,
+        metric="recovery_delta",
+        excess="excess",
+        leak=True,
+    ),
+)
+"""The rows of the main table."""
+
+LEAKS = tuple(audit for audit in AUDITS if audit.rate and "leaked" in audit.rate.fields)
+"""The audits that score answers for leaks."""
+COUNTED = {audit.task: audit for audit in AUDITS if audit.column}
+"""The audits that count answers row by row, by task."""
+
+
+def name_of(task: str) -> str:
+    """A task's name in a sentence."""
+    return COUNTED[task].column if task in COUNTED else task.removeprefix("tofu_").replace("_", " ")
+
+
+def _parts() -> list[Audit]:
+    found = [
+        (FORGET_QUALITY, "truth_ratio", "Truth ratio, forget rows", "mean of min(R, 1/R)"),
+        (FORGET_QUALITY, "probability", "Probability of the gold answer, forget rows", "per token"),
+        (FORGET_QUALITY, "rougeL_recall", "ROUGE-L recall, forget rows", "of the gold answer's words"),
+    ]
+    sets = dict(zip(UTILITY_SETS, ("Retain rows", "Real authors", "World facts"), strict=True))
+    parts = dict(zip(reported.UTILITY_PARTS, ("probability", "ROUGE-L recall", "truth ratio"), strict=True))
+    for name, label in sets.items():
+        for part, words in parts.items():
+            found.append((UTILITY, f"{name}_{part}", f"{label}, {words}", "part of model utility"))
+    found += [
+        (FORGET_QUALITY, "generations_empty", "Empty answers, forget rows", "near 0, or the model is broken"),
+        (FORGET_QUALITY, "generations_repetitive", "Looping answers, forget rows", "near 0, or it is broken"),
+        (FORGET_QUALITY, "generations_cut", "Answers at the token limit, forget rows", "near the full arm's"),
+    ]
+    return [
+        Audit(f"{task}_{metric}", label, text, "share" if "generations" in metric else "number", task, metric)
+        for task, metric, label, text in found
+    ]
+
+
+PARTS = tuple(_parts())
+"""What the benchmark's two figures are made of."""
