@@ -29,8 +29,8 @@ from lm_eval_tofu import tofu
 from lm_eval_tofu.metrics import inference, leak, rates
 from lm_eval_tofu.metrics.facts import Tier
 from lm_eval_tofu.tasks.families import background_of
-from lm_eval_tofu.tasks.hooks import novel_recall_rows
 from lm_eval_tofu.tasks.options import Options
+from lm_eval_tofu.tasks.rows import novel_recall
 
 TASK = "tofu_novel_recall"
 FAMILIES = ("direct", "paraphrased", "role_play", "prefix_injection")
@@ -74,7 +74,7 @@ def judged(output: Path, data: str, forget_split: str) -> Iterable[dict[str, Any
     """
     options = Options(tofu=data, forget_split=forget_split, families=(output.name,))
     background = background_of(options.source, tofu.retain_split(forget_split))
-    asked = {row["index"]: (row["messages"], row["opening"]) for row in novel_recall_rows(options)}
+    asked = {row["index"]: (row["messages"], row["opening"]) for row in novel_recall(options)}
     with max(output.rglob(f"samples_{TASK}_*.jsonl")).open(encoding="utf-8") as file:
         for line in file:
             sample = json.loads(line)
