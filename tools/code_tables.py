@@ -89,17 +89,17 @@ def command_table(parser: argparse.ArgumentParser) -> str:
     own, further = parser._action_groups[:2], parser._action_groups[2:]
     ours = [action for group in own for action in group._group_actions if action.dest != "help"]
     others = [action for group in further for action in group._group_actions]
-    ours += [action for action in others if action.dest not in trainer_options() and not is_negation(action, others)]
-    text = table(("argument", "default", "meaning"), [described(action) for action in ours]) if ours else "No options."
+    ours += [action for action in others if action.dest not in trainer_options()]
+    opposites = {action.help: action for action in ours if (action.help or "").startswith("the opposite of ")}
+    rows = [
+        described(action, *(opposites.get(f"the opposite of {name}") for name in action.option_strings))
+        for action in ours
+        if action not in opposites.values()
+    ]
+    text = table(("argument", "default", "meaning"), rows) if rows else "No options."
     if any(action.dest in trainer_options() for action in others):
         text += "\n\nAnd all other options of transformers' `TrainingArguments`, under their own names."
     return text
-
-
-def is_negation(action: argparse.Action, actions: list[argparse.Action]) -> bool:
-    """Whether an option switches another one off that has the same meaning."""
-    positive = {name.replace("--no-", "--").replace("--no_", "--") for name in action.option_strings}
-    return any(other is not action and positive & set(other.option_strings) for other in actions)
 
 
 def trainer_options() -> set[str]:
@@ -109,9 +109,9 @@ def trainer_options() -> set[str]:
     return {field.name for field in fields(TrainingArguments)}
 
 
-def described(action: argparse.Action) -> tuple[str, str, str]:
-    """An argument's names, default and meaning."""
-    names = [name for name in action.option_strings if name.startswith("--") or len(name) == 2]
+def described(action: argparse.Action, *opposites: argparse.Action | None) -> tuple[str, str, str]:
+    """An argument's names (and those that switch it off), default and meaning."""
+    names = [name for each in (action, *filter(None, opposites)) for name in each.option_strings]
     names = [name for name in names if "_" not in name or name.replace("_", "-") not in names]
     value = action.metavar if isinstance(action.metavar, str) else ""
     shown_names = ", ".join(f"`{name}`" for name in names) or f"`{value or action.dest}`"
