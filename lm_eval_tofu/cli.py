@@ -281,6 +281,18 @@ COMMANDS = {
         needs=("torch", "accelerate"),
     ),
     "select": Command("pick a sweep's unlearned model, before any leak audit", select, _select_arguments),
+    "memorization": Command(
+        "memorised answers, and membership inference against rows that no arm has seen",
+        audit,
+        "lm_eval_tofu.whitebox.memorization:MemorizationConfig",
+        needs=("torch",),
+    ),
+    "depth": Command(
+        "at which layers forgotten facts are still in the hidden states (UDS, logit lens)",
+        audit,
+        "lm_eval_tofu.whitebox.depth:DepthConfig",
+        needs=("torch",),
+    ),
     "probe": Command(
         "read from hidden states what a model still knows",
         audit,

@@ -15,7 +15,7 @@ from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.metrics import depth as metrics
 from lm_eval_tofu.unlearn.data import IGNORED, Example
-from lm_eval_tofu.whitebox import answers, depth, models
+from lm_eval_tofu.whitebox import answers, depth, models, patching
 from lm_eval_tofu.whitebox.depth import DepthConfig
 
 
@@ -85,9 +85,9 @@ def batch(tiny_model: Path) -> answers.Batch:
 class TestPatching:
     def test_own_states_change_nothing(self, arms: tuple[Any, Any], batch: answers.Batch) -> None:
         full, _ = arms
-        states = depth.layer_states(full, batch, "--full")
-        baseline = depth.fact_scores(full, batch)
-        patched = depth.patched_scores(full, batch, states.outputs, "--full")
+        states = patching.layer_states(full, batch, "--full")
+        baseline = patching.fact_scores(full, batch)
+        patched = patching.patched_scores(full, batch, states.outputs, "--full")
         assert patched.shape == (2, 3)
         for layer in patched:
             assert torch.allclose(layer, baseline, atol=1e-6)
@@ -95,7 +95,7 @@ class TestPatching:
     def test_the_last_layer_by_hand(self, arms: tuple[Any, Any], batch: answers.Batch) -> None:
         """Behind the last layer there are final norm and head alone: patching and logit lens are the same there."""
         full, other = arms
-        states = depth.layer_states(other, batch, "--model").outputs
+        states = patching.layer_states(other, batch, "--model").outputs
         hidden = other(input_ids=batch.inputs["input_ids"], output_hidden_states=True).hidden_states[1]
         first = hidden.flatten(0, 1)[batch.tokens.positions]
         assert torch.allclose(states[0], first, atol=1e-5)
@@ -103,8 +103,8 @@ class TestPatching:
             logprobs = full.lm_head(full.model.norm(states)).log_softmax(-1)
         chosen = logprobs.gather(-1, batch.tokens.targets.expand(2, -1)[:, :, None])[:, :, 0]
         expected = torch.stack([part.mean(dim=1) for part in chosen.split([2, 1, 3], dim=1)], dim=1)
-        assert torch.allclose(depth.lens_scores(full, batch, states, "--full"), expected, atol=1e-5)
-        patched = depth.patched_scores(full, batch, states, "--full")
+        assert torch.allclose(patching.lens_scores(full, batch, states, "--full"), expected, atol=1e-5)
+        patched = patching.patched_scores(full, batch, states, "--full")
         assert torch.allclose(patched[-1], expected[-1], atol=1e-5)
         assert not torch.allclose(patched[0], expected[0], atol=1e-2)
 
@@ -112,33 +112,33 @@ class TestPatching:
         """A row's score does not depend on the rows beside it or on their padding."""
         full, other = arms
         rows = batch.inputs["input_ids"].shape[0]
-        together = depth.patched_scores(full, batch, depth.layer_states(other, batch, "").outputs, "")
+        together = patching.patched_scores(full, batch, patching.layer_states(other, batch, "").outputs, "")
         lengths = batch.inputs["attention_mask"].sum(dim=1).tolist()
         for row in range(rows):
             ids, labels = (batch.inputs[name][row, : lengths[row]].tolist() for name in ("input_ids", "labels"))
             alone = next(answers.batches([Example(input_ids=ids, labels=labels)], [0], 1, "cpu"))
-            score = depth.patched_scores(full, alone, depth.layer_states(other, alone, "").outputs, "")
+            score = patching.patched_scores(full, alone, patching.layer_states(other, alone, "").outputs, "")
             assert torch.allclose(score[:, 0], together[:, row], atol=1e-5)
 
     def test_the_lens_in_parts(
         self, arms: tuple[Any, Any], batch: answers.Batch, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         full, other = arms
-        states = depth.layer_states(other, batch, "").outputs
-        whole = depth.lens_scores(full, batch, states, "")
-        monkeypatch.setattr(depth, "LENS_TOKENS", 2)
-        assert torch.allclose(depth.lens_scores(full, batch, states, ""), whole, atol=1e-6)
+        states = patching.layer_states(other, batch, "").outputs
+        whole = patching.lens_scores(full, batch, states, "")
+        monkeypatch.setattr(patching, "LENS_TOKENS", 2)
+        assert torch.allclose(patching.lens_scores(full, batch, states, ""), whole, atol=1e-6)
 
     def test_no_hook_stays(self, arms: tuple[Any, Any], batch: answers.Batch) -> None:
         full, other = arms
-        before = depth.fact_scores(full, batch)
-        depth.patched_scores(full, batch, depth.layer_states(other, batch, "").outputs, "")
-        assert torch.equal(depth.fact_scores(full, batch), before)
+        before = patching.fact_scores(full, batch)
+        patching.patched_scores(full, batch, patching.layer_states(other, batch, "").outputs, "")
+        assert torch.equal(patching.fact_scores(full, batch), before)
 
     def test_a_model_without_a_list_of_layers(self, arms: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(arms[0].config, "num_hidden_layers", 7)
         with pytest.raises(OptionError, match="--full m: the architecture LlamaForCausalLM has no list of 7 layers"):
-            depth.layers_of(arms[0], "--full m")
+            patching.layers_of(arms[0], "--full m")
 
 
 class TestFacts:

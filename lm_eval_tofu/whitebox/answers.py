@@ -14,33 +14,20 @@ _PART = 64
 
 
 class TokenValues(NamedTuple):
-    """What a model says about the N answer tokens of a batch, or the T of one row; each of shape (N,), float32.
+    """Statistics of the N answer tokens of a batch, or the T of one row; each of shape (N,), float32."""
 
-    Attributes:
-        logprob: log p(token | what stands before it), nats.
-        is_top: 1 where the token is the most likely one, else 0.
-        mean: Mean of log p(x) over the vocabulary with x drawn from p at that position, nats.
-        variance: Its variance.
-    """
-
-    logprob: Any
-    is_top: Any
-    mean: Any
-    variance: Any
+    logprob: Any  # log p(token | the tokens before it), nats
+    is_top: Any  # 1 where the token is the most likely one, else 0
+    mean: Any  # mean of log p(x) over the vocabulary with x drawn from p at that position, nats
+    variance: Any  # its variance
 
 
 class Batch(NamedTuple):
-    """Rows that go through the model together.
+    """Rows that go through the model together."""
 
-    Attributes:
-        rows: Their numbers, shape (B,).
-        inputs: `input_ids` and `attention_mask`, each (B, T).
-        tokens: Where their answer tokens are.
-    """
-
-    rows: list[int]
-    inputs: Mapping[str, Tensor]
-    tokens: AnswerTokens
+    rows: list[int]  # their numbers, shape (B,)
+    inputs: Mapping[str, Tensor]  # `input_ids` and `attention_mask`, each (B, T)
+    tokens: AnswerTokens  # the positions of their answer tokens
 
 
 def batches(examples: Sequence[Example], rows: Sequence[int], batch_size: int, device: str) -> Iterator[Batch]:

@@ -12,7 +12,7 @@ import logging
 import math
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,21 +74,13 @@ class MemorizationConfig(models.AuditConfig):
 
 
 class RowScores(NamedTuple):
-    """The figures of one row. Membership scores are higher where the row is less likely a member.
+    """The figures of one row."""
 
-    Attributes:
-        tokens: T, the answer's tokens with the end of sequence.
-        exact_memorization: `metrics.exact_memorization`.
-        extraction_strength: As open-unlearning computes it, never below one token's share.
-        extraction_strength_no_floor: The same, 0 where the last token is wrong.
-        scores: By attack.
-    """
-
-    tokens: int
-    exact_memorization: float
-    extraction_strength: float
-    extraction_strength_no_floor: float
-    scores: dict[str, float]
+    tokens: int  # T, the answer's tokens with the end of sequence
+    exact_memorization: float  # `metrics.exact_memorization`
+    extraction_strength: float  # as open-unlearning computes it, never below one token's share
+    extraction_strength_no_floor: float  # the same, 0 where the last token is wrong
+    scores: dict[str, float]  # by attack; higher where the row is less likely a member
 
 
 def row_scores(values: Floats, text: str, k: float = metrics.MIN_K) -> RowScores:
@@ -142,11 +134,9 @@ def memorization(config: MemorizationConfig) -> Path:
     rows = [row for part in data.values() for row in part]
     examples = encode_rows(model.tokenizer, rows, prompting, model.context)
     metadata = {
-        "forget_split": config.forget_split,
-        "tofu": str(source),
+        **config.settings(source, {"model": model}, prompting, device, dtype),
         "data": {name: tofu.fingerprint(source, name) for name in names.values()},
         "prompts": tokens_fingerprint(str(example) for example in examples),
-        "prompting": asdict(prompting),
         "k": config.k,
     }
     retain = None if config.retain_reference is None else retain_aucs(config.retain_reference, metadata)
@@ -174,7 +164,7 @@ def memorization(config: MemorizationConfig) -> Path:
     counts = len(data[FORGET])
     parts = {FORGET: scored[:counts], HOLDOUT: scored[counts:]}
     _name_not_finite(parts)
-    path = results.write(
+    return results.write(
         config.output,
         MEMORIZATION,
         figures(parts, retain),
@@ -182,20 +172,14 @@ def memorization(config: MemorizationConfig) -> Path:
         n=counts,
         metadata={
             **metadata,
-            "model": config.model,
-            "weights": model.weights,
             "reference_model": config.reference_model,
             "retain_reference": None if config.retain_reference is None else str(config.retain_reference),
-            "dtype": dtype,
-            "device": device,
         },
         details={
             "retain_auc": retain,
             "rows": {part: [_flat(index, row) for index, row in enumerate(rows)] for part, rows in parts.items()},
         },
     )
-    log.info("results written to %s", path)
-    return path
 
 
 def figures(parts: Mapping[str, Sequence[RowScores]], retain: Mapping[str, float] | None = None) -> dict[str, float]:

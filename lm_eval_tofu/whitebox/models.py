@@ -1,7 +1,7 @@
 """The models of a white-box audit: its options, where the models are, whether they can be compared, loading them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +64,21 @@ class AuditConfig(PromptOptions, DataOptions):
                 f"--template-args {dict(self.template_args)} has no use without a chat template: leave it out"
             )
         return Prompting(applied, self.system_prompt, self.template_args)
+
+    def settings(
+        self, source: tofu.Source, arms: Mapping[str, "Model"], prompting: Prompting, device: str, dtype: str
+    ) -> dict[str, Any]:
+        """What is recorded with the results: data, models and weights, prompts, and how the models were run."""
+        return {
+            "forget_split": self.forget_split,
+            "tofu": str(source),
+            "models": {arm: model.name for arm, model in arms.items()},
+            "weights": {arm: model.weights for arm, model in arms.items()},
+            "prompting": asdict(prompting),
+            "dtype": dtype,
+            "device": device,
+            "batch_size": self.batch_size,
+        }
 
 
 class Model(NamedTuple):

@@ -9,7 +9,7 @@ such facts, but never these facts, so what it reads about forget authors is the 
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,30 +138,21 @@ def probe(config: ProbeConfig) -> Path:
     states = {arm: (layers[arm], store.read) for arm, store in stores.items()}
     fitted = fit_arms(states, data, vectors, seeds=range(config.seeds), device=device)
     seen = [f"{row.question}\n{row.answer[: row.cut]}" for row in data.tested]
-    path = results.write(
+    return results.write(
         config.output,
         PROBE,
         _metrics(fitted, data),
         model=config.model,
         n=len(data.tested),
         metadata={
-            "forget_split": config.forget_split,
-            "tofu": str(source),
-            "models": config.arms,
-            "weights": {arm: model.weights for arm, model in arms.items()},
+            **config.settings(source, arms, prompting, device, dtype),
             "data": data.fingerprints,
             "prompts": tokens_fingerprint(seen),
-            "prompting": asdict(prompting),
             "facts": len(data.training),
             "seeds": list(range(config.seeds)),
-            "dtype": dtype,
-            "device": device,
-            "batch_size": config.batch_size,
         },
         details=_details(fitted, data, arms, config.seeds),
     )
-    log.info("results written to %s", path)
-    return path
 
 
 def _layers(model: models.Model, wanted: Sequence[int] | None) -> list[int]:

@@ -4,6 +4,7 @@ The report reads such a file as it reads lm-eval's own. Another audit needs an e
 of `write`.
 """
 
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from typing import Any
 from lm_eval_tofu import files
 from lm_eval_tofu.metrics.inference import Estimate
 from lm_eval_tofu.whitebox import VERSIONS
+
+log = logging.getLogger(__name__)
 
 
 def write(
@@ -53,6 +56,7 @@ def write(
         task: details,
     }
     files.write_json(path, content)
+    log.info("results written to %s", path)
     return path
 
 
