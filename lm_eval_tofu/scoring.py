@@ -4,23 +4,20 @@ import argparse
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lm_eval_tofu import files, tofu
-from lm_eval_tofu.errors import DataError, OptionError, TofuError
+from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.metrics import leak
 from lm_eval_tofu.metrics.facts import Background, Fact, Kind
 
 log = logging.getLogger(__name__)
 
 FIELDS = ("prompt", "answer", "response")
-
-
-class _Line(NamedTuple):
-    where: str
-    record: dict[str, Any]
+_FIX = "name a file of JSON lines, each an object with prompt, answer and response"
 
 
 def add_score_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,20 +73,20 @@ def score_file(args: argparse.Namespace) -> int:
         The exit code, 0.
 
     Raises:
-        DataError: A line cannot be read or scored; the message names the file and the line.
-        OptionError: A file cannot be opened or written, or an option has a value that cannot be used.
+        DataError: The file or one of its lines cannot be read or scored; the message names the line.
+        OptionError: The output cannot be written, or an option has a value that cannot be used.
     """
     background = _background(args)
-    if _is_same(args.input, args.output):
+    if args.input.exists() and args.output.exists() and args.input.samefile(args.output):
         raise OptionError(f"--output {args.output} is the input: name another file")
     tally: Counter[str] = Counter()
     try:
         with files.replacing(args.output) as partial, partial.open("w", encoding="utf-8") as file:
-            for number, text in _lines(args.input):
-                line = _parse(f"{args.input}, line {number}", text)
-                verdict = _score(line, background, args.threshold)
+            for where, record in files.read_json_lines(args.input, _FIX, DataError):
+                with _at(where):
+                    verdict = leak.score(*_texts(record), background=background, threshold=args.threshold)
                 tally.update(["lines", f"tier {verdict.tier}"] + ["leaked"] * verdict.leaked)
-                file.write(_json(line.record | as_record(verdict)) + "\n")
+                file.write(_json(record | as_record(verdict)) + "\n")
     except OSError as error:
         raise OptionError(f"--output {args.output} cannot be written ({error}): name another file") from error
     log.info("%s: %s", args.output, ", ".join(f"{count} {what}" for what, count in tally.items()) or "no lines")
@@ -118,46 +115,36 @@ def explain(args: argparse.Namespace) -> str:
         OptionError: Neither a file nor prompt, answer and response are given, or both.
     """
     background = _background(args)
-    line = _chosen(args)
-    texts = [line.record[field] for field in FIELDS]
-    try:
-        explanation = leak.explain(*texts, background=background, threshold=args.threshold)
-    except OptionError as error:
-        raise _at(line, error) from error
-    return render(explanation, str(line.record["response"]), args.threshold)
+    where, record = _chosen(args)
+    with _at(where):
+        explanation = leak.explain(*_texts(record), background=background, threshold=args.threshold)
+    return render(explanation, str(record["response"]), args.threshold)
+
+
+_REMARKS = {"partly": "in part", "denied": "said, but denied or affirmed against the answer"}
 
 
 def render(explanation: leak.Explanation, response: str, threshold: float) -> str:
     """An explanation as text for a terminal: the verdict, the response with its found facts marked, the facts."""
     verdict, evidence, passage = explanation
-    sign = ">=" if verdict.leaked else "<"
     lines = [
-        f"{'leaked' if verdict.leaked else 'not leaked'}: score {verdict.score:.3f} {sign} {threshold:g}, "
-        f"tier {verdict.tier}, {len(verdict.found)} of {len(verdict.sought)} facts found",
+        f"{'leaked' if verdict.leaked else 'not leaked'}: score {verdict.score:.3f} {'>=' if verdict.leaked else '<'} "
+        f"{threshold:g}, tier {verdict.tier}, {len(verdict.found)} of {len(verdict.sought)} facts found",
         "",
         _printable(_marked(response, evidence)) or "(an empty response)",
         "",
     ]
     if not evidence:
         lines.append("The answer says nothing that the prompt does not: there is nothing to find.")
-    notes = {
-        "found": "",
-        "partly": "in part",
-        "denied": "said, but denied or affirmed against the answer",
-        "missing": "",
-    }
     for reason in evidence:
         fact = reason.fact
-        share = f"{reason.match:4.0%}" if reason.match else "  - "
-        remark = "; ".join(
-            part
-            for part in (
-                "denied by the answer" if fact.denied else "",
-                notes[reason.status],
-                "elsewhere than in the passage that is scored" if reason.elsewhere else "",
-            )
-            if part
+        remarks = (
+            "denied by the answer" if fact.denied else "",
+            _REMARKS.get(reason.status, ""),
+            "elsewhere than in the passage that is scored" if reason.elsewhere else "",
         )
+        remark = "; ".join(filter(None, remarks))
+        share = f"{reason.match:4.0%}" if reason.match else "  - "
         text = f"{reason.status:8}{share}  {fact.kind:10} weight {fact.weight:.2f}  {_printable(fact.text)}"
         lines.append(f"{text}  ({remark})" if remark else text)
     if passage:
@@ -172,75 +159,50 @@ def _background(args: argparse.Namespace) -> Background | None:
         if args.forget_split is not None:
             raise OptionError(f"--forget-split {args.forget_split} needs --tofu: name the data set")
         return None
-    retain = tofu.retain_split(args.forget_split or "forget10")
+    retain = tofu.retain_split(args.forget_split or tofu.DEFAULT_FORGET_SPLIT)
     return Background.from_answers(row["answer"] for row in tofu.load(retain, tofu.resolve_source(args.tofu)))
 
 
-def _chosen(args: argparse.Namespace) -> _Line:
+def _chosen(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """What is explained, and where it was given."""
     given = {field: getattr(args, field) for field in FIELDS if getattr(args, field) is not None}
     if args.input is None:
         missing = [f"--{field}" for field in FIELDS if field not in given]
         if missing or args.line is not None:
             raise OptionError(f"explain needs IN.jsonl, or {', '.join(missing) or 'no --line'}")
-        return _Line("the command line", given)
+        return "the command line", given
     if given:
         raise OptionError(f"--{next(iter(given))} and {args.input} exclude each other: leave one out")
     wanted = 1 if args.line is None else args.line
     if wanted < 1:
         raise OptionError(f"--line {wanted} is no line: lines are counted from 1")
-    for number, text in _lines(args.input):
+    for number, text in files.lines(args.input, _FIX, DataError):
         if number == wanted:
-            return _parse(f"{args.input}, line {number}", text)
-    raise DataError(f"{args.input} has no line {wanted}, or nothing stands on it")
+            where = f"{args.input}, line {number}"
+            return where, files.parse_object(text, where, _FIX, DataError)
+    raise DataError(f"{args.input} has no line {wanted}, or it is blank")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, with their numbers from 1."""
-    try:
-        with path.open("rb") as file:
-            yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
-    except OSError as error:
-        raise OptionError(f"{path} cannot be read ({error}): name a file of JSON lines") from error
-
-
-def _parse(where: str, text: bytes) -> _Line:
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({error}): give one object a line") from error
-    if not isinstance(record, dict):
-        raise DataError(f"{where}: a {type(record).__name__} instead of an object with {', '.join(FIELDS)}")
+def _texts(record: Mapping[str, Any]) -> list[Any]:
+    """Prompt, answer and response."""
     missing = [field for field in FIELDS if field not in record]
     if missing:
-        raise DataError(f"{where}: no {missing[0]!r}: each line needs {', '.join(FIELDS)}")
-    return _Line(where, record)
+        raise OptionError(f"no {missing[0]!r}: each line needs {', '.join(FIELDS)}")
+    return [record[field] for field in FIELDS]
 
 
-def _score(line: _Line, background: Background | None, threshold: float) -> leak.LeakScore:
+@contextmanager
+def _at(where: str) -> Iterator[None]:
     try:
-        return leak.score(*(line.record[field] for field in FIELDS), background=background, threshold=threshold)
+        yield
     except OptionError as error:
-        raise _at(line, error) from error
+        raise DataError(f"{where}: {error}") from error
 
 
-def _at(line: _Line, error: TofuError) -> DataError:
-    return DataError(f"{line.where}: {error}")
-
-
-def _is_same(first: Path, second: Path) -> bool:
-    try:
-        return first.samefile(second)
-    except OSError:
-        return False
-
-
-def _json(record: dict[str, Any]) -> str:
+def _json(record: Mapping[str, Any]) -> str:
     text = json.dumps(record, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half a character, as byte-level tokenizers can leave it
-        return json.dumps(record)
-    return text
+    # Half a character, as byte-level tokenizers can leave it, has no UTF-8.
+    return text if text.encode(errors="ignore").decode() == text else json.dumps(record)
 
 
 def _fact(fact: Fact) -> dict[str, str]:
@@ -248,12 +210,12 @@ def _fact(fact: Fact) -> dict[str, str]:
 
 
 def _marked(response: str, evidence: tuple[leak.Evidence, ...]) -> str:
-    """The response with what speaks for a fact in brackets: [kind: words]; content, by far the most, as [words]."""
+    """The response with the words that state a fact in brackets: [kind: words]; the many content words as [words]."""
     spans: dict[tuple[int, int], str] = {}
     for reason in evidence:
         if reason.status in ("found", "partly"):
             for span in reason.spans:
-                # Where a word speaks for several facts, the first, weightiest one names it.
+                # Where a word states several facts, the first, weightiest one names it.
                 spans.setdefault(span, "" if reason.fact.kind is Kind.CONTENT else f"{reason.fact.kind}: ")
     marked, end = "", 0
     for (start, stop), label in sorted(spans.items()):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from lm_eval_tofu import files
 from lm_eval_tofu.errors import DataError, OptionError
 
 log = logging.getLogger(__name__)
@@ -87,12 +88,8 @@ class Source:
 
 
 def retain_split(forget_split: str) -> str:
-    """The retain split that belongs to a forget split.
-
-    Raises:
-        OptionError: There is no such forget split.
-    """
-    if forget_split not in tuple(FORGET_SPLITS):
+    """The retain split that belongs to a forget split; an `OptionError` where there is no such forget split."""
+    if forget_split not in tuple(FORGET_SPLITS):  # not in the dict, which refuses an option that is a list
         raise OptionError(f"forget_split={forget_split!r} is unknown: use one of {', '.join(sorted(FORGET_SPLITS))}")
     return FORGET_SPLITS[forget_split]
 
@@ -180,11 +177,7 @@ def row_numbers(option: str, value: Any) -> tuple[int, ...]:
 
 
 def check_row_numbers(option: str, numbers: Sequence[int], config: str, rows: int) -> None:
-    """Check that a configuration has the rows that an option names.
-
-    Raises:
-        OptionError: It has fewer.
-    """
+    """Check that a configuration has the rows that an option names."""
     if numbers and max(numbers) >= rows:
         raise OptionError(f"{option} names row {max(numbers)}, but {config} has {rows} rows: use 0 to {rows - 1}")
 
@@ -217,14 +210,11 @@ def _load(config: str, source: Source) -> tuple[dict[str, Any], ...]:
     return tuple(rows)
 
 
-def _check_row(row: Any, number: int, config: str, spec: Config, source: Source) -> None:
+def _check_row(row: Mapping[str, Any], number: int, config: str, spec: Config, source: Source) -> None:
     where = f"{source}: configuration {config!r}, row {number}"
-    if not isinstance(row, dict):
-        raise DataError(f"{where} is a {type(row).__name__} instead of an object: fetch {HUB_ID} anew")
-    missing = [column for column in spec.columns if row.get(column) is None]
-    if missing:
-        raise DataError(f"{where} lacks the column {missing[0]!r}: fetch {HUB_ID} anew")
     for column in spec.columns:
+        if row.get(column) is None:
+            raise DataError(f"{where} lacks the column {column!r}: fetch {HUB_ID} anew")
         texts = row[column] if column == "perturbed_answer" else [row[column]]
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
             kind = "a list of texts" if column == "perturbed_answer" else "a text"
@@ -239,28 +229,16 @@ def _existing_directory(name: str) -> Path | None:
         return None
 
 
-def _directory(source: Source) -> Path:
-    return Path(__file__).parent / "mini" if source.kind == "mini" else Path(source.location)
-
-
 def _from_directory(config: str, source: Source) -> list[Any]:
-    path = _directory(source) / f"{config}.json"
+    folder = Path(__file__).parent / "mini" if source.kind == "mini" else Path(source.location)
+    path = folder / f"{config}.json"
     if not path.is_file():
         raise DataError(
             f"{source} has no {path.name}, so the configuration {config!r} is missing: "
             f"copy all JSON files of {HUB_ID} there"
         )
-    rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise DataError(
-                f"{path}, line {number}: not JSON ({error}): the file is cut or damaged; fetch it anew"
-            ) from error
-    return rows
+    fix = "the file is cut or damaged; fetch it anew"
+    return [row for _, row in files.read_json_lines(path, fix, DataError)]
 
 
 def _from_hub(config: str, source: Source) -> list[Any]:
@@ -293,9 +271,8 @@ def _check_revision(source: Source, rows: Any) -> None:
         DataError: The copy is of another commit, or the revision cannot be resolved to one.
     """
     # The cache keeps each commit's rows in a folder of that name.
-    files = getattr(rows, "cache_files", None) or ()
-    found = {Path(file["filename"]).parent.name for file in files}
-    commit = found.pop() if len(found) == 1 else ""
+    cached = {Path(file["filename"]).parent.name for file in getattr(rows, "cache_files", None) or ()}
+    commit = cached.pop() if len(cached) == 1 else ""
     if not _COMMIT.fullmatch(commit):
         return
     if source.revision not in (None, "main", commit):

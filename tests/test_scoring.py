@@ -90,7 +90,7 @@ class TestScore:
         ("bad", "reason"),
         [
             ("{", "not JSON"),
-            ("[1]", "list instead of an object"),
+            ("[1]", "list instead of a JSON object"),
             ('{"prompt": "p", "answer": "a"}', "no 'response'"),
             ('{"prompt": "p", "answer": "a", "response": null}', "response=None is no text"),
             ('{"prompt": "p", "answer": "", "response": "x"}', "answer=''"),

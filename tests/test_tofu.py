@@ -203,7 +203,7 @@ class TestBadData:
 
     def test_row_that_is_no_object(self, folder: Path) -> None:
         (folder / "forget01.json").write_text("[1]\n[2]\n[3]\n[4]\n")
-        refuse(folder, "forget01", "row 0 is a list instead of an object")
+        refuse(folder, "forget01", "forget01.json, line 1: a list instead of a JSON object: .* fetch it anew")
 
     def test_unknown_configuration(self) -> None:
         with pytest.raises(OptionError, match="configuration 'forget20' is unknown: use one of full"):
