@@ -22,7 +22,7 @@ from scipy.stats import ks_2samp
 
 from lm_eval_tofu import cli
 from lm_eval_tofu.errors import OptionError
-from lm_eval_tofu.metrics import inference, leak
+from lm_eval_tofu.metrics import inference, leak, permutation
 from lm_eval_tofu.report import arms as report_arms
 from lm_eval_tofu.report import formatting, leaks, load, render, sweeps, tables
 from lm_eval_tofu.report.verdicts import verdicts
@@ -162,7 +162,7 @@ def test_forget_quality_is_computed_against_the_retain_arm_of_the_report(arms: P
     distance = _cell(built, "ks_statistic", "unlearned")
     assert distance.value == pytest.approx(test.statistic)
     assert math.isnan(distance.low)  # a bootstrap of a largest distance lies above it
-    paired = inference.exchange_distance(ours, theirs, [row // 20 for row in range(120)])
+    paired = permutation.ks_test(ours, theirs, [row // 20 for row in range(120)])
     assert _cell(built, "forget_quality_paired", "unlearned").value == paired.p_value
     [row] = [row for row in built.main if row.key == "forget_quality"]
     assert row.cells["retain"] is None

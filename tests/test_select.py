@@ -11,7 +11,7 @@ import pytest
 
 from lm_eval_tofu import cli, files
 from lm_eval_tofu.errors import OptionError
-from lm_eval_tofu.metrics import inference
+from lm_eval_tofu.metrics import permutation
 from lm_eval_tofu.unlearn import sweep_config
 from lm_eval_tofu.unlearn.select import Selection, select, table
 
@@ -118,7 +118,7 @@ def test_equals_are_those_that_a_paired_test_cannot_tell_from_the_first(tmp_path
     clusters = [i // 20 for i in range(200)]
     retain = [i % 20 / 20 for i in range(200)]
     ours, theirs = [5.0 * (i < 20) + retain[i] for i in range(200)], [5.0 + ratio for ratio in retain]
-    raw = inference.exchange_difference(ours, theirs, retain, clusters).p_value
+    raw = permutation.ks_difference_test(ours, theirs, retain, clusters).p_value
     assert off.p_value == pytest.approx(2 * raw)  # Holm's first step of two
     assert off.p_value < 0.05
     shown = "\n".join(table(selection))

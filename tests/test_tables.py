@@ -9,7 +9,7 @@ import made_tables
 import pytest
 
 from lm_eval_tofu import tofu
-from lm_eval_tofu.metrics import benchmark, inference
+from lm_eval_tofu.metrics import benchmark, inference, permutation
 from lm_eval_tofu.report import formatting, tables
 from lm_eval_tofu.report.arms import Arm, Results, Sample, TaskRun, ToolRun
 from lm_eval_tofu.report.probes import Curve
@@ -300,7 +300,7 @@ class TestFromSamples:
         test = benchmark.forget_quality(ours, theirs)
         assert has(cell(content, "forget_quality"), test.p_value)
         assert has(cell(content, "ks_statistic"), test.statistic)
-        paired = inference.exchange_distance(ours, theirs, AUTHORS)
+        paired = permutation.ks_test(ours, theirs, AUTHORS)
         assert has(cell(content, "forget_quality_paired"), paired.p_value)
         assert content.ratios["unlearned"] == ours
 

@@ -1,1 +1,1 @@
-"""Pure functions on numbers and strings. Of the rest of the package only its errors are imported here."""
+"""Metrics: pure functions on numbers and strings. Arguments that are empty, or differ in length, raise ValueError."""

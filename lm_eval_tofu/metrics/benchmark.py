@@ -47,9 +47,6 @@ def normalised_probability(loss: float, perturbed_losses: Sequence[float], eps: 
         loss: Loss of the right answer, nats/token.
         perturbed_losses: Losses of the wrong ones, shape (k,), k >= 1.
         eps: Added to the denominator.
-
-    Raises:
-        ValueError: No perturbed answer.
     """
     _require(perturbed_losses, "perturbed answers")
     with np.errstate(invalid="ignore"):
@@ -70,9 +67,6 @@ def truth_ratio(loss: float, perturbed_losses: Sequence[float], eps: float = EPS
 
     Returns:
         R in [0, inf); the largest double where it overflows, which has the same rank and can be written as JSON.
-
-    Raises:
-        ValueError: No perturbed answer.
     """
     _require(perturbed_losses, "perturbed answers")
     with np.errstate(invalid="ignore"):  # NaN in, NaN out
@@ -83,22 +77,14 @@ def truth_ratio(loss: float, perturbed_losses: Sequence[float], eps: float = EPS
 
 
 def forget_truth_ratio(ratios: Sequence[float]) -> float:
-    """Mean of min(R, 1/R) over the forget rows: 1 where true and perturbed answers are equally likely.
-
-    Raises:
-        ValueError: No rows.
-    """
+    """Mean of min(R, 1/R) over the forget rows: 1 where true and perturbed answers are equally likely."""
     values = np.asarray(_require(ratios, "truth ratios"), dtype=float)
     with np.errstate(divide="ignore"):
         return float(np.mean(np.minimum(values, 1 / values)))
 
 
 def utility_truth_ratio(ratios: Sequence[float]) -> float:
-    """Mean of max(0, 1 - R) over the rows of a utility set: 1 where the true answer is by far the likeliest.
-
-    Raises:
-        ValueError: No rows.
-    """
+    """Mean of max(0, 1 - R) over the rows of a utility set: 1 where the true answer is by far the likeliest."""
     return float(np.mean(np.maximum(0, 1 - np.asarray(_require(ratios, "truth ratios"), dtype=float))))
 
 
@@ -108,9 +94,6 @@ def forget_quality(ratios: Sequence[float], retain_ratios: Sequence[float]) -> F
     Args:
         ratios: Truth ratios R of the audited model, shape (n,).
         retain_ratios: Those of the retain arm on the same rows, shape (n,).
-
-    Raises:
-        ValueError: No rows, or another number of rows.
     """
     _require(ratios, "truth ratios")
     if len(ratios) != len(retain_ratios):
@@ -130,11 +113,7 @@ def forget_quality(ratios: Sequence[float], retain_ratios: Sequence[float]) -> F
 
 
 def model_utility(components: Sequence[float]) -> float:
-    """Harmonic mean of the nine components; 0 as soon as one of them is 0 (Maini et al. 2024, section 2.2.1).
-
-    Raises:
-        ValueError: No components, or a negative one.
-    """
+    """Harmonic mean of the nine components; 0 as soon as one of them is 0 (Maini et al. 2024, section 2.2.1)."""
     values = np.asarray(_require(components, "components"), dtype=float)
     if np.isnan(values).any():
         return math.nan

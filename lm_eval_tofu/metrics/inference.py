@@ -1,4 +1,4 @@
-"""Intervals and tests for rows that come in clusters: rows of one subject (TOFU: author) are not independent.
+"""Intervals and t tests for rows that come in clusters: rows of one subject (TOFU: author) are not independent.
 
 A leak audit asks some tens of rows about each of 5 to 20 subjects, and what a model knows of a subject shows in all of
 its rows. Everything here takes the subject as the unit that varies. With fewer than `MIN_CLUSTERS` subjects nothing is
@@ -8,7 +8,7 @@ stated: limits and p values are NaN.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,11 +27,7 @@ POWER = 0.8
 ASSUMED_CORRELATION = 0.1
 """Intraclass correlation of leaks within a subject that the smallest detectable excess is stated for."""
 
-DRAWS = 9999
-"""Random exchanges of two arms, where there are too many to take all."""
-
 Floats = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.intp]
 
 
 class Estimate(NamedTuple):
@@ -66,9 +62,6 @@ def mean(values: Sequence[float], clusters: Sequence[int], *, level: float = LEV
         values: Of any range, shape (n,).
         clusters: The cluster of each, shape (n,).
         level: Coverage, in (0, 1).
-
-    Raises:
-        ValueError: Another number of clusters than of values.
     """
     data = _Clustered.of(values, clusters)
     if not data.is_enough:
@@ -92,9 +85,6 @@ def rate(values: Sequence[float], clusters: Sequence[int], *, level: float = LEV
         values: In [0, 1], shape (n,).
         clusters: The cluster of each, shape (n,).
         level: Coverage, in (0, 1).
-
-    Raises:
-        ValueError: Another number of clusters than of values, or a value outside [0, 1].
     """
     data = _Clustered.of(values, clusters)
     if data.n and (data.values.min() < 0 or data.values.max() > 1):
@@ -139,9 +129,6 @@ def excess(
         theirs: Those of the retain arm on the same rows, shape (n,).
         clusters: The cluster of each row, shape (n,).
         level: Coverage, in (0, 1).
-
-    Raises:
-        ValueError: The three differ in length, or a value is outside [0, 1].
     """
     estimate = gain([a - b for a, b in zip(ours, theirs, strict=True)], clusters, level=level)
     moved = moved_out(estimate, rate(ours, clusters, level=level), rate(theirs, clusters, level=level))
@@ -171,9 +158,6 @@ def gain(differences: Sequence[float], clusters: Sequence[int], *, level: float 
         differences: After less before, or the audited model's less the retain arm's, shape (n,).
         clusters: The cluster of each, shape (n,).
         level: Coverage, in (0, 1).
-
-    Raises:
-        ValueError: Another number of clusters than of differences.
     """
     data = _Clustered.of(differences, clusters)
     if not data.is_enough:
@@ -240,148 +224,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-class Exchange(NamedTuple):
-    """A test that exchanges two arms.
-
-    Attributes:
-        statistic: What was observed.
-        p_value: Share of the exchanges with a statistic that is at least as large; NaN where it cannot be said.
-    """
-
-    statistic: float
-    p_value: float
-
-
-def exchange_distance(
-    ours: Sequence[float], theirs: Sequence[float], clusters: Sequence[int], *, draws: int = DRAWS, seed: int = 0
-) -> Exchange:
-    """KS distance D of two arms on the same rows, and its p value if the arms were exchangeable within subjects.
-
-    The KS test takes all values for independent. But both arms answer the same questions, which makes its p value too
-    large, and rows of one subject stand together, which makes it too small. If the two arms do not differ, their values
-    of any subject can be exchanged: D's null distribution comes from exchanging them in randomly chosen subjects, all
-    rows of a subject together.
-
-    Args:
-        ours: Truth ratios of one arm, shape (n,).
-        theirs: Those of the other on the same rows, shape (n,).
-        clusters: The subject of each row, shape (n,).
-        draws: Random exchanges; all 2^G are taken where they are no more.
-        seed: Of the random exchanges.
-
-    Returns:
-        D and the p value. With G subjects no p value is below 2^(1 - G), since exchanging all of them changes nothing.
-        NaN with fewer than `MIN_CLUSTERS` subjects; D too, where a value is NaN.
-
-    Raises:
-        ValueError: The three differ in length.
-    """
-    pair = np.asarray([*_same_length(ours, theirs, clusters)], dtype=float)
-    if not pair.size or np.isnan(pair).any():
-        return Exchange(math.nan, math.nan)
-    positions, count = _positions(clusters)
-    values = np.concatenate(pair)
-    order = np.argsort(values, kind="stable")
-    n = len(positions)
-    signs = np.concatenate([np.ones(n), -np.ones(n)])
-    # Each subject's part of F_ours - F_theirs, which changes its sign when the arms are exchanged there.
-    parts = _cumulated(signs[order], np.concatenate([positions] * 2)[order], count, values[order]) / n
-
-    def distances(turned: Floats) -> Floats:
-        return np.asarray(np.abs(turned @ parts).max(axis=1), dtype=float)
-
-    observed = float(distances(np.ones((1, count)))[0])
-    return Exchange(observed, _exchange_p_value(distances, observed, count, draws, seed))
-
-
-def exchange_difference(
-    first: Sequence[float],
-    other: Sequence[float],
-    reference: Sequence[float],
-    clusters: Sequence[int],
-    *,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> Exchange:
-    """Whether two models differ in their KS distance D from a third, exchanging the two within subjects.
-
-    Args:
-        first: Truth ratios of one model, shape (n,).
-        other: Those of the other on the same rows, shape (n,).
-        reference: Those of the retain arm on the same rows, shape (n,).
-        clusters: What is exchanged together, shape (n,).
-        draws: Random exchanges; all 2^G are taken where they are no more.
-        seed: Of the random exchanges.
-
-    Returns:
-        D(other) - D(first), and the two-sided p value. NaN where a value is NaN, or with fewer than `MIN_CLUSTERS`
-        clusters.
-
-    Raises:
-        ValueError: The four differ in length.
-    """
-    triple = np.asarray([*_same_length(first, other, clusters), reference], dtype=float)
-    if not triple.size or np.isnan(triple).any():
-        return Exchange(math.nan, math.nan)
-    positions, count = _positions(clusters)
-    values = np.concatenate(triple)
-    order = np.argsort(values, kind="stable")
-    n = len(positions)
-    of = np.concatenate([positions] * 3)[order]
-    # F_first - F_reference and F_other - F_reference are (F_first + F_other) / 2 - F_reference, which no exchange
-    # changes, plus and minus (F_first - F_other) / 2, of which each subject's part changes its sign.
-    turning, fixed = (np.repeat(weights, n)[order] / n for weights in ([0.5, -0.5, 0.0], [0.5, 0.5, -1.0]))
-    parts = _cumulated(turning, of, count, values[order])
-    shared = _cumulated(fixed, np.zeros_like(of), 1, values[order])[0]
-
-    def differences(turned: Floats) -> Floats:
-        half = turned @ parts
-        return np.asarray(np.abs(shared - half).max(axis=1) - np.abs(shared + half).max(axis=1), dtype=float)
-
-    observed = float(differences(np.ones((1, count)))[0])
-    p_value = _exchange_p_value(lambda turned: np.abs(differences(turned)), abs(observed), count, draws, seed)
-    return Exchange(observed, p_value)
-
-
-def _exchange_p_value(
-    statistic: Callable[[Floats], Floats], observed: float, count: int, draws: int, seed: int
-) -> float:
-    """Share of the exchanges that reach the observed statistic; of random ones, the observed one counts too."""
-    if count < MIN_CLUSTERS:
-        return math.nan
-    exact = 2**count <= draws
-    if exact:
-        exchanged = (np.arange(2**count)[:, None] >> np.arange(count)) % 2 == 1
-    else:
-        exchanged = np.random.default_rng(seed).random((draws, count)) < 0.5
-    turned = np.where(exchanged, -1.0, 1.0)
-    blocks = (turned[start : start + 500] for start in range(0, len(turned), 500))  # all at once take much memory
-    # Sums of the same terms in another order differ in the last digits.
-    reached = sum(int((statistic(block) >= observed - 1e-9).sum()) for block in blocks)
-    return reached / len(turned) if exact else (reached + 1) / (draws + 1)
-
-
-def _same_length(
-    first: Sequence[float], other: Sequence[float], clusters: Sequence[int]
-) -> tuple[Sequence[float], Sequence[float]]:
-    if not len(first) == len(other) == len(clusters):
-        raise ValueError(f"{len(first)} and {len(other)} values and {len(clusters)} clusters differ")
-    return first, other
-
-
-def _positions(clusters: Sequence[int]) -> tuple[Indices, int]:
-    _, positions = np.unique(np.asarray(clusters, dtype=int), return_inverse=True)
-    return positions, int(positions.max()) + 1
-
-
-def _cumulated(weights: Floats, of: Indices, count: int, ordered: Floats) -> Floats:
-    """Cumulated weights of each cluster along ordered values, read at the last of equal ones; shape (count, places)."""
-    spread = np.zeros((count, len(weights)))
-    spread[of, np.arange(len(weights))] = weights
-    last = np.flatnonzero(np.append(np.diff(ordered) > 0, True))
-    return np.asarray(np.cumsum(spread, axis=1)[:, last], dtype=float)
-
-
 class Stratum(NamedTuple):
     """Rows whose means are components of a harmonic mean.
 
@@ -408,9 +250,6 @@ def harmonic_mean(strata: Sequence[Stratum], *, level: float = LEVEL) -> Estimat
     Returns:
         H. Where a component is 0, so is H, and the upper limit is that of all components at theirs. No limits where a
         stratum has fewer than `MIN_CLUSTERS` clusters; NaN where a value is NaN.
-
-    Raises:
-        ValueError: A value outside [0, 1], or another number of clusters than of rows.
     """
     estimates = [[rate(values, stratum.clusters, level=level) for values in stratum.values] for stratum in strata]
     every = [estimate for each in estimates for estimate in each]

@@ -23,9 +23,6 @@ def leak_at_k(samples: int, leaked: int, k: int) -> float:
 
     Returns:
         A probability; NaN for k > n, which n samples say nothing about.
-
-    Raises:
-        ValueError: k < 1, or not 0 <= c <= n.
     """
     _check_counts(samples, leaked)
     if k < 1:
@@ -42,9 +39,6 @@ def leak_upper_bound(samples: int, leaked: int, level: float = 0.99) -> float:
         samples: n, independent samples of one prompt.
         leaked: c, those that leak.
         level: Coverage, in (0, 1).
-
-    Raises:
-        ValueError: Not 0 <= c <= n, or no sample.
     """
     from scipy.stats import binomtest
 

@@ -6,7 +6,7 @@ A new audit needs an entry here, and in `lm_eval_tofu.report.tables` only where 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lm_eval_tofu.metrics import benchmark, inference
+from lm_eval_tofu.metrics import benchmark, permutation
 from lm_eval_tofu.tasks import reported
 from lm_eval_tofu.tasks.families import CLUES
 from lm_eval_tofu.tofu import UTILITY_SETS
@@ -81,7 +81,7 @@ AUDITS = (
         "p value of D from exchanging this and the retain arm within authors; near 0: the two can be told apart",
         "p",
         FORGET_QUALITY,
-        comparison=lambda ours, theirs, authors: inference.exchange_distance(ours, theirs, authors).p_value,
+        comparison=lambda ours, theirs, authors: permutation.ks_test(ours, theirs, authors).p_value,
         reference="retain",
     ),
     Audit(

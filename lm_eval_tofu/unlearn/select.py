@@ -17,7 +17,7 @@ from typing import Any
 from lm_eval_tofu import files
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.evaluation import BENCHMARK
-from lm_eval_tofu.metrics import inference
+from lm_eval_tofu.metrics import inference, permutation
 from lm_eval_tofu.unlearn import alike, sweep, sweep_config
 
 log = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ def _told_from_first(results: Sequence[Path]) -> tuple[list[float | None], str]:
         if other_indices != indices:
             raw.append(math.nan)
         else:
-            raw.append(inference.exchange_difference(first, ratios, retain, clusters).p_value)
+            raw.append(permutation.ks_difference_test(first, ratios, retain, clusters).p_value)
     adjusted = iter(inference.holm([p_value for p_value in raw if not math.isnan(p_value)]))
     found: list[float | None] = [None, *(None if math.isnan(p_value) else next(adjusted) for p_value in raw)]
     return found, "authors" if by_author else "rows"
