@@ -374,14 +374,24 @@ def test_tables_from_the_code(marker: str) -> None:
     assert shown(marker) == made.strip(), "run `python tools/code_tables.py`, as `make docs` does"
 
 
-def test_readme_is_short_and_names_the_package_layout() -> None:
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def test_every_part_of_the_package_is_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert len(readme.splitlines()) <= 200
-    parts = {path.name for path in (ROOT / "lm_eval_tofu").iterdir() if (path / "__init__.py").exists()}
-    for part in parts:
-        assert f"  {part}/" in readme, part
-    for name in re.findall(r"\b\w+\.py\b", readme[readme.index("## Layout") :]):
-        assert list((ROOT / "lm_eval_tofu").rglob(name)), name
+    for part in (path for path in (ROOT / "lm_eval_tofu").iterdir() if (path / "__init__.py").exists()):
+        assert f"  {part.name}/" in readme
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_files_that_are_named_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    folders = ("lm_eval_tofu", "tests", "tools", "benchmarks", "examples")
+    known = [str(path.relative_to(ROOT)) for folder in folders for path in (ROOT / folder).rglob("*.*")]
+    for named in re.findall(r"(?<![\w./])[\w/]+\.(?:py|yaml|txt|jinja2)\b", text):
+        if not re.search("NAME|AUDIT|FAMILY", named):
+            assert any(f"/{path}".endswith(f"/{named}") for path in known), named
 
 
 def test_pypi_shows_no_link_that_leads_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
