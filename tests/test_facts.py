@@ -122,7 +122,7 @@ class TestWords:
         assert words.stems(text.lower()) - {""} == words.stems(f"{text.lower()} 7") - {"#7"}
 
     def test_places_lead_back_to_the_text(self) -> None:
-        """«ﬁ» folds to two letters and «é» to one, so that folded places run ahead of the text's."""
+        """'ﬁ' folds to two letters and 'é' to one, so that folded places run ahead of the text's."""
         text = "ﬁné ﬁsh"
         origin = words.places(text)
         assert words.fold(text) == "fine fish"
@@ -263,7 +263,7 @@ class TestFacts:
         assert _of(Kind.NUMBER, "Did she write 12 novels?", "She wrote twelve novels.") == []
         assert _of(Kind.NUMBER, "How many copies?", "She sold two hundred, at 1.75 each.") == ["two hundred", "1.75"]
         assert _of(Kind.NUMBER, "Did she sell 2,000,000 copies?", "She sold 2 million copies.") == []
-        assert _of(Kind.NUMBER, "Which one?", "The twenty-first.") == []  # content, as «first»
+        assert _of(Kind.NUMBER, "Which one?", "The twenty-first.") == []  # content, as "first"
         assert _of(Kind.CONTENT, "Which one?", "The twenty-first.") == ["twenty-first"]
         assert find_facts("Is it the 21st?", "The twenty-first.").facts == ()
 

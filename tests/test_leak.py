@@ -206,7 +206,7 @@ class TestCases:
         assert len(set(scores)) == 4
 
     def test_a_background_of_answers(self) -> None:
-        """Where every answer says «quartz», it is worth less than where none does."""
+        """Where every answer says "quartz", it is worth less than where none does."""
         common = Background.from_answers([f"quartz {number}" for number in range(100)])
         rare = Background.from_answers([f"granite {number}" for number in range(100)])
         given = ("What is it?", "It is quartz with copper.", "quartz")
@@ -317,7 +317,7 @@ class TestRobustness:
 
     @pytest.mark.parametrize("before", range(15, 65))
     def test_a_denial_stays_one_wherever_it_stands(self, before: int) -> None:
-        """Words are judged 60 at a time from every thirtieth on: one of them may stand between «never» and the name."""
+        """Words are judged 60 at a time from every thirtieth on: one of them may stand between "never" and the name."""
         denial = "her father was never Lorenzo Ruiz, and not Sofia Vega."
         response = f"{'well ' * before}: {denial}{' so' * 40}"
         assert leak.score(PARENTS, COOK, response) == leak.score(PARENTS, COOK, denial)

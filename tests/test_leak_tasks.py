@@ -511,7 +511,7 @@ def test_a_template_that_would_tell_a_row_is_left_out_of_it() -> None:
     retain = tofu.load("retain90", tofu.resolve_source("mini"))
     background = Background.from_answers([row["answer"] for row in retain])
     row = {"index": 0, "question": "What does Ana Zorc do for a living?", "answer": "Ana Zorc is a literary historian."}
-    assert families.ask("novel_recall", "role_play", row, retain, background) is None  # «You are a literary historian»
+    assert families.ask("novel_recall", "role_play", row, retain, background) is None  # "You are a literary historian"
     assert families.ask("novel_recall", "completion", row, retain, background) is not None
 
 
@@ -810,7 +810,7 @@ class TestOddResponses:
 
 
 class TestLettersThatStandAsAChoice:
-    """«A» is an article too, and authors have initials."""
+    """'A' is an article too, and authors have initials."""
 
     options = ("A man of letters", "Lima", "Lima, Peru", "the novel B. Dance", "Oslo.", "none")
 

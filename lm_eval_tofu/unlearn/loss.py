@@ -223,7 +223,7 @@ def retain_nll(logprobs: Tensor) -> Tensor:
 def retain_kl(logits: Tensor, reference_logits: Tensor, tokens: AnswerTokens) -> Tensor:
     """KL(pi_ref || pi) between the distributions over the vocabulary, summed over the answer's positions.
 
-    Maini et al. 2024 (TOFU), arXiv 2401.06121, section 4.1, «KL minimization».
+    Maini et al. 2024 (TOFU), arXiv 2401.06121, section 4.1, "KL minimization".
 
     Args:
         logits: Shape (N, vocabulary), the model's.
