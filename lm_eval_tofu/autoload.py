@@ -1,4 +1,4 @@
-"""Lets a plain `lm_eval` see our tasks; imported at every Python start through `lm_eval_tofu.pth`.
+"""Adds our tasks to a plain `lm_eval`; imported at every Python start through `lm_eval_tofu.pth`.
 
 lm-eval 0.4.13 has no entry point for tasks. A finder waits for `lm_eval.tasks.manager`, lets the ordinary finders find
 it, and patches `TaskManager` once it has run. A `TaskManager` that finds our tasks itself, by the entry point of this
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 SWITCH = "LM_EVAL_TOFU_AUTOLOAD"
 TARGET = "lm_eval.tasks.manager"
 TASK = "tofu_forget_quality"
-"""The task whose presence tells that all of ours are there."""
+"""Where a `TaskManager` has this task, it has all of ours."""
 _MARK = "_lm_eval_tofu"
 
 
 class Finder:
-    """Finds `lm_eval.tasks.manager` through the other finders, and has it patched when it is executed."""
+    """Finds `lm_eval.tasks.manager` through the other finders, and patches it once it has been executed."""
 
     _lm_eval_tofu = True
 
@@ -119,7 +119,7 @@ def _patch_init(manager: "Any") -> None:
 
 
 def _with_ours(given: "Any") -> "list[str | Path]":
-    """The user's paths behind our directory, which is left out where they hold it already."""
+    """Our directory followed by the user's paths; without ours where one of theirs contains it."""
     from pathlib import Path
 
     from lm_eval_tofu.tasks import TASKS_DIR
@@ -148,11 +148,7 @@ def _patch_match_tasks(manager: "Any") -> None:
 
 
 def _check_early(manager: "Any", matched: "list[str]") -> None:
-    """Check options and references now: lm_eval's command line matches task names before it loads the model.
-
-    Raises:
-        TofuError: Something cannot be used; the message says what to do.
-    """
+    """Check options and references now: lm_eval's command line matches task names before it loads the model."""
     metadata = getattr(manager, "metadata", None)
     names = [name for name in matched if not _is_the_users(manager, name)]
     if metadata and any(name.startswith("tofu") for name in names):
@@ -162,7 +158,7 @@ def _check_early(manager: "Any", matched: "list[str]") -> None:
 
 
 def _is_the_users(manager: "Any", name: str) -> bool:
-    """Whether a user's own task stands in for ours of that name."""
+    """Whether a user's own task replaces ours of that name."""
     if not name.startswith("tofu"):
         return False
     from pathlib import Path
@@ -174,7 +170,7 @@ def _is_the_users(manager: "Any", name: str) -> bool:
 
 
 def _warn() -> None:
-    """Say that an exception was caught; lm_eval is in use here, so logging is imported anyway."""
+    """Log an exception that was caught; lm_eval is in use here, so logging is imported anyway."""
     import logging
 
     logging.getLogger("lm_eval_tofu").warning(

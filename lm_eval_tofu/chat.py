@@ -1,10 +1,10 @@
-"""From a question and an answer to tokens: the one place where training and scoring agree.
+"""Renders questions and answers as prompts and tokenizes them, the same way for training and for scoring.
 
-A language model forgets or remembers tokens, not strings. The tokens with loss during training must therefore be the
-tokens that are scored: `encode_answer` gives them to both. The rule is the one of the benchmark's own evaluation code
-(open-unlearning, `preprocess_chat_instance`): the answer's span is what the chat template renders for the assistant's
-turn after the generation prompt, end of turn included, plus the end-of-sequence token where the rendering does not end
-with it. Without a template the prompt is `Question: {q}\\nAnswer:` and the span is the answer and end of sequence.
+The tokens with loss during training must be the tokens that are scored: `encode_answer` gives them to both. The rule is
+the one of the benchmark's own evaluation code (open-unlearning, `preprocess_chat_instance`): the answer's tokens are
+what the chat template renders for the assistant's turn after the generation prompt, end of turn included, plus the
+end-of-sequence token where the rendering does not end with it. Without a template the prompt is
+`Question: {q}\\nAnswer:` and the answer's tokens are the answer and the end of sequence.
 """
 
 import logging
@@ -35,10 +35,6 @@ class Prompting:
     system_prompt: str | None = None
     template_args: Mapping[str, Any] = field(default_factory=dict)
 
-    def messages(self, question: str) -> list[dict[str, str]]:
-        """The chat turns that ask `question`."""
-        return [*self.system_turn(), {"role": "user", "content": question}]
-
     def system_turn(self) -> list[dict[str, str]]:
         """The system turn, if there is one."""
         return [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
@@ -61,12 +57,12 @@ class EncodedAnswer(NamedTuple):
 
 
 class ExactContext(str):
-    """A prompt whose trailing white space stays its own.
+    """A prompt that keeps its trailing white space.
 
     lm-eval moves the white space at a context's end into the continuation before it tokenizes. A chat template's prompt
     ends in a line break that belongs to the template; moved, it would be scored as the answer's first token.
-    lm-eval 0.4.13 finds that white space with the method `rstrip`, which therefore has nothing to say here;
-    `check_backend_tokens` asks the backend for its tokens, and so notices where another version finds it otherwise.
+    lm-eval 0.4.13 finds that white space with the method `rstrip`, which therefore removes nothing here;
+    `check_backend_tokens` asks the backend for its tokens, and so notices a version that finds it otherwise.
     """
 
     __slots__ = ()
@@ -76,12 +72,8 @@ class ExactContext(str):
         return self if chars is None else super().rstrip(chars)
 
 
-def render_messages(tokenizer: Any, messages: Messages, prompting: Prompting, *, generation_prompt: bool) -> str:
-    """Render chat turns with the tokenizer's template.
-
-    Raises:
-        PromptError: The tokenizer has no template, or the template refuses these turns.
-    """
+def _render(tokenizer: Any, messages: Messages, prompting: Prompting, *, generation_prompt: bool) -> str:
+    """The chat template's text for a system turn and these."""
     import jinja2
 
     if not getattr(tokenizer, "chat_template", None):
@@ -89,12 +81,13 @@ def render_messages(tokenizer: Any, messages: Messages, prompting: Prompting, *,
             f"--apply_chat_template is given, but the tokenizer {_name(tokenizer)} has no chat template: "
             "leave the flag out (training: --no-chat-template), or save a template with the tokenizer"
         )
+    turns = [*prompting.system_turn(), *messages]
     try:
         text = tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=generation_prompt, **prompting.template_args
+            turns, tokenize=False, add_generation_prompt=generation_prompt, **prompting.template_args
         )
     except jinja2.exceptions.TemplateError as error:
-        roles = [message["role"] for message in messages]
+        roles = [turn["role"] for turn in turns]
         advice = "leave out --system_instruction: this template has no system turn" if "system" in roles else "check it"
         raise PromptError(
             f"the chat template of {_name(tokenizer)} cannot render the turns {'/'.join(roles)} ({error}): {advice}"
@@ -103,12 +96,12 @@ def render_messages(tokenizer: Any, messages: Messages, prompting: Prompting, *,
 
 
 def render_prompt(tokenizer: Any, question: str, prompting: Prompting) -> str:
-    """The text that asks `question`, up to where the answer begins.
+    """The text that asks `question`, up to where the answer begins; see `render_dialogue`."""
+    return render_dialogue(tokenizer, [_asked(question)], prompting)
 
-    Raises:
-        PromptError: As `render_messages`.
-    """
-    return render_dialogue(tokenizer, [{"role": "user", "content": question}], prompting)
+
+def _asked(question: str) -> dict[str, str]:
+    return {"role": "user", "content": question}
 
 
 def render_dialogue(tokenizer: Any, messages: Messages, prompting: Prompting, opening: str = "") -> str:
@@ -121,11 +114,10 @@ def render_dialogue(tokenizer: Any, messages: Messages, prompting: Prompting, op
         opening: Words that begin the assistant's answer.
 
     Raises:
-        PromptError: As `render_messages`.
+        PromptError: The tokenizer has no template, or the template refuses these turns.
     """
     if prompting.apply_chat_template:
-        turns = [*prompting.system_turn(), *messages]
-        return render_messages(tokenizer, turns, prompting, generation_prompt=True) + opening
+        return _render(tokenizer, messages, prompting, generation_prompt=True) + opening
     system = f"{prompting.system_prompt}\n\n" if prompting.system_prompt else ""
     text = "".join(
         f"Question: {turn['content']}\nAnswer:" if turn["role"] == "user" else f" {turn['content']}\n\n"
@@ -137,20 +129,14 @@ def render_dialogue(tokenizer: Any, messages: Messages, prompting: Prompting, op
 def encode_answer(tokenizer: Any, question: str, answer: str, prompting: Prompting) -> EncodedAnswer:
     """Tokenize a question and its answer, as they are trained on and as they are scored.
 
-    Args:
-        tokenizer: A transformers tokenizer.
-        question: The user's turn.
-        answer: The assistant's turn.
-        prompting: How to render them.
-
     Raises:
         PromptError: The answer has no token of its own or shares one with the prompt, the template does not render the
             prompt as the beginning of the whole, or the tokenizer has no end-of-sequence token.
     """
     prompt = render_prompt(tokenizer, question, prompting)
     if prompting.apply_chat_template:
-        turns = [*prompting.messages(question), {"role": "assistant", "content": answer}]
-        whole = render_messages(tokenizer, turns, prompting, generation_prompt=False)
+        turns = [_asked(question), {"role": "assistant", "content": answer}]
+        whole = _render(tokenizer, turns, prompting, generation_prompt=False)
         if not whole.startswith(prompt):
             raise PromptError(
                 f"the chat template of {_name(tokenizer)} renders a finished dialogue differently from its prompt "
@@ -187,18 +173,11 @@ EncodePair = Callable[[str, str], tuple[list[int], list[int]]]
 """A backend's own encoding of a context and its continuation, as lm-eval's `TemplateLM._encode_pair`."""
 
 
-def backend_ids(
-    tokenizer: Any, text: str, add_bos_token: bool | None = None, prefix_token_id: int | None = None
-) -> list[int]:
+def _backend_ids(tokenizer: Any, text: str, add_bos_token: bool | None, prefix_token_id: int | None) -> list[int]:
     """The ids that lm-eval's hf and vllm backends make of `text` (lm-eval 0.4.13, `tok_encode`).
 
-    They add the tokenizer's special tokens unless the text begins with the prefix token already.
-
-    Args:
-        tokenizer: A transformers tokenizer.
-        text: The rendered prompt, or prompt and answer.
-        add_bos_token: The model argument of that name; None leaves it to the tokenizer.
-        prefix_token_id: The model argument; None: beginning of sequence, or end of sequence where there is none.
+    They add the tokenizer's special tokens unless the text begins with the prefix token already: by default the
+    beginning of sequence, or the end of sequence where there is none.
     """
     candidates = (prefix_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
     prefix_id = next((token_id for token_id in candidates if token_id is not None), None)
@@ -214,22 +193,22 @@ def check_backend_tokens(
     prefix_token_id: int | None = None,
     encode_pair: EncodePair | None = None,
 ) -> None:
-    """Make sure that the backend will score the very tokens of `encoded`.
+    """Make sure that the backend will score exactly the tokens of `encoded`.
 
     Args:
         tokenizer: A transformers tokenizer.
-        encoded: What shall be scored.
-        add_bos_token: The model argument of that name.
-        prefix_token_id: Likewise.
-        encode_pair: The backend's own encoding; None where there is no backend yet: the rule of hf and vllm then.
+        encoded: What is to be scored.
+        add_bos_token: The model argument of that name; None leaves it to the tokenizer.
+        prefix_token_id: The model argument of that name.
+        encode_pair: The backend's own encoding; None, as in a check before a model is loaded, stands for hf and vllm.
 
     Raises:
         PromptError: It would add a beginning-of-sequence token, leave one out, double it, or split the answer
             elsewhere; the message names the model argument to change.
     """
     if encode_pair is None:
-        whole = backend_ids(tokenizer, encoded.prompt + encoded.continuation, add_bos_token, prefix_token_id)
-        split = len(backend_ids(tokenizer, encoded.prompt, add_bos_token, prefix_token_id))
+        whole = _backend_ids(tokenizer, encoded.prompt + encoded.continuation, add_bos_token, prefix_token_id)
+        split = len(_backend_ids(tokenizer, encoded.prompt, add_bos_token, prefix_token_id))
         prompt_ids, answer_ids = whole[:split], whole[split:]
     else:
         prompt_ids, answer_ids = encode_pair(ExactContext(encoded.prompt), encoded.continuation)
@@ -250,15 +229,12 @@ def check_backend_tokens(
 
 
 def check_backend_prompt(tokenizer: Any, expected: Sequence[int], actual: Sequence[int]) -> None:
-    """Make sure that the backend puts no special token before a prompt and leaves none out.
+    """Make sure that the backend puts no special token before a prompt and leaves none out; nothing else is checked.
 
     Args:
         tokenizer: A transformers tokenizer.
         expected: The prompt's ids.
         actual: Those that the backend makes of it.
-
-    Raises:
-        PromptError: It adds or leaves out one; other differences are none of this check.
     """
     expected, actual = list(expected), list(actual)
     added = len(actual) - len(expected)
@@ -280,24 +256,22 @@ TEXT_BEFORE_ANSWER = (
     "part of every answer, and a generation begins before them; pass enable_thinking=false (%s), in training and in "
     "evaluation alike"
 )
-"""The warning where `text_before_answer` finds something: the text, and how the template's variables are set."""
+"""The warning where `text_before_answer` is not empty: takes that text, and how to set the template's variables."""
 
 
 def text_before_answer(tokenizer: Any, prompting: Prompting) -> str:
     """What the chat template puts between the generation prompt and the assistant's answer.
 
-    Some templates of models that think put an empty think block there (`<think>\n\n</think>\n\n`). Its tokens are
+    Some templates of reasoning models put an empty think block there (`<think>\n\n</think>\n\n`). Its tokens are
     trained on and scored as part of every answer, and are missing from the prompt when the model generates.
     """
     if not prompting.apply_chat_template:
         return ""
-    answer = "Answer"
-    continuation = encode_answer(tokenizer, "?", answer, prompting).continuation
-    return continuation.partition(answer)[0].strip()
+    return encode_answer(tokenizer, "?", "Answer", prompting).continuation.partition("Answer")[0].strip()
 
 
 def dates_itself(tokenizer: Any, prompting: Prompting) -> bool:
-    """Whether the rendered prompt holds the day's date, so that tomorrow's run would see another prompt."""
+    """Whether the rendered prompt contains today's date, so that tomorrow's prompt would differ."""
     template = getattr(tokenizer, "chat_template", None)
     if not prompting.apply_chat_template or "strftime_now" not in str(template):
         return False
