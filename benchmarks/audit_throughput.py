@@ -1,4 +1,4 @@
-"""Says how fast the leak audits ask: prompts a second of four tasks on hf, and on vLLM with and without prefix caching.
+"""Prompts per second of four leak audits: on hf, and on vLLM with and without prefix caching.
 
     python benchmarks/audit_throughput.py [--model DIR] [--tofu mini] [--tokens 32] [--samples 8]
 

@@ -1,4 +1,4 @@
-"""Says how often a model that never saw the forget set is judged to leak it: the floor of the audits.
+"""Leak rate of a model that never saw the forget set: the floor of the audits.
 
 Runs `tofu_novel_recall` on SmolLM2-135M-Instruct (float32, chat template, greedy), all rows of a forget split and some
 of the prompt families, with the vllm or the hf backend. What counts as a leak here is chance, a guess, or a fault of

@@ -1,4 +1,4 @@
-"""Says what one pass of the three tasks costs: tokens processed and seconds, on hf and on vLLM, and where they go.
+"""Cost of one pass of the three benchmark tasks: tokens and seconds by step, on hf and on vLLM.
 
     python benchmarks/eval_cost.py [--model DIR] [--tofu mini] [--forget-split forget10] [--backends hf vllm]
 

@@ -1,4 +1,4 @@
-"""Times one NPO step and takes its peak memory: ours, the usual form, and the usual form with one measure of ours.
+"""Time and peak memory of one NPO step: ours, the usual form, and the usual form with one of our measures.
 
     python benchmarks/npo_step.py [--models nano smollm2] [--smollm2 DIR] [--tofu mini] [--batch 8] [--steps 6]
 

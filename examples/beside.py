@@ -1,4 +1,4 @@
-"""An experiment's figures for the documents: taken from its results once, kept as JSON, shown as a table."""
+"""An experiment's figures for the documents: read from its results, stored as JSON, formatted as a table."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What the examples that rerun a whole experiment share: steps that are made once, side by side where they can be.
+"""Steps of a whole experiment: each is run once, several at a time where they are independent.
 
     python examples/experiment.py evaluate MODEL OUTPUT --tasks T ... [--backend vllm] [--metadata J] [--samples J]
 

@@ -1,4 +1,4 @@
-"""The published experiment on TOFU's 4,000 rows, end to end, at a size that anyone's machine can bear.
+"""The published experiment on TOFU's 4,000 rows, end to end, with models that train on any machine.
 
     LM_EVAL_TOFU_DATA=DIR python examples/reproduce_nano.py [--out runs/reproduce-nano] [--docs docs/nano]
 

@@ -1,4 +1,4 @@
-"""Reduces open-unlearning's logs to their numbers: what `tests/reference/open_unlearning.json` holds.
+"""Reduces open-unlearning's logs to their numbers, which `tests/reference/open_unlearning.json` contains.
 
     python tools/reference_figures.py LOGS > tests/reference/open_unlearning.json
 
