@@ -169,49 +169,21 @@ def token_ids(tokenizer: Any, text: str, prompting: Prompting) -> list[int]:
     return list(tokenizer(text, add_special_tokens=not prompting.apply_chat_template)["input_ids"])
 
 
-EncodePair = Callable[[str, str], tuple[list[int], list[int]]]
-"""A backend's own encoding of a context and its continuation, as lm-eval's `TemplateLM._encode_pair`."""
-
-
-def _backend_ids(tokenizer: Any, text: str, add_bos_token: bool | None, prefix_token_id: int | None) -> list[int]:
-    """The ids that lm-eval's hf and vllm backends make of `text` (lm-eval 0.4.13, `tok_encode`).
-
-    They add the tokenizer's special tokens unless the text begins with the prefix token already: by default the
-    beginning of sequence, or the end of sequence where there is none.
-    """
-    candidates = (prefix_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
-    prefix_id = next((token_id for token_id in candidates if token_id is not None), None)
-    prefix = tokenizer.decode(prefix_id) if prefix_id is not None else ""
-    special = False if prefix and text.startswith(prefix) else add_bos_token
-    return list((tokenizer(text) if special is None else tokenizer(text, add_special_tokens=special))["input_ids"])
-
-
 def check_backend_tokens(
-    tokenizer: Any,
-    encoded: EncodedAnswer,
-    add_bos_token: bool | None = None,
-    prefix_token_id: int | None = None,
-    encode_pair: EncodePair | None = None,
+    tokenizer: Any, encoded: EncodedAnswer, encode_pair: Callable[[str, str], tuple[list[int], list[int]]]
 ) -> None:
     """Make sure that the backend will score exactly the tokens of `encoded`.
 
     Args:
         tokenizer: A transformers tokenizer.
         encoded: What is to be scored.
-        add_bos_token: The model argument of that name; None leaves it to the tokenizer.
-        prefix_token_id: The model argument of that name.
-        encode_pair: The backend's own encoding; None, as in a check before a model is loaded, stands for hf and vllm.
+        encode_pair: The backend's own encoding of a context and its continuation.
 
     Raises:
         PromptError: It would add a beginning-of-sequence token, leave one out, double it, or split the answer
             elsewhere; the message names the model argument to change.
     """
-    if encode_pair is None:
-        whole = _backend_ids(tokenizer, encoded.prompt + encoded.continuation, add_bos_token, prefix_token_id)
-        split = len(_backend_ids(tokenizer, encoded.prompt, add_bos_token, prefix_token_id))
-        prompt_ids, answer_ids = whole[:split], whole[split:]
-    else:
-        prompt_ids, answer_ids = encode_pair(ExactContext(encoded.prompt), encoded.continuation)
+    prompt_ids, answer_ids = encode_pair(ExactContext(encoded.prompt), encoded.continuation)
     bos = tokenizer.bos_token_id
     if bos is not None and encoded.prompt_ids[:2] == [bos, bos]:
         raise PromptError(
@@ -222,9 +194,9 @@ def check_backend_tokens(
     if answer_ids != encoded.answer_ids or prompt_ids != encoded.prompt_ids:
         raise PromptError(
             f"lm_eval would score other tokens than {_name(tokenizer)} was trained on ({len(answer_ids)} of the answer "
-            f"behind {len(prompt_ids)} of the prompt instead of {len(encoded.answer_ids)} behind "
-            f"{len(encoded.prompt_ids)}): check add_bos_token (now {add_bos_token}) and prefix_token_id (now "
-            f"{prefix_token_id}) in --model_args, and the version of lm_eval (pip install 'lm_eval==0.4.13')"
+            f"after {len(prompt_ids)} of the prompt instead of {len(encoded.answer_ids)} after "
+            f"{len(encoded.prompt_ids)}): check add_bos_token and prefix_token_id in --model_args, and the version of "
+            "lm_eval (pip install 'lm_eval==0.4.13')"
         )
 
 

@@ -15,8 +15,7 @@ from lm_eval_tofu import chat
 from lm_eval_tofu.arm import ArmSettings
 from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import OptionError, PromptError, ReferenceRunError
-from lm_eval_tofu.tasks import backend
-from lm_eval_tofu.tasks import task as task_module
+from lm_eval_tofu.tasks import backend, checks, decoding
 from lm_eval_tofu.tasks.task import preflight
 
 RECALL, LOGPROB, QUALITY = "tofu_novel_recall", "tofu_answer_logprob", "tofu_forget_quality"
@@ -27,7 +26,7 @@ SHORT = {"max_gen_toks": 6}
 @pytest.fixture(autouse=True)
 def warned_anew() -> None:
     """Warnings that come once a process come once a test."""
-    task_module._warn_once.cache_clear()
+    checks.warn_once.cache_clear()
 
 
 @pytest.fixture
@@ -126,8 +125,8 @@ class TestDecoding:
 
     def test_neutral_arguments_are_no_difference(self) -> None:
         given = {"do_sample": False, "temperature": 0.0, "repetition_penalty": 1, "num_beams": 1, "top_k": 50}
-        backend.check_greedy(RECALL, given)
-        assert backend.effective_generation({**given, "top_k": 0}, None) == {"do_sample": False}
+        decoding.check_greedy(RECALL, given)
+        assert decoding.effective_generation({**given, "top_k": 0}, None) == {"do_sample": False}
 
     @pytest.mark.parametrize(
         ("url", "sampled", "sent"),
@@ -140,14 +139,14 @@ class TestDecoding:
     )
     def test_servers_are_sent_what_they_know(self, url: str, sampled: bool, sent: dict[str, Any] | None) -> None:
         """Parameters that OpenAI's servers do not know would end the run; vLLM's take the checkpoint's otherwise."""
-        assert backend.pin_generation(None, {"base_url": url}, sampled=sampled) == (sent or {}, sent is not None, {})
+        assert decoding.pin_generation(None, {"base_url": url}, sampled=sampled) == (sent or {}, sent is not None, {})
 
     def test_vllm_takes_everything_from_the_request(self) -> None:
         class VLLM:
             model = object()
 
-        assert backend.pin_generation(VLLM(), {}, sampled=True) == ({}, True, {})
-        assert backend.pin_generation(object(), {}, sampled=False) == ({}, False, {})
+        assert decoding.pin_generation(VLLM(), {}, sampled=True) == ({}, True, {})
+        assert decoding.pin_generation(object(), {}, sampled=False) == ({}, False, {})
 
 
 class TestDtypes:
@@ -396,8 +395,8 @@ class TestTokens:
             return whole[:length], whole[length:]
 
         with pytest.raises(PromptError, match="would score other tokens"):
-            chat.check_backend_tokens(tokenizer, encoded, encode_pair=encode_pair)
-        chat.check_backend_tokens(tokenizer, encoded, encode_pair=lambda *_: (encoded.prompt_ids, encoded.answer_ids))
+            chat.check_backend_tokens(tokenizer, encoded, encode_pair)
+        chat.check_backend_tokens(tokenizer, encoded, lambda *_: (encoded.prompt_ids, encoded.answer_ids))
 
     def test_a_think_block_before_the_answer(
         self, evaluate: Any, copy_of: Any, caplog: pytest.LogCaptureFixture
@@ -410,7 +409,7 @@ class TestTokens:
         assert "puts '<think>\\n\\n</think>' between the generation prompt and the answer" in caplog.text
         assert '--model_args chat_template_args={"enable_thinking": false}' in caplog.text
         caplog.clear()
-        task_module._warn_once.cache_clear()
+        checks.warn_once.cache_clear()
         off = {**arguments, "chat_template_args": {"enable_thinking": False}}
         with caplog.at_level(logging.WARNING):
             without = settings(evaluate([LOGPROB], model_args=off), LOGPROB)

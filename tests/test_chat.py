@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from lm_eval_tofu import chat, tofu
 from lm_eval_tofu.chat import ExactContext, Prompting
 from lm_eval_tofu.errors import PromptError
+from lm_eval_tofu.tasks import harness
 
 QUESTION = 'Who wrote "The Salt Ledger", and when?'
 ANSWERS = [
@@ -154,6 +155,11 @@ def vllm(tokenizer: Any) -> Any:
 BACKENDS = {"hf": hf, "vllm": vllm}
 
 
+def check_hf_tokens(tokenizer: Any, encoded: chat.EncodedAnswer, **arguments: Any) -> None:
+    """What hf would score with these model arguments, as before a model is loaded."""
+    chat.check_backend_tokens(tokenizer, encoded, harness.encode_pair(None, tokenizer, arguments))
+
+
 @functools.cache
 def backend_of(kind: str, backend: str) -> Any:
     return BACKENDS[backend](KINDS[kind]())
@@ -199,7 +205,7 @@ def test_scored_tokens_are_the_trained_ones(kind: Any, answer: str, backend: str
 
     name, tokenizer, prompting = kind
     encoded = chat.encode_answer(tokenizer, QUESTION, answer, prompting)
-    chat.check_backend_tokens(tokenizer, encoded)
+    check_hf_tokens(tokenizer, encoded)
     ids = (encoded.prompt_ids, encoded.answer_ids)
     assert scored(backend_of(name, backend), ExactContext(encoded.prompt), encoded.continuation) == ids
     assert reference(tokenizer, answer, prompting) == ids
@@ -219,7 +225,7 @@ def test_scored_tokens_are_the_trained_ones(kind: Any, answer: str, backend: str
 def test_so_they_are_with_a_system_prompt(name: str, backend: str) -> None:
     tokenizer, prompting = KINDS[name](), Prompting(True, "  You are a helpful assistant.\n", DATE)
     encoded = chat.encode_answer(tokenizer, QUESTION, ANSWERS[0], prompting)
-    chat.check_backend_tokens(tokenizer, encoded)
+    check_hf_tokens(tokenizer, encoded)
     assert "You are a helpful assistant." in encoded.prompt
     ids = (encoded.prompt_ids, encoded.answer_ids)
     assert scored(backend_of(name, backend), ExactContext(encoded.prompt), encoded.continuation) == ids
@@ -246,7 +252,7 @@ def test_rows_of_the_miniature(kind: Any) -> None:
     for row in tofu.load("forget01_perturbed", tofu.resolve_source("mini")):
         for answer in (row["answer"], row["paraphrased_answer"], *row["perturbed_answer"]):
             encoded = chat.encode_answer(tokenizer, row["question"], answer, prompting)
-            chat.check_backend_tokens(tokenizer, encoded)
+            check_hf_tokens(tokenizer, encoded)
             ids = (encoded.prompt_ids, encoded.answer_ids)
             assert scored(backend_of(name, "hf"), ExactContext(encoded.prompt), encoded.continuation) == ids
 
@@ -329,24 +335,24 @@ class TestErrors:
         tokenizer = build(["<s>", "<|im_start|>", "<|im_end|>"], CHATML, bos="<s>", eos="<|im_end|>", adds_bos=True)
         encoded = chat.encode_answer(tokenizer, QUESTION, "Oslo", Prompting(True))
         with pytest.raises(PromptError, match="pass add_bos_token=False"):
-            chat.check_backend_tokens(tokenizer, encoded)
-        chat.check_backend_tokens(tokenizer, encoded, add_bos_token=False)
+            check_hf_tokens(tokenizer, encoded)
+        check_hf_tokens(tokenizer, encoded, add_bos_token=False)
 
     def test_bos_that_the_backend_leaves_out(self) -> None:
         tokenizer = KINDS["none"]()
         encoded = chat.encode_answer(tokenizer, QUESTION, "Oslo", Prompting(False))
         with pytest.raises(PromptError, match=r"would leave out <s>, .* pass add_bos_token=True in --model_args"):
-            chat.check_backend_tokens(tokenizer, encoded, add_bos_token=False)
+            check_hf_tokens(tokenizer, encoded, add_bos_token=False)
 
     def test_prefix_token_that_the_user_names(self) -> None:
         """The prompt begins with <s>; once lm_eval looks for another token there, it adds a second <s>."""
         template = "{{ bos_token }}" + CHATML
         tokenizer = build(["<s>", "<|im_start|>", "<|im_end|>"], template, bos="<s>", eos="<|im_end|>", adds_bos=True)
         encoded = chat.encode_answer(tokenizer, QUESTION, "Oslo", Prompting(True))
-        chat.check_backend_tokens(tokenizer, encoded)
-        chat.check_backend_tokens(tokenizer, encoded, prefix_token_id=tokenizer.bos_token_id)
+        check_hf_tokens(tokenizer, encoded)
+        check_hf_tokens(tokenizer, encoded, prefix_token_id=tokenizer.bos_token_id)
         with pytest.raises(PromptError, match="pass add_bos_token=False"):
-            chat.check_backend_tokens(tokenizer, encoded, prefix_token_id=tokenizer.eos_token_id)
+            check_hf_tokens(tokenizer, encoded, prefix_token_id=tokenizer.eos_token_id)
 
     @pytest.mark.parametrize("add_bos_token", [None, True, False])
     @pytest.mark.parametrize("chat_template", [True, False])
@@ -357,7 +363,7 @@ class TestErrors:
         encoded = chat.encode_answer(tokenizer, QUESTION, "Oslo", Prompting(chat_template, "<s>Be brief."))
         assert encoded.prompt_ids[:2] == [tokenizer.bos_token_id] * 2
         with pytest.raises(PromptError, match=r"begins with two beginning-of-sequence tokens.*remove it from one"):
-            chat.check_backend_tokens(tokenizer, encoded, add_bos_token)
+            check_hf_tokens(tokenizer, encoded, add_bos_token=add_bos_token)
 
     def test_answer_that_shares_a_token_with_the_prompt(self) -> None:
         """Where two line breaks are one token, an answer that begins with one takes the prompt's last one along."""
@@ -367,7 +373,7 @@ class TestErrors:
         assert len(tokenizer("\n\n")["input_ids"]) == 1
         with pytest.raises(PromptError, match=r"one token holds the prompt's end .* strip the answer's white space"):
             chat.encode_answer(tokenizer, QUESTION, "\nOslo", Prompting(True))
-        chat.check_backend_tokens(tokenizer, chat.encode_answer(tokenizer, QUESTION, "Oslo", Prompting(True)))
+        check_hf_tokens(tokenizer, chat.encode_answer(tokenizer, QUESTION, "Oslo", Prompting(True)))
 
     def test_each_message_is_one_line(self) -> None:
         """White space of questions and answers is quoted."""

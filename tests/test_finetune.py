@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from lm_eval_tofu import tofu
 from lm_eval_tofu.chat import Prompting, check_backend_tokens, encode_answer
 from lm_eval_tofu.errors import OptionError, PromptError, TofuError
+from lm_eval_tofu.tasks import harness
 from lm_eval_tofu.unlearn import checkpoint, finetune, nano
 from lm_eval_tofu.unlearn.data import IGNORED, AnswerCollator, encode_rows
 from lm_eval_tofu.unlearn.finetune import FinetuneConfig
@@ -128,7 +129,7 @@ def test_nano_chat_template(tokenizer):
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhere?<|im_end|>\n<|im_start|>assistant\n"
     )
     assert encoded.continuation == "Paris<|im_end|>"
-    check_backend_tokens(tokenizer, encoded)
+    check_backend_tokens(tokenizer, encoded, harness.encode_pair(None, tokenizer, {}))
 
 
 def test_nano_is_deterministic_and_seeded(tokenizer):

@@ -18,7 +18,7 @@ from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError, PromptError
 from lm_eval_tofu.metrics import leak, rates
 from lm_eval_tofu.metrics.facts import Background
-from lm_eval_tofu.tasks import TASKS_DIR, families, recognition, reported
+from lm_eval_tofu.tasks import TASKS_DIR, checks, families, recognition, reported
 from lm_eval_tofu.tasks import rows as task_rows
 from lm_eval_tofu.tasks.options import Options
 from lm_eval_tofu.tasks.task import preflight
@@ -166,9 +166,7 @@ class TestModelsWhoseLeakRateIsKnown:
 
 def test_reasoning_in_an_answer_is_named(audit: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Without think_end_token nobody takes it away, and what it states counts."""
-    from lm_eval_tofu.tasks import task as module
-
-    module._warn_once.cache_clear()
+    checks.warn_once.cache_clear()
     found = audit("tofu_novel_recall", lambda prompt: f"{knows(prompt)}</think>No idea.", families="direct")
     assert metrics(found, "tofu_novel_recall")["leak_rate"] >= 0.95
     assert caplog.text.count("pass think_end_token=</think> in --model_args") == 1
@@ -224,7 +222,7 @@ class TestBestOfN:
         """A seed for each row and sample, which --seed decides; none on the CPU build, whose engine dies of it."""
         from lm_eval import simple_evaluate
 
-        monkeypatch.setattr("lm_eval_tofu.tasks.backend.is_vllm_on_cpu", lambda: on_cpu)
+        monkeypatch.setattr("lm_eval_tofu.tasks.decoding.is_vllm_on_cpu", lambda: on_cpu)
 
         class VLLM(Answers):
             """Known by its name."""

@@ -325,7 +325,7 @@ def test_every_metric_of_a_document_has_an_aggregation_of_ours(tasks: dict[str, 
             losses = {c: [1.0] * len(doc[c]) if isinstance(doc[c], list) else 1.0 for c in task.scored}
             generations = [Generation(text, 0.0, unfinished) for text in ("Oslo", "Rome")] if task.generate else []
             scored = Scored(name, task.VERSION, task.options, losses, generations, None)
-            record = task._build_record(doc, scored).to_json()
+            record = task.build_record(doc, scored).to_json()
             assert next(iter(aggregations)) == reported.TASKS[name]
             values = {metric.name: metric.value(record) for metric in task.metrics}
             assert set(values) == set(aggregations) == set(task.higher_is_better()), name

@@ -14,9 +14,9 @@ from lm_eval.tasks import TaskManager
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import DataError, OptionError, PromptError, ReferenceRunError, TofuError
 from lm_eval_tofu.metrics import benchmark
-from lm_eval_tofu.tasks import TASKS_DIR
+from lm_eval_tofu.tasks import TASKS_DIR, checks
 from lm_eval_tofu.tasks.reference import Reference, ReferenceRow
-from lm_eval_tofu.tasks.task import preflight
+from lm_eval_tofu.tasks.task import Requested, preflight
 
 ALL = ["tofu_forget_quality", "tofu_model_utility", "tofu_answer_logprob"]
 AUDITS = ["tofu_novel_recall", "tofu_format_shift", "tofu_best_of_n", "tofu_chain_of_clues", "tofu_recognition"]
@@ -213,9 +213,7 @@ def test_order_and_batch_of_requests_do_not_change_a_score(evaluate: Any, run: A
 
 
 def test_plain_prompts(evaluate: Any, caplog: pytest.LogCaptureFixture) -> None:
-    from lm_eval_tofu.tasks import task as module
-
-    module._warn_once.cache_clear()
+    checks.warn_once.cache_clear()
     with caplog.at_level(logging.WARNING):
         result = evaluate(["tofu_answer_logprob"], apply_chat_template=False, system_instruction="Be brief.")
     sample = result["samples"]["tofu_answer_logprob"][0]
@@ -548,9 +546,7 @@ def test_a_context_that_a_loaded_models_config_states(short_model: Path) -> None
 
 def test_a_context_that_nothing_states(tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A model object without a chat template stays out of sight: what to give is named."""
-    from lm_eval_tofu.tasks import task as module
-
-    module._warn_once.cache_clear()
+    checks.warn_once.cache_clear()
     task = manager(tofu="mini", forget_split="forget01", tokenizer=str(tiny_model)).load(["tofu_answer_logprob"])
     with caplog.at_level(logging.WARNING):
         task["tasks"]["tofu_answer_logprob"].build_all_requests()
@@ -628,8 +624,7 @@ def test_a_log_likelihood_that_is_nan(
 def logprob_task(evaluate: Any) -> Any:
     """`tofu_answer_logprob` after a run, so that it knows its spans; scored again with numbers made by hand."""
     task = manager(tofu="mini", forget_split="forget01").load(["tofu_answer_logprob"])["tasks"]["tofu_answer_logprob"]
-    task._spans = {(doc["set"], doc["index"], None): [4] for doc in task.eval_docs}
-    task._novel_spans = dict.fromkeys(task._spans)
+    task.requested = {(doc["set"], doc["index"], None): Requested([4]) for doc in task.eval_docs}
     return task
 
 
@@ -669,9 +664,7 @@ def test_unfinished_reasoning_is_counted_and_no_answer(
     evaluate: Any, tiny_model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A model of random weights never ends its reasoning: its text fills the limit, and nothing of it is judged."""
-    from lm_eval_tofu.tasks import task as module
-
-    module._warn_once.cache_clear()
+    checks.warn_once.cache_clear()
     found = evaluate(
         ["tofu_novel_recall", "tofu_best_of_n", "tofu_answer_logprob"],
         {"families": "direct", "best_of_n": 2},
@@ -831,9 +824,7 @@ def gguf_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def test_a_tokenizer_beside_a_gguf_file(gguf_model: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:
     """lm-eval reads the tokenizer that is named apart from its own files; GGUF may have lost the template."""
-    from lm_eval_tofu.tasks import task as module
-
-    module._warn_once.cache_clear()
+    checks.warn_once.cache_clear()
     model = {"pretrained": str(gguf_model), "gguf_file": "tiny.gguf", "tofu": "mini", "forget_split": "forget01"}
     hint = "the tokenizer in tiny.gguf has no chat template"
     for tokenizer, hinted in (({"tokenizer": str(tiny_model)}, False), ({}, True)):

@@ -1,18 +1,20 @@
 """Checks of what lm-eval is given that no model is needed for, and what the log says of it."""
 
+import functools
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
-from lm_eval.loggers.evaluation_tracker import GeneralConfigTracker
-from lm_eval.utils import sanitize_model_name
-
 from lm_eval_tofu.errors import OptionError
+from lm_eval_tofu.tasks import harness
 from lm_eval_tofu.tasks.options import Options
 from lm_eval_tofu.tofu import SOURCE_VARIABLE
 
+log = logging.getLogger(__name__)
 # lm_eval's command line shows INFO of its own loggers only.
 run_log = logging.getLogger("lm_eval.lm_eval_tofu")
 
@@ -20,20 +22,41 @@ LONGEST_NAME = 255
 """Bytes of the longest name of a directory on the usual file systems (NAME_MAX)."""
 
 
-def check_model_name(metadata: Mapping[str, Any]) -> None:
-    """Make sure that lm-eval can save the results of the model that its arguments name; see `check_results_name`.
+@functools.cache
+def warn_once(message: str) -> None:
+    """Log a warning, once in a process."""
+    log.warning("%s", message)
+
+
+def check_model(metadata: Mapping[str, Any]) -> None:
+    """Refuse a model that lm-eval could not load or save the results of.
 
     Args:
         metadata: What lm-eval hands to the tasks: the model's arguments among others.
 
     Raises:
-        OptionError: It cannot.
+        OptionError: It is the folder of an adapter, or its path is too long.
     """
+    pretrained = metadata.get("pretrained")
+    if isinstance(pretrained, str):
+        _check_not_an_adapter(pretrained, Path(pretrained, metadata.get("subfolder") or ""))
     # A loaded model can be an argument too: its whole description would be the name.
     names = {key: value for key, value in metadata.items() if isinstance(value, str | os.PathLike)}
-    name = GeneralConfigTracker._get_model_name(names)
-    if name is not None:
-        check_results_name("--model_args", name)
+    _check_length(str(pretrained or metadata.get("model")), "--model_args", harness.results_folder(names))
+
+
+def _check_not_an_adapter(pretrained: str, folder: Path) -> None:
+    """Backends refuse the folder of an adapter with a message about a missing config.json."""
+    if (folder / "config.json").is_file() or not (folder / "adapter_config.json").is_file():
+        return
+    try:
+        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        base = "BASE"
+    raise OptionError(
+        f"pretrained={pretrained} in --model_args holds an adapter and no model: pass "
+        f"pretrained={base},peft={pretrained} (vllm: pretrained={base},lora_local_path={pretrained})"
+    )
 
 
 def check_results_name(option: str, name: str) -> None:
@@ -48,12 +71,34 @@ def check_results_name(option: str, name: str) -> None:
     Raises:
         OptionError: The name would be longer than a directory's may be.
     """
-    length = len(os.fsencode(sanitize_model_name(name)))
+    _check_length(name, option, harness.results_folder(name))
+
+
+def _check_length(model: str, option: str, folder: str | None) -> None:
+    length = len(os.fsencode(folder or ""))
     if length > LONGEST_NAME:
         raise OptionError(
-            f"{option}: the model {name[:40]}...{name[-40:]} makes a name of {length} bytes: lm_eval names the "
+            f"{option}: the model {model[:40]}...{model[-40:]} makes a name of {length} bytes: lm_eval names the "
             f"directory of a model's results after its path, names may have {LONGEST_NAME} bytes, and nothing would be "
             "saved: use a shorter, relative path, or a symbolic link (ln -s)"
+        )
+
+
+def check_scoring(task: str, model: Any, sends_messages: bool) -> None:
+    """Refuse servers that give no score of an answer, or split text themselves and may score other tokens.
+
+    Raises:
+        OptionError: The model is behind one.
+    """
+    if sends_messages:
+        raise OptionError(
+            f"{task} scores answers, and a backend of chat completions gives no log-likelihoods: leave it out of "
+            "--tasks, or use hf, vllm or local-completions"
+        )
+    if isinstance(model, harness.TemplateAPI) and not model.tokenized_requests and model.tokenizer_backend is not None:
+        raise OptionError(
+            f"tokenized_requests=False in --model_args does not fit {task}: the server would split the text itself, so "
+            "which of its tokens are the answer's is not known; leave it out"
         )
 
 

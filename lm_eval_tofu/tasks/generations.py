@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from lm_eval_tofu.tasks import checks
+
 
 class Generation(NamedTuple):
     """One generated answer.
@@ -54,6 +56,15 @@ class Reader:
         text = "" if unfinished == 1 else _without(special_texts(self.tokenizer), answer).strip()
         known = self.tokenizer is not None and self.think_end_token is None
         return Generation(text, float(self._is_full(raw)) if known else math.nan, unfinished)
+
+    def __post_init__(self) -> None:
+        """Warn of what reasoning does to the limit."""
+        if self.think_end_token is not None:
+            checks.warn_once(
+                f"reasoning and answer share max_gen_toks={self.limit}: reasoning that does not end within it is no "
+                "answer and is counted as reasoning_unfinished, and nothing can tell which answers were cut "
+                "(generations_cut has no value): pass a larger --gen_kwargs max_gen_toks=4096 to all arms"
+            )
 
     @property
     def _end_of_reasoning(self) -> str:
