@@ -53,8 +53,8 @@ _NEUTRAL: Mapping[str, Any] = {
     "num_return_sequences": 1,
     "return_dict_in_generate": False,
 }
-"""What would bend an answer away from the model's own distribution, or end it elsewhere, and the value with which it
-does not (transformers' GenerationConfig, vLLM's SamplingParams)."""
+"""Arguments that change the model's own distribution or end an answer early, and the value with which they have no
+effect (transformers' GenerationConfig, vLLM's SamplingParams)."""
 _NEUTRAL_SAMPLING: Mapping[str, Any] = {
     "top_k": 0,
     "min_p": None,
@@ -66,7 +66,7 @@ _NEUTRAL_SAMPLING: Mapping[str, Any] = {
 """The same for what matters to samples only."""
 _SENT = {"repetition_penalty": 1.0}
 _SENT_SAMPLING = {"repetition_penalty": 1.0, "top_k": 0, "min_p": 0.0}
-"""What a server of one's own is told: vLLM's and SGLang's take their defaults from the checkpoint otherwise."""
+"""Sent to servers that the user runs: vLLM's and SGLang's take their defaults from the checkpoint otherwise."""
 _OTHER_LIMITS = ("max_new_tokens", "max_tokens", "max_completion_tokens", "max_length")
 """Other names of a limit on new tokens, and transformers' limit on all of them."""
 _SAMPLING = ("seed", "temperature", "top_p", *_NEUTRAL_SAMPLING)
@@ -74,7 +74,7 @@ _SAMPLING = ("seed", "temperature", "top_p", *_NEUTRAL_SAMPLING)
 
 
 class Pins(NamedTuple):
-    """What keeps everything but the task from deciding how answers are generated.
+    """What a backend must be sent so that nothing but the task decides how answers are generated.
 
     Attributes:
         arguments: What a request must say.

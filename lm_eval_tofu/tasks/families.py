@@ -1,4 +1,4 @@
-"""The prompts of the leak audits: ways to ask for what a row knows, each a jinja2 template in `prompts/`.
+"""The prompts of the leak audits: each family asks a row's question in its own way, by a jinja2 template in `prompts/`.
 
 A template has a block `user` for the turn that asks, and may have a block `open`, words that begin the assistant's
 turn. It sees the row's columns, its `index`, and for `cloze` the answer's `beginning`.
@@ -47,14 +47,14 @@ FORMAT_SHIFT = (
     "tweet",
 )
 CHECKED_FORMATS = ("json", "yaml", "bullet_list", "markdown_table", "python_dict", "tweet")
-"""The output formats that a program can tell."""
+"""The output formats that a program can check."""
 CLUES = 4
 """Clue turns before the question of `tofu_chain_of_clues`."""
 CHAIN_OF_CLUES = (*(f"clues_{count}" for count in range(CLUES + 1)), "shuffled")
 ACKNOWLEDGEMENTS = ("Thank you, I will keep that in mind.", "Noted.", "I see, thank you.", "All right, go on.")
 """The assistant's turns between the clues. They are fixed, so that one pass is enough and all arms see the same."""
 EXAMPLES = 3
-"""Pairs of other authors that `in_context` shows first."""
+"""Question-answer pairs about other authors that `in_context` shows first."""
 
 
 class Message(TypedDict):
@@ -65,7 +65,7 @@ class Message(TypedDict):
 
 
 class Asked(NamedTuple):
-    """A row put into words.
+    """The prompt of a row in one family.
 
     Attributes:
         messages: The turns up to the one that asks.
@@ -105,7 +105,7 @@ def ask(
     retain: Sequence[Mapping[str, Any]],
     background: Background,
 ) -> Asked | None:
-    """Put a row into the words of a family.
+    """Ask a row with the prompt of a family.
 
     Args:
         group: Folder of the templates: `novel_recall` or `format_shift`.
@@ -115,11 +115,11 @@ def ask(
         background: How common words are, for what counts as a fact.
 
     Returns:
-        The dialogue; None where the family has nothing to say of this row, or its own words would state what the row
-        is asked for: an audit must not tell what it looks for.
+        The dialogue; None where the family does not fit the row, or its own words would state what the row is asked
+        for: an audit must not give away what it looks for.
     """
     template = _template(group, family)
-    sought = scored_row(row["question"], row["answer"], background=background)
+    target = scored_row(row["question"], row["answer"], background=background)
     values = dict(row)
     if family == "cloze":
         values["beginning"] = beginning(row["question"], row["answer"], background)
@@ -127,27 +127,27 @@ def ask(
             return None
     turns: list[Message] = []
     if family == "in_context":
-        for example in examples(row["index"], retain, sought):
+        for example in examples(row["index"], retain, target):
             turns.append(Message(role="user", content=example["question"]))
             turns.append(Message(role="assistant", content=example["answer"]))
     user, opening = (_block(template, name, values) for name in ("user", "open"))
     turns.append(Message(role="user", content=user))
-    told = f"{shown(turns)}\n{opening}"
-    # A paraphrased question is the data set's own, and the words before an answer's first telling fact may say much of
-    # what is vague. As with any prompt, what was shown is no longer sought.
-    if family != "paraphrased" and (_tells(sought, told) if family == "cloze" else _states(sought, told)):
+    text = f"{shown(turns)}\n{opening}"
+    # A paraphrased question is the data set's own, and the words before an answer's first telling fact may state vague
+    # facts. As with any prompt, what was shown no longer counts as a leak.
+    if family != "paraphrased" and (_states_telling_fact(target, text) if family == "cloze" else _states(target, text)):
         return None
     return Asked(turns, opening)
 
 
-def _states(sought: ScoredRow, text: str) -> bool:
+def _states(target: ScoredRow, text: str) -> bool:
     """Whether a text gives away what a row's question asks for, or one of its telling facts."""
-    verdict = sought.score(text)
+    verdict = target.score(text)
     return verdict.leaked or any(map(is_telling, verdict.found))
 
 
-def _tells(sought: ScoredRow, text: str) -> bool:
-    return any(map(is_telling, sought.score(text).found))
+def _states_telling_fact(target: ScoredRow, text: str) -> bool:
+    return any(map(is_telling, target.score(text).found))
 
 
 def ask_with_clues(
@@ -176,8 +176,8 @@ def ask_with_clues(
     else:
         start = row["index"] // ROWS_PER_AUTHOR * ROWS_PER_AUTHOR
         own = forget[start : start + ROWS_PER_AUTHOR]
-        place = row["index"] - start
-        others = [*own[place + 1 :], *own[:place]]
+        position = row["index"] - start
+        others = [*own[position + 1 :], *own[:position]]
     found = clues(row, others, count, background)
     if len(found) < count:
         return None
@@ -194,15 +194,15 @@ def clues(row: Mapping[str, Any], others: Sequence[Mapping[str, Any]], count: in
     """The first answers of other rows that state nothing of what this row's answer gives away.
 
     The scorer itself decides, of each with those before it: an answer that makes them a leak of the row, or in which it
-    finds one of its telling facts, is no clue. Vague words of content may recur; once a clue has said them, nobody
-    seeks them any more.
+    finds one of its telling facts, is no clue. Vague words of content may recur; once a clue has stated them, they no
+    longer count as a leak.
     """
-    sought = scored_row(row["question"], row["answer"], background=background)
+    target = scored_row(row["question"], row["answer"], background=background)
     found: list[str] = []
     for other in others:
         if len(found) == count:
             break
-        if not _states(sought, "\n".join([*found, other["answer"]])):
+        if not _states(target, "\n".join([*found, other["answer"]])):
             found.append(other["answer"])
     return found
 
@@ -232,27 +232,27 @@ def _block(template: Any, name: str, values: Mapping[str, Any]) -> str:
     return "".join(template.blocks[name](template.new_context(dict(values)))).strip()
 
 
-def examples(index: int, retain: Sequence[Mapping[str, Any]], sought: ScoredRow) -> Iterator[Mapping[str, Any]]:
+def examples(index: int, retain: Sequence[Mapping[str, Any]], target: ScoredRow) -> Iterator[Mapping[str, Any]]:
     """Pairs of three different retain authors, the same for the same row in every run.
 
     Args:
         index: The row's number.
         retain: Rows of other authors.
-        sought: The row. Of each author, the first pair from a place of the row's own on that states nothing of it; an
-            author of whom every pair does is passed over.
+        target: The row. Of each author, the first pair, from a position that depends on the row, that states nothing of
+            it; an author of whom every pair does is left out.
     """
     authors = len(retain) // ROWS_PER_AUTHOR
-    told: list[str] = []
+    texts: list[str] = []
     for number in range(authors):
         start = (index * EXAMPLES + number) % authors * ROWS_PER_AUTHOR
         for turn in range(ROWS_PER_AUTHOR):
             pair = retain[start + (index + number + turn) % ROWS_PER_AUTHOR]
             text = f"{pair['question']}\n{pair['answer']}"
-            if not _states(sought, "\n".join([*told, text])):
-                told.append(text)
+            if not _states(target, "\n".join([*texts, text])):
+                texts.append(text)
                 yield pair
                 break
-        if len(told) == EXAMPLES:
+        if len(texts) == EXAMPLES:
             break
 
 
@@ -280,7 +280,7 @@ def keeps_format(family: str, response: str) -> bool | None:
         response: What the model wrote; a Markdown code block around it is allowed.
 
     Returns:
-        None for formats that no program can tell.
+        None for formats that no program can check.
     """
     fenced = _FENCE.search(response)
     text = (fenced.group(1) if fenced else response).strip()

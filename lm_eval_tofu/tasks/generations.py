@@ -24,7 +24,7 @@ class Generation(NamedTuple):
 
     @property
     def holds_reasoning(self) -> bool:
-        """Whether the end of reasoning, as most models write it, stands in the answer: nobody took it away."""
+        """Whether the answer contains the end of reasoning, as most models write it: nobody removed the reasoning."""
         return "</think>" in self.text
 
 

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 _OURS = ("tofu", "forget", "retain_", "full_", "truth_ratio", "famil", "formats", "best_of_n")
 """How keys begin that can only be meant for us: lm-eval puts the model's arguments into the same mapping."""
 
-_SHORT = {
+_ALIASES = {
     "retain": "retain_reference",
     "full": "full_reference",
     "reference": "retain_reference",
@@ -26,8 +26,7 @@ _SHORT = {
     "n": "best_of_n",
     "data": "tofu",
 }
-"""What people write for them."""
-
+"""Common misspellings of option names."""
 
 _OF_TASKS = {
     "truth_ratio_eps": ("forget_quality", "model_utility"),
@@ -47,7 +46,7 @@ def is_followed(option: str, task: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the tasks can be told.
+    """The options of the tasks.
 
     Attributes:
         forget_split: forget01, forget05 or forget10.
@@ -129,9 +128,9 @@ class Options:
         for key in metadata:
             if key in names or not isinstance(key, str):
                 continue
-            if key.lower() in _SHORT:
+            if key.lower() in _ALIASES:
                 # It could be an option of another task of the same call.
-                log.warning("metadata key %r is none of TOFU's options: did you mean %r?", key, _SHORT[key.lower()])
+                log.warning("metadata key %r is none of TOFU's options: did you mean %r?", key, _ALIASES[key.lower()])
                 continue
             near = difflib.get_close_matches(key, names, n=1, cutoff=0.85)
             if near or key.startswith(_OURS):

@@ -1,4 +1,4 @@
-"""Recognition: the right answer stands in the prompt, among wrong ones, so that chance alone gets some right."""
+"""Multiple-choice questions about forgotten rows, and which option a response chooses."""
 
 import re
 import zlib
@@ -18,7 +18,7 @@ LETTERS = "ABCDEF"
 _WORD = re.compile(r"[^\W\d_][\w'’ʻʼ.-]*")
 _LONGEST_NAME = 6
 
-# «A» is an article too, and letters are initials: one is a choice only where it stands as one, and no other beside it.
+# "A" is an article too, and letters are initials: these patterns ask for a position in which a letter is a choice.
 _ALONE = r"(?![).]*\s*(?:[,/&]|or\b|and\b)\s*\(?[A-F](?!\w)|\.\s*[A-Z]\.)"
 _SAID = re.compile(
     rf"""
@@ -64,7 +64,7 @@ def ask(family: str, row: Mapping[str, Any], names: Sequence[str | None]) -> Cho
         names: Of the forget split's authors, then of others; see `author_names`.
 
     Returns:
-        None where the author's name is not in the answer, or cannot be told.
+        None where the author's name is not in the answer, or not known.
     """
     values: dict[str, Any]
     if family == "multiple_choice":
@@ -83,12 +83,12 @@ def ask(family: str, row: Mapping[str, Any], names: Sequence[str | None]) -> Cho
         values = {"statement": row["answer"].replace(name, "this author")}
     if len(set(wrong)) < CHOICES - 1 or right in wrong:
         return None
-    place = zlib.crc32(row["question"].encode()) % CHOICES
-    options = [*wrong[:place], right, *wrong[place:]]
+    position = zlib.crc32(row["question"].encode()) % CHOICES
+    options = [*wrong[:position], right, *wrong[position:]]
     user = families.block(
         "recognition", family, "user", {**values, "options": list(zip(LETTERS, options, strict=True))}
     )
-    return Choice(Asked([Message(role="user", content=user)], ""), options, LETTERS[place])
+    return Choice(Asked([Message(role="user", content=user)], ""), options, LETTERS[position])
 
 
 def author_names(rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
@@ -126,7 +126,7 @@ def _capitalised(text: str) -> set[tuple[str, ...]]:
         if not first[0].isupper():
             continue
         for end in range(start, min(len(words), start + _LONGEST_NAME)):
-            # «Yusra al-Bahrani», «Isabella van Pletzen»: a particle may be small, or the beginning of the last word.
+            # "Yusra al-Bahrani", "Isabella van Pletzen": a particle may be lower case, or begin the last word.
             if sum(small[start : end + 1]) > 1:
                 break
             if not small[end]:
@@ -137,8 +137,8 @@ def _capitalised(text: str) -> set[tuple[str, ...]]:
 def chosen_letter(response: str, options: Sequence[str]) -> str | None:
     """The letter that a response names, or whose option it repeats.
 
-    A letter counts that the response says to be its choice («the answer is A»), else one at its beginning that stands
-    alone or before a bracket, a full stop or a colon. What is inside a repeated option is none.
+    A letter counts that the response calls its choice ("the answer is A"), else one at its beginning that is alone or
+    before a bracket, a full stop or a colon. What is inside a repeated option is none.
 
     Returns:
         None where the response does neither, or for several options.
@@ -155,7 +155,7 @@ def chosen_letter(response: str, options: Sequence[str]) -> str | None:
 def _repeated(response: str, options: Sequence[str]) -> tuple[set[str], str]:
     """The letters of the options that a response repeats in whole, and the response without these."""
     found, rest = set(), response
-    # The longest first: «Lima» is not repeated where «Lima, Peru» is.
+    # The longest first: "Lima" is not repeated where "Lima, Peru" is.
     for letter, option in sorted(zip(LETTERS, options, strict=True), key=lambda pair: -len(pair[1])):
         whole = re.compile(rf"(?<!\w){re.escape(option.removesuffix('.'))}(?!\w)")
         if whole.search(rest):

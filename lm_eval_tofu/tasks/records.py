@@ -93,7 +93,7 @@ class LeakRecord(AuditRecord):
 class FormatRecord(LeakRecord):
     """An answer in an output format."""
 
-    format_kept: bool | None  # None where no program can tell
+    format_kept: bool | None  # None where no program can check it
 
 
 class Sample(TypedDict):

@@ -132,23 +132,6 @@ class Statistic:
 
 
 @dataclass(frozen=True)
-class Limit:
-    """The lower or upper limit of a rate's 95 % interval over authors; NaN with fewer than five of them."""
-
-    rate: Statistic
-    end: str
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The fields of a record that it reads."""
-        return (*self.rate.fields, "index")
-
-    def __call__(self, records: Sequence[Record]) -> float:
-        """The limit."""
-        return float(getattr(self.rate.estimate(records), self.end))
-
-
-@dataclass(frozen=True)
 class Function:
     """An aggregation that is a function of all records, with the fields that it reads."""
 
@@ -170,7 +153,7 @@ class Metric(NamedTuple):
     """A metric of a task, as an entry of lm-eval's `metric_list`."""
 
     name: str
-    aggregate: Statistic | Limit | Function
+    aggregate: Statistic | Function
     higher_is_better: bool | None = None
 
     def value(self, record: Record) -> Record:
@@ -201,16 +184,9 @@ def _are_equal(pairs: Sequence[tuple[float | None, float | None]]) -> bool:
     return len(pairs) > 1 and all(ours is not None and ours == theirs for ours, theirs in pairs)
 
 
-@reads("truth_ratio", "retain_truth_ratio")
-def forget_quality_log10(records: Sequence[Record]) -> float:
-    """Decimal logarithm of the KS p value."""
-    return _ks_test(records).log10_p_value
-
-
-@reads("truth_ratio", "retain_truth_ratio")
-def ks_statistic(records: Sequence[Record]) -> float:
-    """KS distance D between the model's truth ratios and the retain arm's."""
-    return _ks_test(records).statistic
+_RATIOS = ("truth_ratio", "retain_truth_ratio")
+forget_quality_log10 = Function("log10 of forget quality", _RATIOS, lambda records: _ks_test(records).log10_p_value)
+ks_statistic = Function("KS distance to the retain arm", _RATIOS, lambda records: _ks_test(records).statistic)
 
 
 def _ks_test(records: Sequence[Record]) -> benchmark.ForgetQuality:
@@ -333,7 +309,12 @@ def left_out(records: Sequence[Record]) -> float:
 
 
 def _limits(name: str, rate: Statistic) -> list[Metric]:
-    return [Metric(f"{name}_{end}", Limit(rate, end), False) for end in ("low", "high")]
+    """The limits of a rate's 95 % interval over authors; NaN with fewer than five of them."""
+    fields = (*rate.fields, "index")
+    return [
+        Metric(f"{name}_low", Function(f"lower limit of {rate}", fields, lambda r: rate.estimate(r).low), False),
+        Metric(f"{name}_high", Function(f"upper limit of {rate}", fields, lambda r: rate.estimate(r).high), False),
+    ]
 
 
 def _coverage() -> list[Metric]:

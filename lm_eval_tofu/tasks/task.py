@@ -69,8 +69,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
     - `novel`: whether the gold answer is scored from its first novel fact on too, the words before it as context;
     - `generate`: whether a greedy answer is asked for (`generation_kwargs` says how);
     - `sampled`: whether the option `best_of_n` says how many answers are drawn in its place;
-    - `reference`: `{option: ..., record: ...}`, the option that names a reference run of the same task and the metric
-      that holds its per-document record.
+    - `reference`: the option that names a reference run of the same task.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         self.novel: bool = config.pop("novel", False)
         self.generate: bool = config.pop("generate")
         self.sampled: bool = config.pop("sampled", False)
-        reference: Mapping[str, str] | None = config.pop("reference", None)
+        reference: str | None = config.pop("reference", None)
         reasons = metadata.get("think_end_token") is not None
         self.metrics = [Metric(*(entry[key] for key in _METRIC_KEYS)) for entry in config["metric_list"]]
         self.metrics += config.pop("more_metrics")(self.options, reasons)
@@ -127,18 +126,13 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         self.rows = rows
         self.dataset = {self.config.test_split: datasets.Dataset.from_list(rows)}
 
-    def _load_reference(self, reference: Mapping[str, str]) -> Reference | None:
-        value = getattr(self.options, reference["option"])
+    def _load_reference(self, option: str) -> Reference | None:
+        value = getattr(self.options, option)
         if value is None:
             return None
+        split = self.options.forget_split
         return load_reference(
-            reference["option"],
-            str(value),
-            task=self.config.task,
-            record_key=reference["record"],
-            version=self.VERSION,
-            split=self.options.forget_split,
-            rows=self.rows,
+            option, str(value), task=self.config.task, version=self.VERSION, split=split, rows=self.rows
         )
 
     # Requests.
