@@ -364,7 +364,7 @@ class TestReferences:
 
     def test_other_version(self, folder: Path) -> None:
         self.edit(folder, lambda sample: sample["forget_quality"].update(version=99))
-        self.check(folder, "version 99, this one is version 2: run the reference again")
+        self.check(folder, "version 99, this is version 2: evaluate that arm again")
 
     def test_other_data(self, folder: Path) -> None:
         self.edit(folder, lambda sample: sample["doc"].update(question="Who?"))
@@ -373,13 +373,13 @@ class TestReferences:
     def test_other_task(self, run: Any, tmp_path: Path) -> None:
         write_samples(run, tmp_path, "tofu_answer_logprob")
         [file] = tmp_path.rglob("samples_*.jsonl")
-        self.check(file, "is a run of another task: name a run of tofu_forget_quality")
+        self.check(file, "no record of tofu_forget_quality .it is of another task")
         self.check(tmp_path, "holds no samples of tofu_forget_quality: run lm_eval")
 
     def test_cut_file(self, folder: Path) -> None:
         [file] = folder.rglob("samples_*.jsonl")
         file.write_text(file.read_text(encoding="utf-8")[:-500], encoding="utf-8")
-        self.check(folder, r"cannot be read .*it is cut or damaged; run the reference again")
+        self.check(folder, r"retain_reference: .* line \d+: not JSON .*it is cut or damaged; run the reference again")
 
     def test_several_models(self, folder: Path) -> None:
         [file] = folder.rglob("samples_*.jsonl")
@@ -469,7 +469,7 @@ class TestOpenUnlearningLogs:
     def test_other_files(self, content: str, tmp_path: Path) -> None:
         path = tmp_path / "TOFU_EVAL.json"
         path.write_text(content)
-        with pytest.raises(ReferenceRunError, match=r"has neither|cannot be read"):
+        with pytest.raises(ReferenceRunError, match=r"has neither|not JSON|instead of a JSON object"):
             preflight(["tofu_forget_quality"], {"tofu": "mini", "retain_reference": str(path)})
 
 

@@ -34,6 +34,7 @@ class Audit:
         leak: Whether more of it than in the retain arm is knowledge that should be gone.
         rate: What is computed from the samples, with an interval over authors and an excess over the retain arm.
         comparison: What is computed from the truth ratios of an arm, the retain arm's and their authors.
+        reads: Fields of the samples' records that the report reads beside those of the rate.
         reference: The arm that the others are compared with, and that therefore has no value.
         column: Heading in the row-level table, and name in a sentence; empty where no answers are counted by row.
         families: Title of the table of rates by prompt family or output format; empty without one.
@@ -49,10 +50,13 @@ class Audit:
     leak: bool = False
     rate: reported.Statistic | None = None
     comparison: Comparison | None = None
+    reads: tuple[str, ...] = ()
     reference: str = ""
     column: str = ""
     families: str = ""
 
+
+_ANSWER = ("family", "score", "found", "generation")
 
 AUDITS = (
     Audit(
@@ -62,6 +66,7 @@ AUDITS = (
         "p",
         FORGET_QUALITY,
         metric="forget_quality",
+        reads=("truth_ratio",),
         comparison=lambda ours, theirs, _: benchmark.forget_quality(ours, theirs).p_value,
         reference="retain",
     ),
@@ -91,6 +96,7 @@ AUDITS = (
         "number",
         UTILITY,
         metric="model_utility",
+        reads=reported.UTILITY_PARTS,
     ),
     Audit(
         "novel_recall",
@@ -101,6 +107,7 @@ AUDITS = (
         metric="leak_rate",
         leak=True,
         rate=reported.leak_rate,
+        reads=_ANSWER,
         column="novel recall",
         families="Prompt families",
     ),
@@ -113,6 +120,7 @@ AUDITS = (
         metric="leak_rate",
         leak=True,
         rate=reported.leak_rate,
+        reads=_ANSWER,
         column="format shift",
         families="Output formats",
     ),
@@ -125,6 +133,7 @@ AUDITS = (
         metric="prompt_leak",
         leak=True,
         rate=reported.leak_rate,
+        reads=("n", "sought", "samples"),
         column="best of N",
     ),
     Audit(
@@ -136,6 +145,7 @@ AUDITS = (
         metric="leak_rate",
         leak=True,
         rate=reported.leak_rate_all_clues,
+        reads=_ANSWER,
         column="chain of clues",
     ),
     Audit(
@@ -166,6 +176,7 @@ AUDITS = (
         "nats",
         LOGPROB,
         metric="answer_logprob_shift",
+        reads=("answer_logprob",),
         reference="full",
     ),
     Audit(
@@ -185,6 +196,12 @@ LEAKS = tuple(audit for audit in AUDITS if audit.rate and "leaked" in audit.rate
 """The audits that score answers for leaks."""
 COUNTED = {audit.task: audit for audit in AUDITS if audit.column}
 """The audits that count answers row by row, by task."""
+
+
+def fields_of(task: str) -> set[str]:
+    """Fields of a task's records that the report reads."""
+    own = [audit for audit in AUDITS if audit.task == task]
+    return {name for audit in own for name in (*audit.reads, *(audit.rate.fields if audit.rate else ()))}
 
 
 def name_of(task: str) -> str:

@@ -16,7 +16,7 @@ from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.files import as_float
 from lm_eval_tofu.report import comparability
 from lm_eval_tofu.report.arms import ROLES, Arm, Key, Results, Sample, TaskRun, ToolRun
-from lm_eval_tofu.report.audits import AUDITS
+from lm_eval_tofu.report.audits import AUDITS, fields_of
 from lm_eval_tofu.tasks import TASKS_DIR, samples
 from lm_eval_tofu.tasks.options import Options
 from lm_eval_tofu.tasks.reported import TASKS
@@ -295,7 +295,8 @@ def _read_run(arm: str, task: str, file: ResultsFile) -> TaskRun:
 
 def _samples(file: Path, arm: str, task: str) -> Iterator[tuple[Key, Sample]]:
     is_empty = True
-    for sample, record in samples.read(file, task, task_versions()[task], fix=_FIX_LINE):
+    lines = samples.read(file, task, task_versions()[task], needed=fields_of(task), fix=_FIX_LINE)
+    for sample, record in lines:
         is_empty = False
         doc = mapping(sample.get("doc"))
         yield (

@@ -5,7 +5,6 @@ wrote for the same task, or open-unlearning's `TOFU_EVAL.json`.
 """
 
 import functools
-import json
 import logging
 import math
 import os
@@ -17,6 +16,7 @@ from typing import Any
 from lm_eval_tofu import arm, files
 from lm_eval_tofu.arm import ArmSettings
 from lm_eval_tofu.errors import OptionError, ReferenceRunError
+from lm_eval_tofu.tasks import samples
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +139,6 @@ def load_reference(
     value: str,
     *,
     task: str,
-    record_key: str,
     version: Any,
     split: str,
     rows: Sequence[Mapping[str, Any]],
@@ -150,7 +149,6 @@ def load_reference(
         option: Name of the option, for messages.
         value: Its value: a directory, a samples file or open-unlearning's log.
         task: Task that the reference must be a run of.
-        record_key: Metric whose per-document value is that task's record.
         version: That task's version.
         split: Forget split of the present run.
         rows: The present run's rows, with `index`, `question` and `answer`.
@@ -159,23 +157,23 @@ def load_reference(
         ReferenceRunError: There is no such run, it cannot be read, or it is another task's, version's or split's.
     """
     path = _find(option, value, task)
-    where = f"{option}={str(path)!r}"
     if path.suffix == ".json":
-        return Reference(option, path, _open_unlearning_rows(where, path, split, rows))
+        return Reference(option, path, _open_unlearning_rows(option, path, split, rows))
     # The samples first: their messages say more than "no record" where the run is of another version.
-    found = _sample_rows(where, path, task, record_key, version, split, rows)
-    return Reference(option, path, found, _settings(where, path, task))
+    found = _sample_rows(option, path, task, version, split, rows)
+    return Reference(option, path, found, _settings(option, path, task))
 
 
-def _settings(where: str, samples: Path, task: str) -> ArmSettings:
+def _settings(option: str, file: Path, task: str) -> ArmSettings:
     """The settings of the run that wrote a samples file."""
-    results = files.results_of_samples(samples)
+    where = f"{option}={str(file)!r}"
+    results = files.results_of_samples(file)
     if results is None:
         raise ReferenceRunError(
-            f"{where}: the results file of the same time is not beside it (results_{files.time_of(samples)}.json), "
+            f"{where}: the results file of the same time is not beside it (results_{files.time_of(file)}.json), "
             "which says how the run was made: put it back, or run the reference again"
         )
-    settings = arm.settings_in(_content(where, results), task)
+    settings = arm.settings_in(_content(option, results), task)
     if settings is None:
         raise ReferenceRunError(
             f"{where}: {results.name} does not say how the run was made, as results of another version of lm-eval-tofu"
@@ -191,14 +189,12 @@ def _find(option: str, value: str, task: str) -> Path:
         return path
     if not path.is_dir():
         raise ReferenceRunError(f"{option}={value!r} does not exist: {how}")
-    found = sorted(path.rglob(f"samples_{task}_*.jsonl"))
+    found = files.samples_files(path, task)
     if not found and (path / OPEN_UNLEARNING_FILE).is_file():
         return path / OPEN_UNLEARNING_FILE
     if not found:
         raise ReferenceRunError(f"{option}={value!r} holds no samples of {task}: {how}")
-    # lm-eval puts the time into the names, so the last is the newest.
-    found.sort(key=lambda file: files.time_of(file) or "")
-    runs = [(str(file.relative_to(path)), settings) for file in found if (settings := _settings_of(file, task))]
+    runs = [(str(file.relative_to(path)), settings) for file in found if (settings := _settings_of(option, file, task))]
     try:
         arm.refuse_unless_same_model(f"{option}={value!r}", runs, retrained=True)
     except OptionError as error:
@@ -209,59 +205,41 @@ def _find(option: str, value: str, task: str) -> Path:
     return found[-1]
 
 
-def _settings_of(samples: Path, task: str) -> ArmSettings | None:
-    results = files.results_of_samples(samples)
-    return None if results is None else arm.settings_in(_content(str(results), results), task)
+def _settings_of(option: str, file: Path, task: str) -> ArmSettings | None:
+    results = files.results_of_samples(file)
+    return None if results is None else arm.settings_in(_content(option, results), task)
+
+
+_FIX = "it is cut or damaged; run the reference again"
+
+
+def _content(option: str, path: Path) -> dict[str, Any]:
+    try:
+        return files.read_json(path, _FIX, ReferenceRunError)
+    except ReferenceRunError as error:
+        raise ReferenceRunError(f"{option}: {error}") from error
 
 
 @functools.lru_cache(maxsize=16)
-def _read(path: Path, modified: int) -> Any:
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".json":
-        return json.loads(text)
-    samples = []
-    # Not splitlines: a model may have written one of the other characters that it takes for the end of a line.
-    for number, line in enumerate(text.rstrip("\n").split("\n"), start=1):
-        try:
-            samples.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"line {number} is not JSON ({error.msg})") from error
-    return samples
-
-
-def _content(where: str, path: Path) -> Any:
-    try:
-        return _read(path, path.stat().st_mtime_ns)
-    except (OSError, ValueError) as error:
-        raise ReferenceRunError(
-            f"{where} cannot be read ({error}): it is cut or damaged; run the reference again"
-        ) from error
+def _samples(path: Path, modified: int, task: str, version: Any) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    return list(samples.read(path, task, version, needed=("losses",), fix=_FIX, error=ReferenceRunError))
 
 
 def _sample_rows(
-    where: str,
-    path: Path,
-    task: str,
-    record_key: str,
-    version: Any,
-    split: str,
-    rows: Sequence[Mapping[str, Any]],
+    option: str, path: Path, task: str, version: Any, split: str, rows: Sequence[Mapping[str, Any]]
 ) -> dict[int, ReferenceRow]:
+    where = f"{option}={str(path)!r}"
     by_index = {row["index"]: row for row in rows}
     found = {}
-    for sample in _content(where, path):
-        record = sample.get(record_key) if isinstance(sample, dict) else None
-        if not isinstance(record, dict) or record.get("task") != task:
-            raise ReferenceRunError(f"{where} is a run of another task: name a run of {task}")
+    try:
+        read = _samples(path, path.stat().st_mtime_ns, task, version)
+    except ReferenceRunError as error:
+        raise ReferenceRunError(f"{option}: {error}") from error
+    for sample, record in read:
         if record["split"] != split:
             raise ReferenceRunError(
                 f"{where} is a run on {record['split']}, this one is on {split}: "
                 "run the reference with the same forget_split"
-            )
-        if record["version"] != version:
-            raise ReferenceRunError(
-                f"{where} is of {task} version {record['version']}, this one is version {version}: "
-                "run the reference again"
             )
         row = by_index.get(record["index"])
         if row is None or any(sample["doc"].get(key) != row[key] for key in ("question", "answer")):
@@ -279,13 +257,13 @@ def _sample_rows(
 
 
 def _open_unlearning_rows(
-    where: str, path: Path, split: str, rows: Sequence[Mapping[str, Any]]
+    option: str, path: Path, split: str, rows: Sequence[Mapping[str, Any]]
 ) -> dict[int, ReferenceRow]:
-    log = _content(where, path)
+    where = f"{option}={str(path)!r}"
     metrics = {
-        name: log[name]["value_by_index"]
-        for name in (log if isinstance(log, dict) else ())
-        if isinstance(log[name], dict) and isinstance(log[name].get("value_by_index"), dict)
+        name: metric["value_by_index"]
+        for name, metric in _content(option, path).items()
+        if isinstance(metric, dict) and isinstance(metric.get("value_by_index"), dict)
     }
     if "forget_truth_ratio" not in metrics and "forget_Q_A_Prob" not in metrics:
         raise ReferenceRunError(

@@ -1,8 +1,7 @@
 """Reads the samples files that lm-eval writes for our tasks, and checks every record in them."""
 
 import functools
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
@@ -14,7 +13,13 @@ from lm_eval_tofu.tasks.reported import TASKS
 
 
 def read(
-    path: Path, task: str, version: Any, *, fix: str, error: type[TofuError] = OptionError
+    path: Path,
+    task: str,
+    version: Any,
+    *,
+    needed: Collection[str],
+    fix: str,
+    error: type[TofuError] = OptionError,
 ) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     """Read the samples of one task.
 
@@ -22,6 +27,7 @@ def read(
         path: The file.
         task: The task that it must be of.
         version: The version that its records must have.
+        needed: Fields that a record must have; the others are checked where they are there.
         fix: What a message about a damaged line says to do.
         error: What is raised where a line is damaged, or of another task or version. Messages name file and line.
 
@@ -31,34 +37,35 @@ def read(
     for where, sample in files.read_json_lines(path, fix, error):
         record = sample.get(TASKS[task])
         if not isinstance(record, dict) or record.get("task") != task:
-            raise error(f"{where}: no record of {task}, as a run of another task has none: {fix}")
+            raise error(f"{where}: no record of {task} (it is of another task, or damaged): {fix}")
         if record.get("version") != version:
             raise error(
                 f"{where} is of {task} version {record.get('version')}, this is version {version}: evaluate that arm "
                 "again, or install the release that it was evaluated with"
             )
-        problem = _problem(record, task)
+        problem = _problem(record, task, {*_ALWAYS, *needed})
         if problem:
             raise error(f"{where}: the record of {task} {problem}: {fix}")
         yield sample, record
 
 
-def _problem(record: Mapping[str, Any], task: str) -> str:
+_ALWAYS = ("set", "index", "split")
+
+
+def _problem(record: Mapping[str, Any], task: str, needed: Collection[str]) -> str:
     """What is wrong with a record; empty where nothing is."""
-    for name, (hint, is_required) in _hints(task).items():
-        if name not in record:
-            if is_required:
-                return f"lacks {name!r}"
-        elif not _fits(record[name], hint):
+    for name, hint in _hints(task).items():
+        if name in record and not _fits(record[name], hint):
             return f"has {name}={str(record[name])[:40]!r}"
+        if name in needed and name not in record:
+            return f"lacks {name!r}"
     return ""
 
 
 @functools.cache
-def _hints(task: str) -> dict[str, tuple[Any, bool]]:
-    """Type of each field of a task's records, and whether it must be there."""
-    hints = get_type_hints(RECORDS[task])
-    return {field.name: (hints[field.name], field.default is MISSING) for field in fields(RECORDS[task])}
+def _hints(task: str) -> dict[str, Any]:
+    """Type of each field of a task's records."""
+    return get_type_hints(RECORDS[task])
 
 
 def _fits(value: Any, hint: Any) -> bool:
