@@ -12,6 +12,8 @@ from lm_eval.utils import hash_string, sanitize_model_name
 
 RELIED_ON: Mapping[str, str] = {
     "lm_eval.evaluator:evaluate(lm)": "the tasks do not find the model, and record no setting of it",
+    "lm_eval.api.task:ConfigurableTask.download": "the rows are not ours",
+    "lm_eval.api.task:ConfigurableTask.higher_is_better": "metrics that are neither better nor worse get a direction",
     "lm_eval.api.task:ConfigurableTask.build_all_requests": "no request is built with the tokens of training",
     "lm_eval.api.task:ConfigurableTask.construct_requests": "the same",
     "lm_eval.api.task:ConfigurableTask.fewshot_context": "the same",

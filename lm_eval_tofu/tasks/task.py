@@ -72,15 +72,9 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
     - `reference`: the option that names a reference run of the same task.
     """
 
-    def __init__(
-        self,
-        data_dir: str | None = None,
-        cache_dir: str | None = None,
-        download_mode: Any = None,
-        config: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, config: Mapping[str, Any]) -> None:
         """Check options and reference, and load the rows; no model is needed for any of it."""
-        config = dict(config or {})
+        config = dict(config)
         config.pop("class", None)
         metadata = config["metadata"]
         checks.check_model(metadata)
@@ -106,7 +100,9 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         self._prompter: Prompter | None = None
         self._model: Any = None
         self._predict_only = False
-        super().__init__(data_dir=data_dir, cache_dir=cache_dir, download_mode=download_mode, config=config)
+        super().__init__(config=config)
+        if "rows" not in vars(self):  # lm-eval 0.5 downloads when the data is asked for
+            self.download()
         self.reference = self._load_reference(reference) if reference else None
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
@@ -240,8 +236,10 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
             bool(before and before.words),
             None if prompter.sends_messages else f"{sum(spans)}:{digest.hexdigest()[:12]}",
         )
+        # lm-eval 0.4 names task and document in `metadata`, 0.5 by arguments of their own.
+        known = {"metadata": kwargs["metadata"]} if "metadata" in kwargs else {"doc_id": kwargs["doc_id"]}
         return [
-            Instance(kind, doc, arguments, number, kwargs["metadata"])
+            Instance(kind, doc, arguments, idx=number, task_name=self.config.task, **known)
             for number, (kind, arguments) in enumerate(requests)
         ]
 
@@ -326,6 +324,10 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
                 doc["question"],
             )
         return losses
+
+    def higher_is_better(self) -> dict[str, bool | None]:
+        """Whether more of a metric is better, by name; None where it is neither."""
+        return {metric.name: metric.higher_is_better for metric in self.metrics}
 
     def override_metric(self, metric_name: str) -> None:
         """Take lm-eval's `--predict_only`, which replaces all metrics by one that computes nothing."""
