@@ -77,7 +77,7 @@ class Prompter:
         if self.is_server:
             checks.check_server_arguments(task, metadata, self.sends_messages)
         is_named = any(metadata.get(name) for name in ("tokenizer", "pretrained"))
-        self.tokenizer: Any = None if self.sends_messages and not is_named else _tokenizer(metadata)
+        self.tokenizer = _tokenizer(metadata, required=is_named or not self.sends_messages)
         self.prompting = Prompting(apply_chat_template, system_prompt, _template_args(metadata, model))
         self._context_length = self._find_context_length()
         self.end_of_turn: list[str] = []
@@ -264,13 +264,15 @@ def _template_args(metadata: Mapping[str, Any], model: Any) -> dict[str, Any]:
     return arguments if thinking is None else {"enable_thinking": thinking, **arguments}
 
 
-def _tokenizer(metadata: Mapping[str, Any]) -> Any:
-    """The tokenizer that the model's arguments name.
+def _tokenizer(metadata: Mapping[str, Any], required: bool) -> Any:
+    """The tokenizer that the model's arguments name; None where they need not name one and do not.
 
     Raises:
         PromptError: They name none, or it cannot be loaded.
     """
     name = metadata.get("tokenizer") or metadata.get("pretrained")
+    if not required:
+        return None
     if name is None:
         raise PromptError(
             'the tokenizer is unknown: pass metadata={"tokenizer": NAME} to simple_evaluate or TaskManager when the '
