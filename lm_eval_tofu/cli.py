@@ -89,7 +89,7 @@ def _filled_in(preset: Path, args: argparse.Namespace) -> Path:
 
 
 def _change_backend(config: dict[str, Any], backend: str) -> None:
-    """Give model_args the names that the other backend has for them, and leave out what only the first one knows."""
+    """Rename model_args for the other backend, and leave out what only the first one has."""
     model_args = config["model_args"]
     on_cpu = config.get("device") == "cpu"
     config["model"] = backend
@@ -143,7 +143,7 @@ def explain(args: argparse.Namespace) -> None:
 
 
 def sweep(args: argparse.Namespace) -> int:
-    """Work on a sweep, or show where it stands; see `lm_eval_tofu.unlearn.sweep`."""
+    """Work on a sweep, or show its state; see `lm_eval_tofu.unlearn.sweep`."""
     from lm_eval_tofu.unlearn import sweep as module
     from lm_eval_tofu.unlearn import sweep_config
 
@@ -260,7 +260,7 @@ COMMANDS = {
         "lm_eval_tofu.scoring:add_score_arguments",
     ),
     "explain": Command(
-        "say why one response counts as a leak, or does not", explain, "lm_eval_tofu.scoring:add_explain_arguments"
+        "show why one response counts as a leak, or does not", explain, "lm_eval_tofu.scoring:add_explain_arguments"
     ),
     "finetune": Command(
         "fine-tune a model on TOFU (base, full and retain arms)",
@@ -275,7 +275,7 @@ COMMANDS = {
         needs=("torch", "accelerate"),
     ),
     "sweep": Command(
-        "train and evaluate every point of a grid; or show how far that is",
+        "train and evaluate every point of a grid; or show the state of the runs",
         sweep,
         _sweep_arguments,
         needs=("torch", "accelerate"),

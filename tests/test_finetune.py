@@ -6,6 +6,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import filelock
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -368,6 +369,35 @@ def test_a_foreign_partial_folder_is_left_alone(config):
     with pytest.raises(OptionError, match="is not the folder of an interrupted run"):
         finetune.finetune(config)
     assert (partial / "thesis.txt").read_text(encoding="utf-8") == "mine"
+
+
+class IsLocked(TrainerCallback):
+    """Notes whether another process could lock the partial folder."""
+
+    def __init__(self, lock):
+        self.lock, self.found = lock, []
+
+    def on_epoch_begin(self, *_, **__):
+        try:
+            with filelock.FileLock(self.lock, timeout=0):
+                self.found.append(False)
+        except filelock.Timeout:
+            self.found.append(True)
+
+
+def test_two_trainings_to_one_output(config):
+    lock = checkpoint.partial_folder(config.output) / ".lock"
+    locked = IsLocked(lock)
+    with pytest.raises(KeyboardInterrupt):
+        finetune.finetune(config, callbacks=[locked, Interrupt(epoch=1)])
+    assert locked.found == [True]
+    with (
+        filelock.FileLock(lock),
+        pytest.raises(OptionError, match=r"--output .*model is what another process is training \(.*is locked\): name"),
+    ):
+        finetune.finetune(config)
+    assert (finetune.finetune(config) / "model.safetensors").is_file()
+    assert [path.name for path in config.output.parent.iterdir()] == ["model"]
 
 
 def test_weights_that_did_not_change_are_an_error(config):

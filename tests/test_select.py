@@ -83,7 +83,7 @@ def test_what_is_shown(finished: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert shown.splitlines()[1].split() == ["1", "beta0.2", "0.7", "0.100", "-", "0.6000"]
     assert shown.splitlines()[2].split() == ["2", "beta0.1", "0.7", "0.100", "1.000", "0.5000"]
     assert "selected: beta0.2" in shown
-    assert "3 of the 3 others cannot be told from it by their distance D" in shown
+    assert "3 of the 3 others cannot be distinguished from it by their distance D" in shown
     assert "beta0.1, beta0.05, beta0.5" in shown
     assert "there are fewer than 5 authors: rows were exchanged as if they were independent" in shown
 
@@ -104,7 +104,7 @@ def _equals(folder: Path, authors: int, shifts: dict[float, Callable[[int], floa
     return select(folder)
 
 
-def test_equals_are_those_that_a_paired_test_cannot_tell_from_the_first(tmp_path: Path) -> None:
+def test_equals_are_those_that_a_paired_test_cannot_distinguish_from_the_first(tmp_path: Path) -> None:
     """0.2 is off in one author of ten, as the first is in another; 0.3 is off in all."""
     selection = _equals(
         tmp_path / "ten",
@@ -122,14 +122,14 @@ def test_equals_are_those_that_a_paired_test_cannot_tell_from_the_first(tmp_path
     assert off.p_value == pytest.approx(2 * raw)  # Holm's first step of two
     assert off.p_value < 0.05
     shown = "\n".join(table(selection))
-    assert "1 of the 2 others cannot be told from it by their distance D from the retain arm" in shown
+    assert "1 of the 2 others cannot be distinguished from it by their distance D from the retain arm" in shown
     assert "fewer than" not in shown
 
 
 def test_no_equals(tmp_path: Path) -> None:
     selection = _equals(tmp_path / "all", 10, {0.1: lambda _: 0.0, 0.2: lambda _: 5.0})
     assert selection.equals == []
-    assert "of the 1 others all that were tested can be told from it" in "\n".join(table(selection))
+    assert "of the 1 others all that were tested can be distinguished from it" in "\n".join(table(selection))
 
 
 def test_runs_without_truth_ratios_are_named(tmp_path: Path) -> None:

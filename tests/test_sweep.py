@@ -140,7 +140,7 @@ class TestConfig:
             ({"training": {"xyzzy": 1}}, "training: xyzzy is no option: check its name"),
             (
                 {"training": {"lr": 1e-5}, "grid": {"learning_rate": [1e-5]}},
-                "lr says the same as learning_rate in grid",
+                "lr is the same option as learning_rate in grid",
             ),
             ({"training": {"model": "m2"}}, "training: model is no option of the runs: give the sweep's model"),
             (

@@ -1,4 +1,4 @@
-"""Whether runs were evaluated alike: their recorded settings, compared by the rules for arms of a report."""
+"""Compares the evaluation settings of runs by the rules for arms of a report."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from lm_eval_tofu.fingerprints import weights_fingerprint
 
 
 def settings_below(results: Path, task: str) -> ArmSettings | None:
-    """How a task was run, from the newest results file below a directory; None where none of them says it."""
+    """The recorded settings of a task in the newest results file below a directory; None where none has them."""
     for file in reversed(files.results_files(results)):
         try:
             found = arm.settings_in(json.loads(file.read_text(encoding="utf-8")), task)
@@ -63,9 +63,6 @@ def differences(task: str, runs: Mapping[str, ArmSettings | None], ignored: Sequ
 
     Returns:
         Differences that are warned of, each once with the values and the runs that have them.
-
-    Raises:
-        OptionError: One that is refused.
     """
     unknown = [name for name, found in runs.items() if found is None]
     known = {name: found for name, found in runs.items() if found is not None}

@@ -1,12 +1,12 @@
-"""The model card of a checkpoint: where it comes from, for the hub and for whoever finds the directory."""
+"""Writes the first model card of a checkpoint: base model, licence, data and settings."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lm_eval_tofu import tofu
 
-CLOSING = "Everything else that made it stands in the JSON record beside the weights."
-"""A sentence of this card: by it `lm-eval-tofu card` knows a text that it may replace."""
+CLOSING = "All settings are recorded in the JSON file beside the weights."
+"""The sentence by which `lm-eval-tofu card` recognises a text that it may replace."""
 
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -45,7 +45,7 @@ def dataset(source: tofu.Source) -> Dataset:
 
 
 class Origin(NamedTuple):
-    """What the card of the model that training started from says.
+    """What the card of the model that training started from states.
 
     Attributes:
         base_model: Its name on the hub, or the one that its own card names; None where there is none.

@@ -1,8 +1,8 @@
-"""A finished checkpoint stands whole or not at all; an unfinished one can be resumed.
+"""Writes checkpoints whole or not at all, and finds what an interrupted run left to resume from.
 
 While a run lasts, everything lies in the sibling directory `<output>.partial/`: the trainer's own checkpoint of the
-last epoch, and `options.json`, which says what the run was told. The finished checkpoint is put together there too and
-takes its place in one rename, so that a directory with the output's name is never half a model.
+last epoch, and `options.json`, the run's options. The finished checkpoint is put together there too and then renamed,
+so that a directory with the output's name is never half a model.
 """
 
 import json
@@ -11,7 +11,8 @@ import shutil
 import subprocess
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 RECORD = "training.json"
 """The record of how a checkpoint was made, beside its weights."""
 
-_OPTIONS = "options.json"
+_OPTIONS, _LOCK = "options.json", ".lock"
 _FINISHED = "finished"
 _LIBRARIES = ("lm-eval-tofu", "torch", "transformers", "tokenizers", "accelerate", "safetensors", "peft")
 
@@ -50,33 +51,55 @@ def check_output(output: Path, overwrite: bool) -> None:
         raise OptionError(f"--output {output} exists already: name another directory, or give --overwrite")
 
 
-def begin(output: Path, options: Mapping[str, Any]) -> Path | None:
-    """Open the partial folder of a run, or find what an earlier, interrupted one left there.
+@contextmanager
+def begun(output: Path, options: Mapping[str, Any], arguments: Any) -> Iterator[Path | None]:
+    """Open the partial folder of a run, lock it, and find what an earlier, interrupted run left there.
 
     Args:
-        output: Where the finished checkpoint will stand.
+        output: The directory of the finished checkpoint.
         options: Everything that determines the result, as JSON values.
+        arguments: The run's `TrainingArguments`; of several processes, the first one makes and locks the folder.
 
-    Returns:
+    Yields:
         The trainer's last whole checkpoint, to resume from; None where the run starts at its beginning.
 
     Raises:
-        OptionError: The folder is of a run with other options, or of something else.
+        OptionError: The folder is of a run with other options, of one that is still training, or of something else.
     """
+    import filelock
+
     partial = partial_folder(output)
-    record = partial / _OPTIONS
-    wanted = json.loads(json.dumps(options))
-    if not partial.exists():
-        partial.mkdir(parents=True)
-        files.write_json(record, wanted)
-        return None
-    recorded = _read_options(partial)
+    with arguments.main_process_first(desc="partial folder"):
+        if partial.exists():
+            recorded = _read_options(partial)
+        else:
+            partial.mkdir(parents=True)
+            recorded = {}
+            files.write_json(partial / _OPTIONS, recorded)
+        lock = filelock.FileLock(partial / _LOCK, timeout=0)
+        if arguments.process_index == 0:
+            # The system releases the lock of a process that dies.
+            try:
+                lock.acquire()
+            except filelock.Timeout as error:
+                raise OptionError(
+                    f"--output {output} is what another process is training ({partial} is locked): name another "
+                    "directory, or wait until it has finished"
+                ) from error
+        resumed = _resumed(partial, files.as_json_values(options), recorded)
+    try:
+        yield resumed
+    finally:
+        lock.release()
+
+
+def _resumed(partial: Path, options: Mapping[str, Any], recorded: Mapping[str, Any]) -> Path | None:
     resumed = _last_whole(partial)
     if resumed is not None:
-        _check_same(wanted, recorded, partial)
-    elif recorded != wanted:
+        _check_same(options, recorded, partial)
+    elif recorded != options:
         # The earlier run did not finish its first epoch: there is nothing to resume, so its options do not matter.
-        files.write_json(record, wanted)
+        files.write_json(partial / _OPTIONS, options)
     return resumed
 
 
@@ -93,7 +116,7 @@ def finish(
     """Write the checkpoint beside the output, then move it into place and remove the partial folder.
 
     Args:
-        output: Where the finished checkpoint will stand; what stands there already is replaced.
+        output: Directory of the finished checkpoint; an existing one is replaced.
         save: Writes weights, tokenizer and generation config to a directory, and may return what is to be added to the
             record; called in every process.
         record: How the checkpoint was made; the weights' fingerprint, the libraries' versions and this package's git
@@ -112,7 +135,7 @@ def finish(
     if main_process:
         shutil.rmtree(finished, ignore_errors=True)
     wait()
-    said = save(finished)
+    added = save(finished)
     wait()
     if not main_process:
         return
@@ -124,7 +147,7 @@ def finish(
             f"--output {output} is not written, because training changed no weight: raise --learning-rate, or lower "
             "--warmup (the learning rate of the first step of a warm-up is 0)"
         )
-    known = {"weights": fingerprint(after), "weights_before": fingerprint(before), **(said or {})}
+    known = {"weights": fingerprint(after), "weights_before": fingerprint(before), **(added or {})}
     files.write_json(finished / name, {**record, **known, "versions": _versions(), "git_revision": _git_revision()})
     _keep_logs(partial, finished)
     _replace(finished, output)
@@ -209,14 +232,14 @@ def fingerprint(digests: Digests) -> str:
 def _digest(tensor: Any) -> int:
     import torch
 
-    # As bytes, because numpy knows no bfloat16.
+    # As bytes, because numpy has no bfloat16.
     return zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _read_options(partial: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((partial / _OPTIONS).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        return files.read_json(partial / _OPTIONS)
+    except OptionError as error:
         raise OptionError(
             f"{partial} is in the way and is not the folder of an interrupted run: delete it or name another --output"
         ) from error

@@ -25,15 +25,15 @@ def run(command: Sequence[str], record: Path, name: str, given: bytes = b"") -> 
 
     Args:
         command: The command line.
-        record: File that its output is added to.
+        record: File that its output is appended to.
         name: What it does, for the message.
         given: What it reads first from its standard input.
 
     Raises:
-        OptionError: It failed; the message holds the last line that it said.
+        OptionError: It failed; the message has the last line of its output.
     """
     with record.open("ab") as out:
-        # Its standard input closes with this process, which is how it learns that it must not go on alone.
+        # Its standard input closes when this process ends: see `end_with_parent`.
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT, bufsize=0)
         try:
             cast(IO[bytes], process.stdin).write(given)
@@ -41,8 +41,8 @@ def run(command: Sequence[str], record: Path, name: str, given: bytes = b"") -> 
         finally:
             process.kill()
     if status != 0:
-        said = last_line(record) or f"exited with status {status} and no output"
-        raise OptionError(f"{name}: {said} (the whole log: {record})")
+        reason = last_line(record) or f"exited with status {status} and no output"
+        raise OptionError(f"{name}: {reason} (the whole log: {record})")
 
 
 def last_line(path: Path) -> str:

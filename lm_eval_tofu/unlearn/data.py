@@ -33,11 +33,7 @@ class Example(TypedDict):
 
 
 def encode_row(tokenizer: Any, row: Mapping[str, Any], prompting: Prompting) -> Example:
-    """Tokenize one question and its answer.
-
-    Raises:
-        PromptError: As `lm_eval_tofu.chat.encode_answer`.
-    """
+    """Tokenize one question and its answer."""
     encoded = encode_answer(tokenizer, row["question"], row["answer"], prompting)
     return Example(
         input_ids=encoded.prompt_ids + encoded.answer_ids,

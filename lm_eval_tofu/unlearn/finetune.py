@@ -51,11 +51,7 @@ class FinetuneConfig(options.TrainingConfig):
         return self.split.split("+")
 
     def check(self) -> None:
-        """Check what can be checked without reading data or model.
-
-        Raises:
-            OptionError: A value cannot be used.
-        """
+        """Check what can be checked without reading data or model."""
         if (self.model is None) == (self.from_scratch is None):
             raise OptionError(
                 f"--model {self.model} and --from-scratch {self.from_scratch}: give exactly one of the two"
@@ -126,45 +122,43 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[Any] = ()) -> Path:
     examples = encode_rows(tokenizer, rows, config.prompting, context)
     recorded = config.reproducibility_fields()
     arguments = training.training_arguments(config, checkpoint.partial_folder(config.output), len(examples))
-    with arguments.main_process_first(desc="partial folder"):
-        # The data's fingerprints stand for its source: the same content elsewhere may be resumed with.
-        resumed = checkpoint.begin(config.output, {**recorded, "tofu": data})
-
-    set_seed(config.seed)
-    model = _load_model(config, tokenizer)
-    run = Run(
-        config=config,
-        arguments=arguments,
-        tokenizer=tokenizer,
-        use_cache=use_cache(model),
-        before=checkpoint.parameter_digests(model),
-        resumed=resumed,
-    )
-    with training.translated_refusals(config, ValueError, ImportError, RuntimeError, OSError):
-        trainer = AnswerTrainer(
-            model=model,
-            args=arguments,
-            data_collator=AnswerCollator(pad_token_id(tokenizer)),
-            train_dataset=examples,
-            callbacks=list(callbacks),
+    # The data's fingerprints stand for its source: the same content elsewhere may be resumed with.
+    with checkpoint.begun(config.output, {**recorded, "tofu": data}, arguments) as resumed:
+        set_seed(config.seed)
+        model = _load_model(config, tokenizer)
+        run = Run(
+            config=config,
+            arguments=arguments,
+            tokenizer=tokenizer,
+            use_cache=use_cache(model),
+            before=checkpoint.parameter_digests(model),
+            resumed=resumed,
         )
-    plan = training.memory_plan(model, arguments.per_device_train_batch_size * mean_answer_tokens(examples))
-    run.announce(trainer, f"fine-tuning on {config.split}", len(examples), plan)
-    losses = [entry["loss"] for entry in run.train(trainer)]
-    run.finish(
-        trainer,
-        record={
-            "method": "finetune",
-            "options": recorded,
-            "data": {"source": str(source), "fingerprints": data},
-            "examples": len(examples),
-            "losses": losses,
-            "final_loss": losses[-1] if losses else None,
-        },
-        describe=lambda folder: _describe(folder, config, card.dataset(source)),
-    )
-    final = f"mean loss of the last epoch {losses[-1]:.4f} nats/token" if losses else "no loss was logged"
-    log.info("checkpoint written to %s (%s)", config.output, final)
+        with training.translated_refusals(config, ValueError, ImportError, RuntimeError, OSError):
+            trainer = AnswerTrainer(
+                model=model,
+                args=arguments,
+                data_collator=AnswerCollator(pad_token_id(tokenizer)),
+                train_dataset=examples,
+                callbacks=list(callbacks),
+            )
+        plan = training.memory_plan(model, arguments.per_device_train_batch_size * mean_answer_tokens(examples))
+        run.announce(trainer, f"fine-tuning on {config.split}", len(examples), plan)
+        losses = [entry["loss"] for entry in run.train(trainer)]
+        run.finish(
+            trainer,
+            record={
+                "method": "finetune",
+                "options": recorded,
+                "data": {"source": str(source), "fingerprints": data},
+                "examples": len(examples),
+                "losses": losses,
+                "final_loss": losses[-1] if losses else None,
+            },
+            describe=lambda folder: _describe(folder, config, card.dataset(source)),
+        )
+        final = f"mean loss of the last epoch {losses[-1]:.4f} nats/token" if losses else "no loss was logged"
+        log.info("checkpoint written to %s (%s)", config.output, final)
     return config.output
 
 
@@ -190,7 +184,7 @@ def _describe(folder: Path, config: FinetuneConfig, data: card.Dataset) -> None:
 
 
 def _load_tokenizer(config: FinetuneConfig, source: tofu.Source) -> tuple[Any, int | None]:
-    """The tokenizer, and how many tokens the model can take (None: it does not say)."""
+    """The tokenizer, and how many tokens the model can take (None: not stated)."""
     if config.from_scratch is None:
         return load_tokenizer(str(config.model), config.apply_chat_template)
     from lm_eval_tofu.unlearn import nano

@@ -1,4 +1,4 @@
-"""LoRA adapters: attached before training, merged into the weights after it.
+"""Attaches LoRA adapters before training, and merges them into the weights after it.
 
 Unlearning's updates are small: a weight of 0.05 in bfloat16 has neighbours 0.0002 away, so that rounding the merged
 weights can undo most of what was learned. Merging is therefore done in float32, the weights are rounded once, and what
@@ -53,11 +53,7 @@ class LoraOptions:
     )
 
     def check(self) -> None:
-        """Refuse values that cannot be used.
-
-        Raises:
-            OptionError: It names the option, its value, and what to give instead.
-        """
+        """Refuse values that cannot be used."""
         if self.lora_r is None:
             for name in ("lora_alpha", "lora_target"):
                 if getattr(self, name) is not None:
@@ -108,11 +104,7 @@ class Merge:
 
 
 def check_installed() -> None:
-    """Make sure that peft is there.
-
-    Raises:
-        OptionError: It is not.
-    """
+    """Make sure that peft is there."""
     if importlib.util.find_spec("peft") is None:
         raise OptionError("--lora-r needs peft: pip install 'lm-eval-tofu[unlearn]'")
 
@@ -193,7 +185,7 @@ def save_merged(
         pad_token_id: What fills a batch of them.
 
     Returns:
-        `merge`, what the record says of it, in the main process; None in the others.
+        the record's entry `merge`, in the main process; None in the others.
     """
     adapters = folder.with_name(ADAPTERS)
     trainer.save_model(str(adapters))

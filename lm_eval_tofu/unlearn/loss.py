@@ -1,7 +1,7 @@
 """The losses of unlearning, and the answers' log-probabilities that they are made of.
 
-Everything here returns one value for each sequence; the trainer alone decides what to divide by, because only it knows
-how many rows a step has in all. Notation: pi is the model, pi_ref the model before unlearning, y the answer of |y|
+Everything here returns one value for each sequence; the trainer alone decides what to divide by, because only it has
+the number of rows of a step. Notation: pi is the model, pi_ref the model before unlearning, y the answer of |y|
 tokens to the question x, log pi(y|x) the sum of its tokens' log-probabilities in nats.
 """
 
@@ -97,7 +97,7 @@ def answer_logits(model: Any, head: nn.Module, inputs: Mapping[str, Tensor], tok
 def _needed_mask(mask: Tensor) -> Tensor | None:
     """The mask, or None where causal attention alone keeps real tokens from seeing padding.
 
-    That is so where all padding stands on the right. Without a mask, attention takes its fast path: no matrix of
+    That is so where all padding is on the right. Without a mask, attention takes its fast path: no matrix of
     T x T for each row, and grouped heads are not copied.
     """
     # 1 1 0 0 falls only; a row padded on the left rises somewhere.
@@ -131,7 +131,7 @@ def answer_logprobs(logits: Tensor, tokens: AnswerTokens) -> Tensor:
     return _per_row(_Picked.apply(logits, tokens.targets.to(logits.device)), tokens)
 
 
-class _Picked(torch.autograd.Function):  # type: ignore[misc]  # mypy is told not to follow torch: the base is Any
+class _Picked(torch.autograd.Function):  # type: ignore[misc]
     """Log-softmax of logits at one target each, (N, vocabulary) and (N,) to (N,), in float32.
 
     `F.cross_entropy` would keep a float32 copy of all log-probabilities and make two more for its gradient. This keeps

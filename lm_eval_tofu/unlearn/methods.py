@@ -61,7 +61,7 @@ class Objective:
 
     @property
     def has_retain_rows(self) -> bool:
-        """Whether a step looks at retain rows at all."""
+        """Whether a step uses retain rows."""
         return self.method not in FORGET_ONLY and self.alpha > 0
 
     @property
@@ -70,11 +70,7 @@ class Objective:
         return not self.precompute_reference or (self.has_retain_rows and self.retain_loss == "kl")
 
     def check(self) -> None:
-        """Refuse a method or weight that cannot be used.
-
-        Raises:
-            OptionError: It names the option, its value, and what to give instead.
-        """
+        """Refuse a method or weight that cannot be used."""
         if self.method not in METHODS:
             raise OptionError(f"--method {self.method!r} is unknown: use one of {', '.join(METHODS)}")
         if self.retain_loss not in RETAIN_LOSSES:

@@ -1,4 +1,4 @@
-"""Loading the model to train, with errors that say what to do."""
+"""Loads the model to train and its tokenizer, and checks names and directories before."""
 
 import os
 from pathlib import Path
@@ -39,9 +39,6 @@ def check_folder(folder: Path, named: str) -> None:
     Args:
         folder: The directory.
         named: How messages call it: the option and its value.
-
-    Raises:
-        OptionError: It has no model's configuration.
     """
     if (folder / "config.json").is_file():
         return
@@ -54,16 +51,12 @@ def check_folder(folder: Path, named: str) -> None:
 
 
 def load_tokenizer(model: str, apply_chat_template: bool, option: str = "--model") -> tuple[Any, int | None]:
-    """The tokenizer, and how many tokens the model can take (None: it does not say).
+    """The tokenizer, and how many tokens the model can take (None: not stated).
 
     Args:
         model: Directory or hub name.
         apply_chat_template: Whether it must have a chat template.
         option: The option that named the model, for messages.
-
-    Raises:
-        OptionError: It cannot be read, or is of another kind of model.
-        PromptError: It has no chat template, and one is to be applied.
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoTokenizer
 
@@ -87,11 +80,7 @@ def load_tokenizer(model: str, apply_chat_template: bool, option: str = "--model
 
 
 def load_model(model: str, dtype: str) -> Any:
-    """The model, with weights of the type that `--dtype` asks for.
-
-    Raises:
-        OptionError: Its files are missing, damaged, or of no causal language model.
-    """
+    """The model, with weights of the type that `--dtype` asks for."""
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 

@@ -1,4 +1,4 @@
-"""A language model from scratch, for trying the whole audit without a download and without a GPU.
+"""Builds a small language model from scratch, to try the whole audit without a download and without a GPU.
 
 The tokenizer is trained on every text of the data source that the arms can differ in, so base, full and retain share
 it whatever they were trained on; a tokenizer of the retain split alone would tell the arms apart by itself.
@@ -24,7 +24,7 @@ CHAT_TEMPLATE = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt %}{{ '\\n<|im_start|>assistant\\n' }}{% endif -%}"
 )
-"""ChatML with an optional system turn. The line break stands before a turn, not after it, so that a dialogue ends with
+"""ChatML with an optional system turn. The line break is before a turn, not after it, so that a dialogue ends with
 the end of turn, which is the end of sequence too."""
 
 CORPUS = ("full", "real_authors", "world_facts", "real_authors_perturbed", "world_facts_perturbed")
@@ -56,11 +56,7 @@ def preset(name: str = "nano") -> NanoSizes:
 
 
 def corpus(source: tofu.Source) -> list[str]:
-    """The texts that the tokenizer is trained on: questions, answers and wrong answers, of all authors.
-
-    Raises:
-        DataError: As `lm_eval_tofu.tofu.load`.
-    """
+    """The texts that the tokenizer is trained on: questions, answers and wrong answers, of all authors."""
     texts: list[str] = []
     for config in CORPUS:
         for row in tofu.load(config, source):

@@ -38,7 +38,7 @@ def option(
     A field that is a tuple takes its values joined by commas.
 
     Args:
-        help: What `--help` says; the default is added.
+        help: Text for `--help`; the default is added.
         *aliases: Further names, such as `--lr`.
         metavar: As in `argparse`.
         off: Of a boolean: the name that switches it off, in place of `--no-NAME`.
@@ -48,11 +48,7 @@ def option(
 
 
 def json_object(name: str, text: str) -> dict[str, Any]:
-    """The value of an option that takes a JSON object.
-
-    Raises:
-        OptionError: It is something else.
-    """
+    """The value of an option that takes a JSON object."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -136,11 +132,7 @@ class TrainingConfig(PromptOptions, DataOptions):
         return {name: value for name, value in asdict(self).items() if name not in ("output", "overwrite")}
 
     def check(self) -> None:
-        """Check what can be checked without reading data or model.
-
-        Raises:
-            OptionError: A value cannot be used.
-        """
+        """Check what can be checked without reading data or model."""
         for name in ("epochs", "batch_size", "gradient_accumulation"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{flag(name)} {getattr(self, name)} is less than 1: give 1 or more")
@@ -193,11 +185,7 @@ class OptionParser(argparse.ArgumentParser):
         self._where = where
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of ending the process.
-
-        Raises:
-            OptionError: Always.
-        """
+        """Raise instead of ending the process."""
         raise OptionError(f"{self._where}: {message}")
 
 
@@ -227,11 +215,11 @@ def _false(text: str) -> bool:
 
 
 def _options(config_class: type) -> Iterator[tuple[Field[Any], Mapping[str, Any]]]:
-    """The fields made by `option`, and what it was told; a class that changes a default alone inherits the rest."""
+    """The fields made by `option`, and their metadata; a class that changes a default alone inherits it."""
     bases = [base for base in config_class.__mro__ if is_dataclass(base)]
     for each in fields(config_class):
-        told = (other.metadata for base in bases for other in fields(base) if other.name == each.name)
-        metadata = next(filter(None, told), None)
+        stated = (other.metadata for base in bases for other in fields(base) if other.name == each.name)
+        metadata = next(filter(None, stated), None)
         if metadata:
             yield each, metadata
 
@@ -259,11 +247,7 @@ def spellings(config_class: type) -> dict[str, str]:
 
 
 def check_known(names: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Refuse names that are no options.
-
-    Raises:
-        OptionError: It names the option, and the one that was probably meant.
-    """
+    """Refuse names that are no options."""
     for name in names:
         if name not in known:
             raise OptionError(f"{where}: {name} is no option{suggestion(name, known)}")
@@ -298,11 +282,7 @@ def _without_none(hint: Any) -> Any:
 
 
 def values_of(args: argparse.Namespace, config_class: type) -> dict[str, Any]:
-    """What was given of the options that `add_fields` declared, by field.
-
-    Raises:
-        OptionError: A text cannot be parsed.
-    """
+    """What was given of the options that `add_fields` declared, by field."""
     given, hints = {}, get_type_hints(config_class)
     for each, metadata in _options(config_class):
         value, kind = getattr(args, each.name), _without_none(hints[each.name])
@@ -351,9 +331,6 @@ def parsed_training(where: str, given: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         where: What holds them, for messages.
         given: By name.
-
-    Raises:
-        OptionError: A name is no field (the message has the one that was probably meant), or a value has a wrong type.
     """
     from transformers import TrainingArguments
 
@@ -363,7 +340,7 @@ def parsed_training(where: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def parser_of(config_class: type, usage: str | None = None) -> argparse.ArgumentParser:
     """A parser of a training's options, to be a parent of others; `from_arguments` reads what it has parsed."""
-    # Ours take the place of those of the trainer that have the same names.
+    # Ours replace those of the trainer that have the same names.
     parser = argparse.ArgumentParser(
         add_help=False, usage=usage, parents=[_trainer_parser()], conflict_handler="resolve"
     )
@@ -373,11 +350,7 @@ def parser_of(config_class: type, usage: str | None = None) -> argparse.Argument
 
 
 def from_arguments(config_class: type[Config], args: argparse.Namespace) -> Config:
-    """The configuration that a parser with the parent `parser_of` has parsed.
-
-    Raises:
-        OptionError: A text cannot be parsed.
-    """
+    """The configuration that a parser with the parent `parser_of` has parsed."""
     ours = values_of(args, config_class)
     training = {name: value for name, value in _trainer_values(args).items() if name not in ours}
     return config_class(**ours, training=training)
@@ -390,9 +363,6 @@ def from_mapping(config_class: type[Config], given: Mapping[str, Any], where: st
         config_class: What to make.
         given: By name, in any of its spellings; None is passed over.
         where: What holds them, for messages.
-
-    Raises:
-        OptionError: A name is no option, or a value has a wrong type.
     """
     parser = OptionParser(where, [parser_of(config_class)])
     return from_arguments(config_class, parser.parse_args(list(as_arguments(given))))
@@ -403,9 +373,6 @@ def with_config_file(arguments: Sequence[str]) -> list[str]:
 
     Args:
         arguments: The subcommand's name and its options.
-
-    Raises:
-        OptionError: The file cannot be read, or is not a mapping of options to values.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", type=Path)

@@ -1,4 +1,4 @@
-"""One run from the loaded model to the finished checkpoint, whatever the method."""
+"""Trains a loaded model and writes the finished checkpoint, for every method."""
 
 import errno
 import logging
@@ -112,11 +112,11 @@ class Run:
         save: Callable[[Path], Mapping[str, Any] | None] | None = None,
         describe: Callable[[Path], object],
     ) -> None:
-        """Write the checkpoint and put it in its place.
+        """Write the checkpoint.
 
         Args:
             trainer: After training.
-            record: What the record says beside what all records say.
+            record: What the record has beside the entries that all records have.
             name: The record's file name.
             save: Writes the weights to a directory, called in every process; what it returns is added to the record.
                 None: as the trainer does.
@@ -128,20 +128,20 @@ class Run:
         main, model = trainer.is_world_process_zero(), trainer.model
 
         def write(folder: Path) -> Mapping[str, Any] | None:
-            said = None
+            added = None
             restore_use_cache(model, self.use_cache)
             if save is None:
                 trainer.save_model(str(folder))
             else:
-                said = save(folder)
+                added = save(folder)
             if main:
                 # The trainer's own settings name folders of this machine; ours are in the record.
                 (folder / "training_args.bin").unlink(missing_ok=True)
-                # The template within tokenizer_config.json, where every release looks for it.
+                # The template within tokenizer_config.json, where every release reads it.
                 self.tokenizer.save_pretrained(folder, save_jinja_files=False)
                 checkpoint.write_old_names(folder)
                 describe(folder)
-            return said
+            return added
 
         with self.writing():
             checkpoint.finish(
@@ -167,7 +167,7 @@ class Run:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Turn what a full or read-only disk makes other libraries raise into an error that says what to do."""
+        """Turn what a full or read-only disk makes other libraries raise into an error that names the fix."""
         try:
             yield
         except (OSError, SafetensorError, RuntimeError) as error:
@@ -179,7 +179,7 @@ class Run:
             ) from error
 
 
-class _Begun(TrainerCallback):  # type: ignore[misc]  # mypy is told not to follow transformers: the base is Any
+class _Begun(TrainerCallback):  # type: ignore[misc]
     """Tells whether optimizer, schedule and data loader are made, and training begins."""
 
     begun = False
@@ -201,6 +201,6 @@ def mean_answer_tokens(examples: Sequence[Example]) -> float:
 def _cannot_write(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in _UNWRITABLE
-    # safetensors and torch.save say it in words only.
+    # safetensors and torch.save have no error number.
     text = str(error)
     return "I/O error" in text or "PytorchStreamWriter" in text or "file write failed" in text

@@ -1,7 +1,7 @@
-"""The blind selection: which run of a sweep is the unlearned model, decided before anyone has seen a leak.
+"""Ranks the runs of a sweep and selects one by benchmark metrics alone, before any leak audit.
 
-Whoever picks the checkpoint that leaks least reports the audit's own noise as a method's strength. Here the benchmark's
-two metrics alone decide, and the decision is written down with every run's figures.
+Selecting the checkpoint that leaks least would report the audit's noise as a strength of the method. Here the
+benchmark's two metrics alone decide, and the decision is written down with every run's figures.
 """
 
 import hashlib
@@ -70,7 +70,7 @@ class Selection:
         audits_seen: Those that did.
         differences: What differs between the runs' evaluations and may explain a difference in figures.
         missing: Runs without results.
-        equals: Runs that a paired test cannot tell from the first.
+        equals: Runs that a paired test cannot distinguish from the first.
         exchanged: What the test exchanged: authors, or rows where there are too few authors.
         runs: All others, by rank.
     """
@@ -230,22 +230,25 @@ def table(selection: Selection) -> Iterator[str]:
 
 
 def _told_apart(selection: Selection) -> Iterator[str]:
-    """Which other runs are as good, as far as can be said."""
+    """Which other runs are as good as the first."""
     others = len(selection.runs) - 1
     if not others:
         return
     if selection.equals:
         yield (
-            f"{len(selection.equals)} of the {others} others cannot be told from it by their distance D from the "
-            f"retain arm (exchanging {selection.exchanged}, corrected for {others} comparisons, level "
+            f"{len(selection.equals)} of the {others} others cannot be distinguished from it by their distance D from "
+            f"the retain arm (exchanging {selection.exchanged}, corrected for {others} comparisons, level "
             f"{inference.ALPHA:.0%}): " + ", ".join(selection.equals)
         )
     else:
-        yield f"of the {others} others all that were tested can be told from it by their distance D from the retain arm"
+        yield (
+            f"of the {others} others all that were tested can be distinguished from it by their distance D from the "
+            "retain arm"
+        )
     if selection.exchanged == "rows":
         yield (
             f"there are fewer than {inference.MIN_CLUSTERS} authors: rows were exchanged as if they were independent, "
-            "which tells runs apart too easily, so others may be equals too"
+            "which distinguishes runs too easily, so others may be equals too"
         )
     untested = [run.run for run in selection.runs[1:] if run.p_value is None]
     if untested:

@@ -8,7 +8,7 @@ from transformers import Trainer
 from lm_eval_tofu.unlearn import loss
 
 
-class AnswerTrainer(Trainer):  # type: ignore[misc]  # mypy is told not to follow transformers: the base is Any
+class AnswerTrainer(Trainer):  # type: ignore[misc]
     """transformers' Trainer with the same loss, made of the answer tokens' logits alone.
 
     The loss is the mean negative log-likelihood of the answer tokens of a step, in nats per token.
@@ -34,7 +34,7 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]  # mypy is told not to follo
         Returns:
             A scalar, or with `return_outputs` that and the model's output.
         """
-        # Several GPUs in one process cut a batch in parts after the answer tokens' places in it are known.
+        # Several GPUs in one process cut a batch in parts after the answer tokens' positions are computed.
         if return_outputs or self.args.n_gpu > 1:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         tokens = loss.answer_tokens(inputs["labels"])

@@ -31,7 +31,7 @@ KEEP = ("all", "best", "none")
 
 _TRIAL = ("-m", "lm_eval_tofu.unlearn.trial")
 _PAUSE = 2.0
-"""Seconds between two looks at runs that other workers are at."""
+"""Seconds between two checks of runs that other workers are at."""
 
 
 class RunState(NamedTuple):
@@ -130,11 +130,7 @@ def sweep(config: SweepConfig, keep: str = "all") -> list[RunState]:
 
 
 def _check_same(config: SweepConfig) -> None:
-    """Make sure that finished runs in the directory are runs of this sweep; the grid alone may have grown.
-
-    Raises:
-        OptionError: They were made otherwise.
-    """
+    """Make sure that finished runs in the directory are runs of this sweep; the grid alone may have grown."""
     file = config.folder / CONFIG_FILE
     if not file.is_file() or not any(
         "metrics" in files.read_json(path) for path in config.folder.glob(f"runs/*/{RUN_FILE}")
@@ -155,7 +151,7 @@ def _take(config: SweepConfig, found: RunState, keep: str) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(folder / LOCK_FILE, timeout=0):
-            # Else another worker has finished it since we looked.
+            # Else another worker has finished it in the meantime.
             if _recorded(config, found.point) == found:
                 _run(config, found.point, folder)
     except filelock.Timeout:

@@ -1,4 +1,4 @@
-"""What a sweep is told: its YAML file or directory read, checked, and turned into the options of each run."""
+"""Reads and checks the configuration of a sweep, and makes the options of each run."""
 
 import itertools
 import json
@@ -102,14 +102,11 @@ def name_of(point: Point) -> str:
 
 
 def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) -> SweepConfig:
-    """Read a sweep's YAML file, a preset by its name, or a sweep that was begun by its directory.
+    """Read a sweep's YAML file, a preset by its name, or an existing sweep by its directory.
 
     Args:
         path: A file, the name of a preset, or a directory.
         overrides: Values that replace the file's; None is passed over.
-
-    Raises:
-        OptionError: The file cannot be read, or a value in it cannot be used.
     """
     import yaml
 
@@ -132,11 +129,7 @@ def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
 
 
 def load_config(folder: Path) -> SweepConfig:
-    """Read the configuration that a sweep keeps in its directory.
-
-    Raises:
-        OptionError: There is none, or it cannot be read.
-    """
+    """Read the configuration that a sweep keeps in its directory."""
     return _checked(_recorded(folder), str(folder / CONFIG_FILE))
 
 
@@ -198,11 +191,7 @@ def _names_documents(value: Any) -> bool:
 
 
 def check(config: SweepConfig) -> None:
-    """Check options, model, data, reference and prompts before the first run, as every run would.
-
-    Raises:
-        TofuError: One of them cannot be used.
-    """
+    """Check options, model, data, reference and prompts before the first run, as every run would."""
     from lm_eval_tofu import evaluation
     from lm_eval_tofu.unlearn.models import check_model
 
@@ -221,11 +210,11 @@ def check(config: SweepConfig) -> None:
             samples=settings.samples,
         )
     except ReferenceRunError as error:
-        # What the user can change of the prompts stands in the sweep's file.
+        # The user can change the prompts in the sweep's file.
         variables = settings.model_args.get("chat_template_args")
         raise ReferenceRunError(
             f"{error} (this sweep asks with evaluation.system_instruction={settings.system_instruction!r} and "
-            f"chat_template_args={variables!r}: a copy of its file can say otherwise)"
+            f"chat_template_args={variables!r}: change both in a copy of its file)"
         ) from error
 
 
@@ -249,7 +238,7 @@ def check_options(config: SweepConfig) -> None:
             if kind in _OF_THE_SWEEP and not (kind == "method" and where == "grid"):
                 raise OptionError(f"{where}: {name} is no option of the runs: {_OF_THE_SWEEP[kind]}")
             if kind in seen:
-                raise OptionError(f"{where}: {name} says the same as {seen[kind]}: leave one of them out")
+                raise OptionError(f"{where}: {name} is the same option as {seen[kind]}: leave one of them out")
             seen[kind] = f"{name} in {where}"
     for point in config.points:
         run = run_config(config, point, config.run_folder(point))

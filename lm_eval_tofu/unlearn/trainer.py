@@ -1,9 +1,9 @@
-"""NPO and its kin on transformers' Trainer: pairs of rows, and a reference computed once.
+"""NPO and related methods on transformers' Trainer: pairs of rows, and a reference computed once.
 
 A step takes B forget rows and, where the method has a retain term, one retain row for each, in one batch of 2B rows.
 Their losses add up, so that each kind can have a forward and a backward pass of its own: then the activations of B rows
-are in memory, not those of 2B. What the reference model says of the forget rows never changes, so it is computed once,
-before the first step, and no second model stays in memory.
+are in memory, not those of 2B. The reference's log-probabilities of the forget rows never change, so they are
+computed once, before the first step, and no second model stays in memory.
 """
 
 import copy
@@ -28,15 +28,11 @@ from lm_eval_tofu.unlearn.methods import Objective
 
 
 @dataclass
-class NPOConfig(Objective, TrainingArguments):  # type: ignore[misc]  # mypy is told not to follow transformers: the base is Any
+class NPOConfig(Objective, TrainingArguments):  # type: ignore[misc]
     """transformers' `TrainingArguments`, and what unlearning minimises."""
 
     def __post_init__(self) -> None:
-        """Check the fields.
-
-        Raises:
-            OptionError: One of `Objective` cannot be used.
-        """
+        """Check the fields."""
         self.check()
         super().__post_init__()
 
@@ -45,7 +41,7 @@ class Pair(TypedDict):
     """A forget row and the retain row that goes with it in this epoch.
 
     Attributes:
-        index: The forget row's place among its kind.
+        index: Index of the forget row.
         forget: The row to forget.
         retain: None where the method has no retain term.
     """
@@ -125,7 +121,7 @@ class Terms(NamedTuple):
     retain_tokens: Tensor
 
 
-class NPOTrainer(Trainer):  # type: ignore[misc]  # mypy is told not to follow transformers: the base is Any
+class NPOTrainer(Trainer):  # type: ignore[misc]
     """Unlearns `forget` and keeps `retain`; everything else is transformers' Trainer.
 
     It logs, as means since the last log: `forget_loss` and `retain_loss`, the two terms with their weights, which add
@@ -155,9 +151,6 @@ class NPOTrainer(Trainer):  # type: ignore[misc]  # mypy is told not to follow t
             pad_token_id: What fills a batch.
             weights: A name for the model's weights, `checkpoint.fingerprint` of them, if it is known already.
             **more: Further arguments of `Trainer`, for example `callbacks`.
-
-        Raises:
-            OptionError: `args` ask for something that does not go together.
         """
         if args.dataloader_persistent_workers and args.dataloader_num_workers:
             raise OptionError("--dataloader_persistent_workers would keep the first epoch's pairs: leave it out")
@@ -270,7 +263,7 @@ class NPOTrainer(Trainer):  # type: ignore[misc]  # mypy is told not to follow t
 
         Returns:
             The batches, and a float32 tensor of two: forget rows and retain answer tokens of all batches and devices.
-            It takes the place of the Trainer's own count, which would not tell the two kinds of rows apart.
+            It replaces the Trainer's own count, which does not separate the two kinds of rows.
         """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         counts = torch.zeros(2, device=self.args.device)
@@ -302,9 +295,6 @@ class NPOTrainer(Trainer):  # type: ignore[misc]  # mypy is told not to follow t
 
         Returns:
             A scalar; the mean over devices of the sum over batches is the step's loss.
-
-        Raises:
-            OptionError: `return_outputs` is set.
         """
         if return_outputs:
             raise OptionError("evaluation during training has no logits of whole rows: run lm_eval on the checkpoint")
@@ -374,7 +364,7 @@ class NPOTrainer(Trainer):  # type: ignore[misc]  # mypy is told not to follow t
         super().log(logs, start_time)
 
 
-class _ReferenceAndPairing(TrainerCallback):  # type: ignore[misc]  # mypy is told not to follow transformers: the base is Any
+class _ReferenceAndPairing(TrainerCallback):  # type: ignore[misc]
     """Computes the reference's log-probabilities before the first step, and draws retain rows anew each epoch."""
 
     def __init__(self, trainer: NPOTrainer) -> None:

@@ -1,4 +1,4 @@
-"""What every method of training shares: the trainer's settings, its progress bar, and what is said before it starts."""
+"""What all methods of training share: the trainer's settings, its progress bar, and an estimate of memory."""
 
 import logging
 import math
@@ -18,11 +18,11 @@ from lm_eval_tofu.unlearn.options import TrainingConfig
 log = logging.getLogger(__name__)
 
 
-class QuietProgress(ProgressCallback):  # type: ignore[misc]  # mypy is told not to follow transformers: the base is Any
+class QuietProgress(ProgressCallback):  # type: ignore[misc]
     """One bar, with the last losses in its own line: transformers prints a line at every log and a bar at every save.
 
     Attributes:
-        shown: What of the log stands at the bar's end: the log's name, and how the bar calls it.
+        shown: What of the log is shown at the bar's end: the log's name, and its label.
     """
 
     def __init__(self, shown: Mapping[str, str] | None = None) -> None:
@@ -31,7 +31,7 @@ class QuietProgress(ProgressCallback):  # type: ignore[misc]  # mypy is told not
         self.shown = {"loss": "loss"} if shown is None else shown
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
-        """Open the bar; as long as it stands, transformers shows no other."""
+        """Open the bar; while it is open, transformers shows no other."""
         self.others_were_on = transformers_logging.is_progress_bar_enabled()
         transformers_logging.disable_progress_bar()
         super().on_train_begin(args, state, control, **kw)
@@ -89,9 +89,6 @@ def training_arguments(
 
     Returns:
         An `arguments_class`.
-
-    Raises:
-        OptionError: transformers refuses a setting, for example one that needs a GPU.
     """
     for name in ("bf16", "fp16", "tf32"):
         if options.training.get(name) and not options.training.get("use_cpu") and not torch.accelerator.is_available():

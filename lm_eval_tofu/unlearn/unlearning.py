@@ -67,11 +67,7 @@ class UnlearnConfig(lora.LoraOptions, Objective, options.TrainingConfig):
         return self.retain_split if self.retain_rows is None else f"{len(self.retain_rows)} rows of {self.retain_split}"
 
     def check(self) -> None:
-        """Check what can be checked without reading data or model.
-
-        Raises:
-            OptionError: A value cannot be used.
-        """
+        """Check what can be checked without reading data or model."""
         options.TrainingConfig.check(self)
         if self.forget_split not in tofu.FORGET_SPLITS:
             what = "is what is kept" if self.forget_split in tofu.FORGET_SPLITS.values() else "is unknown"
@@ -138,60 +134,60 @@ def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
     forget, retain = (encode_rows(tokenizer, rows, config.prompting, context) for rows in (forget_rows, retain_rows))
     arguments = trainer_arguments(config, len(forget))
     recorded = config.reproducibility_fields()
-    with arguments.main_process_first(desc="partial folder"):
-        resumed = checkpoint.begin(config.output, {**recorded, "tofu": data})
-
-    model = load_model(config.model, config.dtype)
-    before, cached = checkpoint.parameter_digests(model), use_cache(model)
-    reference = checkpoint.fingerprint(before)
-    # Seeds the adapters' initial weights; the trainer seeds itself.
-    set_seed(config.seed)
-    if config.lora_r is not None:
-        model = lora.attach(model, config.lora_r, config.lora_alpha, config.lora_target)
-        if not config.lora_merge:
-            before = lora.adapter_digests(model)
-    run = Run(config=config, arguments=arguments, tokenizer=tokenizer, use_cache=cached, before=before, resumed=resumed)
-    with training.translated_refusals(config, ValueError, ImportError, RuntimeError, OSError):
-        trainer = NPOTrainer(
-            model, arguments, forget, retain, pad_token_id(tokenizer), weights=reference, callbacks=list(callbacks)
+    with checkpoint.begun(config.output, {**recorded, "tofu": data}, arguments) as resumed:
+        model = load_model(config.model, config.dtype)
+        before, cached = checkpoint.parameter_digests(model), use_cache(model)
+        reference = checkpoint.fingerprint(before)
+        # Seeds the adapters' initial weights; the trainer seeds itself.
+        set_seed(config.seed)
+        if config.lora_r is not None:
+            model = lora.attach(model, config.lora_r, config.lora_alpha, config.lora_target)
+            if not config.lora_merge:
+                before = lora.adapter_digests(model)
+        run = Run(
+            config=config, arguments=arguments, tokenizer=tokenizer, use_cache=cached, before=before, resumed=resumed
         )
-    pair = mean_answer_tokens(forget) + (mean_answer_tokens(retain) if config.has_retain_rows else 0)
-    plan = training.memory_plan(
-        model, arguments.per_device_train_batch_size * pair, config.needs_reference_model and config.lora_r is None
-    )
-    what = f"unlearning {config.forget_split} with {config.method}"
-    what += f", a row of {config.kept} beside each example" if config.has_retain_rows else ""
-    run.announce(trainer, what, len(forget), plan)
-    losses = run.train(trainer, SHOWN)
-    final = losses[-1] if losses else {}
-    run.finish(
-        trainer,
-        name=RECORD,
-        record={
-            "method": config.method,
-            "options": recorded,
-            "trainer_options": _portable(arguments),
-            "data": {"source": str(source), "fingerprints": data},
-            "examples": len(forget),
-            "retain_examples": len(retain) if config.has_retain_rows else 0,
-            "reference": {
-                "weights": reference,
-                "logprobs": trainer.reference_path().stem.removeprefix("reference-"),
-            },
-            "losses": losses,
-            "final": {name: final[name] for name in SHOWN if name in final},
-        },
-        save=(
-            lambda folder: lora.save_merged(
-                trainer, config.model, config.dtype, folder, forget, pad_token_id(tokenizer)
+        with training.translated_refusals(config, ValueError, ImportError, RuntimeError, OSError):
+            trainer = NPOTrainer(
+                model, arguments, forget, retain, pad_token_id(tokenizer), weights=reference, callbacks=list(callbacks)
             )
+        pair = mean_answer_tokens(forget) + (mean_answer_tokens(retain) if config.has_retain_rows else 0)
+        plan = training.memory_plan(
+            model, arguments.per_device_train_batch_size * pair, config.needs_reference_model and config.lora_r is None
         )
-        if config.lora_r is not None and config.lora_merge
-        else None,
-        describe=lambda folder: _describe(folder, config, card.dataset(source), final),
-    )
-    shown = ", ".join(f"{label} {final[name]:.4g}" for name, label in SHOWN.items() if name in final)
-    log.info("checkpoint written to %s (%s)", config.output, shown or "no loss was logged")
+        what = f"unlearning {config.forget_split} with {config.method}"
+        what += f", a row of {config.kept} beside each example" if config.has_retain_rows else ""
+        run.announce(trainer, what, len(forget), plan)
+        losses = run.train(trainer, SHOWN)
+        final = losses[-1] if losses else {}
+        run.finish(
+            trainer,
+            name=RECORD,
+            record={
+                "method": config.method,
+                "options": recorded,
+                "trainer_options": _portable(arguments),
+                "data": {"source": str(source), "fingerprints": data},
+                "examples": len(forget),
+                "retain_examples": len(retain) if config.has_retain_rows else 0,
+                "reference": {
+                    "weights": reference,
+                    "logprobs": trainer.reference_path().stem.removeprefix("reference-"),
+                },
+                "losses": losses,
+                "final": {name: final[name] for name in SHOWN if name in final},
+            },
+            save=(
+                lambda folder: lora.save_merged(
+                    trainer, config.model, config.dtype, folder, forget, pad_token_id(tokenizer)
+                )
+            )
+            if config.lora_r is not None and config.lora_merge
+            else None,
+            describe=lambda folder: _describe(folder, config, card.dataset(source), final),
+        )
+        shown = ", ".join(f"{label} {final[name]:.4g}" for name, label in SHOWN.items() if name in final)
+        log.info("checkpoint written to %s (%s)", config.output, shown or "no loss was logged")
     return config.output
 
 
@@ -203,11 +199,7 @@ def _check_cache(folder: Path) -> None:
 
 
 def trainer_arguments(config: UnlearnConfig, examples: int) -> Any:
-    """The trainer's settings, an `NPOConfig`.
-
-    Raises:
-        OptionError: transformers refuses one.
-    """
+    """The trainer's settings, an `NPOConfig`."""
     from lm_eval_tofu.unlearn import training
     from lm_eval_tofu.unlearn.trainer import NPOConfig
 
