@@ -22,8 +22,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from parity import ROOT, show, write
+from parity import ROOT, show
 from smollm2 import export
+
+from lm_eval_tofu import files
 
 VLLM = {"dtype": "float32", "enforce_eager": True, "max_model_len": 1024}
 FORMS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -80,7 +82,7 @@ def child(form: str, args: argparse.Namespace) -> None:
             loaded.set_config("generation_kwargs", {"max_gen_toks": args.tokens}, update=True)
         evaluate(lm, tasks, bootstrap_iters=0, apply_chat_template=True)
         report[name] = {**timed, "prompts a second": timed["prompts"] / timed["seconds"]}
-    write(args.output, json.dumps(report))
+    files.write_text(args.output, json.dumps(report))
     # vLLM's threads may abort the interpreter's shutdown, which would look like a failed run: the engine ends first.
     if backend == "vllm":
         lm.model.llm_engine.engine_core.shutdown()
@@ -139,7 +141,7 @@ def main() -> int:
         f"{args.forget_split}, answers of at most {args.tokens} tokens; families {FAMILIES}, formats {FORMATS}."
     )
     report = {"date and machine": note, "samples": args.samples, "forms": reports}
-    write(ROOT / "benchmarks" / "audit_throughput.json", json.dumps(report, indent=2) + "\n")
+    files.write_text(ROOT / "benchmarks" / "audit_throughput.json", json.dumps(report, indent=2) + "\n")
     show("throughput", f"{note}\n\n{table(reports, args.samples)}")
     print(table(reports, args.samples))
     dear = [form for form in reports if cost(reports[form], args.samples) >= args.samples]

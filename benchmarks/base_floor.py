@@ -22,10 +22,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from parity import BACKENDS, ROOT, show, write
+from parity import BACKENDS, ROOT, show
 from smollm2 import export
 
-from lm_eval_tofu import tofu
+from lm_eval_tofu import files, tofu
 from lm_eval_tofu.metrics import inference, leak, rates
 from lm_eval_tofu.metrics.facts import Tier
 from lm_eval_tofu.tasks.families import background_of
@@ -157,7 +157,7 @@ def main() -> int:
     runs = "; ".join(f"{place}: {', '.join(names)}" for place, names in made.items())
     note = f"SmolLM2-135M-Instruct, float32, {arguments.forget_split}. {runs}."
     report = {"date and machine": note, "metrics": metrics, "judged leaks, specific rows": leaks}
-    write(ROOT / "benchmarks" / "base_floor.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    files.write_text(ROOT / "benchmarks" / "base_floor.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     show("base-floor", f"{note}\n\n{table(metrics, arguments.families)}")
     print(table(metrics, arguments.families))
     for each in leaks:

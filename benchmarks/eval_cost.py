@@ -22,7 +22,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from parity import ROOT, show, write
+from parity import ROOT, show
+
+from lm_eval_tofu import files
 
 ARGUMENTS = {
     "hf": {"dtype": "float32"},
@@ -135,7 +137,7 @@ def main() -> None:
         f"model {name}, data {arguments.tofu}, {arguments.forget_split}."
     )
     report = {"date and machine": note, "backends": reports}
-    write(ROOT / "benchmarks" / "eval_cost.json", json.dumps(report, indent=2) + "\n")
+    files.write_text(ROOT / "benchmarks" / "eval_cost.json", json.dumps(report, indent=2) + "\n")
     show("cost", f"{note}\n\n{table(reports)}")
     print(table(reports))
 

@@ -195,7 +195,7 @@ def main(arguments: argparse.Namespace) -> int:
     Raises:
         SystemExit: The reference figures are not there.
     """
-    from parity import show, write
+    from parity import show
 
     work = arguments.work / "memorization"
     smollm2 = export(arguments.work / "smollm2")
@@ -206,7 +206,7 @@ def main(arguments: argparse.Namespace) -> int:
         timed = speed(smollm2, data, arguments.every, 16)
         print(json.dumps(timed, indent=2))
         if arguments.write:
-            write(stored, json.dumps({**before, "speed": {"note": note(), **timed}}, indent=2) + "\n")
+            files.write_text(stored, json.dumps({**before, "speed": {"note": note(), **timed}}, indent=2) + "\n")
         return 0 if timed["ratio"] <= 1.3 else 1
     folder = arguments.figures
     if not (folder / "memorisation.json").is_file():
@@ -220,7 +220,7 @@ def main(arguments: argparse.Namespace) -> int:
     figures += compare_uds(folder)
     if arguments.write:
         content = {**before, "parity": {"note": note(), "figures": [each._asdict() for each in figures]}}
-        write(stored, json.dumps(content, indent=2) + "\n")
+        files.write_text(stored, json.dumps(content, indent=2) + "\n")
         show("memorisation", f"{note()}\n\n{table(figures)}")
     print(table(figures))
     problems = [f"{each.name} of {each.model}" for each in figures if not each.agrees]

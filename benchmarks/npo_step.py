@@ -38,7 +38,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parity import ROOT, show, write
+from parity import ROOT, show
+
+from lm_eval_tofu import files
 
 TIME_TARGET, MEMORY_TARGET, LOSS_TOLERANCE = 0.75, 0.7, 1e-4
 ALPHA, BETA = 1.0, 0.1
@@ -329,7 +331,7 @@ def main() -> None:
         f"median after {WARM_UP}; data {arguments.tofu}, forget10."
     )
     report = {"date and machine": note, "models": reports}
-    write(arguments.output, json.dumps(report, indent=2) + "\n")
+    files.write_text(arguments.output, json.dumps(report, indent=2) + "\n")
     if arguments.output == JSON:
         show("npo-step", document_text(report))
 

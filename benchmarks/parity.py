@@ -30,7 +30,7 @@ import memorization
 import torch
 from smollm2 import export
 
-from lm_eval_tofu import tofu
+from lm_eval_tofu import files, tofu
 from lm_eval_tofu.metrics.benchmark import model_utility
 
 ROOT = Path(__file__).parent.parent
@@ -226,13 +226,6 @@ def table(results: dict[str, dict[str, Any]], published: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write(path: Path, content: str) -> None:
-    """Write a file whole or not at all."""
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(content, encoding="utf-8")
-    aside.replace(path)
-
-
 def show(marker: str, text: str) -> None:
     """Replace what a page of `docs/` has between two comments, `MARKER:begin` and `MARKER:end`.
 
@@ -243,7 +236,7 @@ def show(marker: str, text: str) -> None:
         before, begin, rest = page.read_text(encoding="utf-8").partition(f"<!-- {marker}:begin -->\n")
         _, end, after = rest.partition(f"<!-- {marker}:end -->")
         if begin and end:
-            write(page, f"{before}{begin}\n{text}\n\n{end}{after}")
+            files.write_text(page, f"{before}{begin}\n{text}\n\n{end}{after}")
             return
     raise SystemExit(f"no page of {ROOT / 'docs'} has the comments {marker}:begin and {marker}:end")
 
@@ -294,7 +287,7 @@ def document(arguments: argparse.Namespace, results: dict[str, dict[str, Any]], 
     note = f"{date.today().isoformat()}, {machine}, Python {platform.python_version()}, {versions}, float32; "
     note += f"compared: {', '.join(arguments.tasks)}."
     report = {"date and machine": note, "results": results}
-    write(ROOT / "benchmarks" / "parity.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    files.write_text(ROOT / "benchmarks" / "parity.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     show("parity", f"{note}\n\n{table(results, published)}")
 
 

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from parity import ROOT, show, write
+from parity import ROOT, show
 
+from lm_eval_tofu import files
 from lm_eval_tofu.metrics import leak
 from lm_eval_tofu.metrics.facts import Background, Tier, default_background
 from lm_eval_tofu.metrics.lexicon import lexicon
@@ -288,7 +289,7 @@ def main() -> None:
             report["the full Phi's misses"] = misses(sets, json.loads(READ.read_text(encoding="utf-8")))
         print(f"\nWords weighed by {name}:\n\n{table(figures['retain'], figures['forget'], rates)}")
     print("\nLabel noise: " + "; ".join(NOISE) + ".")
-    write(ROOT / "benchmarks" / "scorer.json", json.dumps(report, indent=2) + "\n")
+    files.write_text(ROOT / "benchmarks" / "scorer.json", json.dumps(report, indent=2) + "\n")
     note, shown = report["date and machine"], document_table(report["words weighed by retain answers"])
     show("scorer", f"{note}.\n\n{shown}")
     second = comparison_table(report["beside scorers by words"], report["the full Phi's misses"])

@@ -33,9 +33,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from parity import ROOT, show, write
+from parity import ROOT, show
 from tqdm import tqdm
 
+from lm_eval_tofu import files
 from lm_eval_tofu.arm import RECORD_KEY, ArmSettings
 from lm_eval_tofu.metrics import inference, rates, recovery
 from lm_eval_tofu.report import load, tables
@@ -501,7 +502,7 @@ def main() -> int:
         "date and machine": f"{date.today().isoformat()}, {machine}, {packages}",
         **measure(args.repeats, args.files),
     }
-    write(ROOT / "benchmarks" / "verdict_level.json", json.dumps(found, indent=1) + "\n")
+    files.write_text(ROOT / "benchmarks" / "verdict_level.json", json.dumps(found, indent=1) + "\n")
     show("verdict-level", document_text(found))
     print(document_text(found))
     return 0 if kept(found) else 1

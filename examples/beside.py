@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from experiment import write
+from lm_eval_tofu import files
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "reproduce.md"
@@ -28,7 +28,6 @@ def figures(arms: dict[str, Path], sweep: Path | None, minutes: float) -> dict[s
     Returns:
         Machine and versions, a row for each figure of the report's main table and of its parts, and the selected run.
     """
-    from lm_eval_tofu import files
     from lm_eval_tofu.report import load, sweeps, tables, verdicts
 
     results = load.load(arms)
@@ -123,4 +122,4 @@ def show(marker: str, text: str, document: Path = DOCUMENT) -> None:
     _, end, after = rest.partition(f"<!-- {marker}:end -->")
     if not (begin and end):
         sys.exit(f"{document} lacks the comments {marker}:begin and {marker}:end")
-    write(document, f"{before}{begin}\n{text}\n\n{end}{after}")
+    files.write_text(document, f"{before}{begin}\n{text}\n\n{end}{after}")

@@ -18,6 +18,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
+from lm_eval_tofu import files
+
 AUDITS = (
     "tofu_forget_quality",
     "tofu_model_utility",
@@ -93,17 +95,9 @@ def run(steps: Iterable[Step], total: int, workers: int, record: Path) -> float:
             side_by_side(waiting, step.at_once or workers)
         finally:
             seconds[step.name] = seconds.get(step.name, 0) + time.monotonic() - started
-            write(record, json.dumps(seconds, indent=2) + "\n")
+            files.write_json(record, seconds)
     say(f"all {total} steps are done")
     return sum(seconds.values()) / 60
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
 
 
 def side_by_side(jobs: Sequence[Job], workers: int) -> None:

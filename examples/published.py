@@ -18,6 +18,8 @@ import beside
 import experiment
 from experiment import AUDITS, CLI, Job, Step
 
+from lm_eval_tofu import files
+
 STEPS = 8
 ARMS = ("base", "full", "retain", "unlearned")
 
@@ -140,7 +142,7 @@ def main(plan: Plan, description: str | None) -> int:
         shutil.copy(args.out / "sweep" / selection["checkpoint"] / "README.md", args.docs / "card.md")
         results = {arm: args.out / "results" / arm for arm in ARMS}
         figures = beside.figures(results, args.out / "sweep", minutes)
-        experiment.write(args.docs / "figures.json", json.dumps(figures, indent=2) + "\n")
+        files.write_text(args.docs / "figures.json", json.dumps(figures, indent=2) + "\n")
         beside.show(plan.name, beside.document_text(figures))
     print(f"\ntook {minutes:.0f} min; the report: {args.out / 'report' / 'report.html'}")
     return 0
