@@ -21,39 +21,22 @@ Comparison = Callable[[Sequence[float], Sequence[float], Sequence[int]], float]
 
 @dataclass(frozen=True)
 class Audit:
-    """A row of the report's tables.
+    """A row of the report's tables."""
 
-    Attributes:
-        key: Its name in files and anchors.
-        label: For the reader.
-        help: How to read it, in a sentence.
-        unit: `share`, `points` (percentage points), `p`, `nats` or `number`.
-        task: The task of lm-eval, or the audit of `lm_eval_tofu.whitebox`, whose results hold it.
-        metric: Its name there; empty where it is computed from samples only.
-        excess: There too, the name of the excess over the retain arm; `_low`, `_p_value` and the like are added.
-        leak: Whether more of it than in the retain arm is knowledge that should be gone.
-        rate: What is computed from the samples, with an interval over authors and an excess over the retain arm.
-        comparison: What is computed from the truth ratios of an arm, the retain arm's and their authors.
-        reads: Fields of the samples' records that the report reads beside those of the rate.
-        reference: The arm that the others are compared with, and that therefore has no value.
-        column: Heading in the row-level table, and name in a sentence; empty where no answers are counted by row.
-        families: Title of the table of rates by prompt family or output format; empty without one.
-    """
-
-    key: str
-    label: str
-    help: str
-    unit: str
-    task: str
-    metric: str = ""
-    excess: str = ""
-    leak: bool = False
-    rate: reported.Statistic | None = None
-    comparison: Comparison | None = None
-    reads: tuple[str, ...] = ()
-    reference: str = ""
-    column: str = ""
-    families: str = ""
+    key: str  # its name in files and anchors
+    label: str  # for the reader
+    help: str  # how to read it, in a sentence
+    unit: str  # share, points (percentage points), p, nats or number
+    task: str  # the task of lm-eval, or the audit of lm_eval_tofu.whitebox, whose results hold it
+    metric: str = ""  # its name there; empty where it is computed from samples only
+    excess: str = ""  # likewise, of the excess over the retain arm; _low, _p_value and the like are added
+    leak: bool = False  # whether more of it than in the retain arm is knowledge that should be gone
+    rate: reported.Statistic | None = None  # computed from samples, with an interval over authors and an excess
+    comparison: Comparison | None = None  # computed from an arm's truth ratios, the retain arm's and their authors
+    reads: tuple[str, ...] = ()  # fields of the samples' records that the report reads beside those of the rate
+    reference: str = ""  # the arm that the others are compared with, and that therefore has no value
+    column: str = ""  # heading in the row-level table, and name in a sentence; empty where no answers are counted
+    families: str = ""  # title of the table of rates by prompt family or output format; empty without one
 
 
 _ANSWER = ("family", "score", "found", "generation")

@@ -1,7 +1,6 @@
-"""The model card of an audited checkpoint: its results where the hub reads them, and beside them how to read them.
+"""Writes the model card of an audited checkpoint: its results as metadata for the hub, and a text that explains them.
 
-Training wrote a first card (`lm_eval_tofu.unlearn.card`). This one keeps its metadata, and whatever else stands outside
-our part of the text.
+Training writes a first card (`lm_eval_tofu.unlearn.card`). Its metadata are kept, and so is all text outside our part.
 """
 
 import argparse
@@ -31,40 +30,28 @@ from lm_eval_tofu.unlearn import card as first_card
 log = logging.getLogger(__name__)
 
 BEGIN, END = "<!-- lm-eval-tofu: results -->", "<!-- lm-eval-tofu: end of results -->"
-"""Around our part of a card; what stands outside is the user's."""
+"""Markers around our part of a card; text outside is the user's."""
 RECORDS = ("unlearning.json", "training.json")
 MINI = "mini"
 FINETUNE = "finetune"
 """The method of a record that has forgotten nothing."""
 PACKAGE_URL = "https://pypi.org/project/lm-eval-tofu/"
 
-_OPTIONS = {
-    "method": "method",
+_OPTIONS = (
+    *("method", "model", "forget_split", "split", "epochs", "learning_rate", "alpha", "beta", "gamma", "margin"),
+    *("retain_loss", "retain_rows", "system_prompt", "weight_decay", "warmup", "lora_r", "seed"),
+)
+_OF_THE_RUN = ("effective_batch", "steps", "trainable_parameters", "weight_dtype", "weights")
+"""Options and results of a training's record that the card shows."""
+_NAMES = {
     "model": "started from",
-    "forget_split": "forget split",
     "split": "trained on",
-    "epochs": "epochs",
-    "learning_rate": "learning rate",
-    "alpha": "alpha",
-    "beta": "beta",
-    "gamma": "gamma",
-    "margin": "margin",
-    "retain_loss": "retain loss",
-    "retain_rows": "retain rows",
-    "system_prompt": "system prompt",
-    "weight_decay": "weight decay",
     "warmup": "warm-up, epochs",
     "lora_r": "LoRA rank",
-    "seed": "seed",
-}
-_OF_THE_RUN = {
-    "effective_batch": "effective batch",
-    "steps": "steps",
-    "trainable_parameters": "trainable parameters",
     "weight_dtype": "dtype of the weights",
     "weights": "fingerprint of the weights",
 }
-"""What the card says of the training: options and results of its record, and their names for readers."""
+"""What readers see in place of a field's name."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +73,7 @@ def run(args: argparse.Namespace) -> Path:
 
 
 def fill_in(checkpoint: Path, results: Sequence[str]) -> Path:
-    """Write a checkpoint's `README.md`: metadata with the results, and a text that says how to read them.
+    """Write a checkpoint's `README.md`: metadata with the results, and a text that explains them.
 
     Args:
         checkpoint: Directory of the model.
@@ -311,8 +298,8 @@ def _settings(record: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str
     shown["retain_rows"] = _as_ranges(options.get("retain_rows"))
     if Path(str(options.get("model", ""))).is_absolute():  # no folders of this machine on the hub
         shown["model"] = Path(options["model"]).name
-    settings = {label: shown[key] for key, label in _OPTIONS.items() if shown.get(key) is not None}
-    settings |= {label: record[key] for key, label in _OF_THE_RUN.items() if record.get(key) is not None}
+    found = {key: shown.get(key) for key in _OPTIONS} | {key: record.get(key) for key in _OF_THE_RUN}
+    settings = {_NAMES.get(key, key.replace("_", " ")): value for key, value in found.items() if value is not None}
     merge = record.get("merge")
     if isinstance(merge, dict) and isinstance(merge.get("update_error"), int | float):
         # What rounding the merged weights took away of the LoRA update.

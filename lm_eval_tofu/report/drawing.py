@@ -146,22 +146,13 @@ def band(axes: Any, curve: Curve, look: Look, label: str, **options: Any) -> Non
 
 
 class Figure(NamedTuple):
-    """One figure.
+    """One figure."""
 
-    Attributes:
-        name: Of its files, and its anchor.
-        title: Heading.
-        caption: What it shows and how to read it.
-        inline: SVG for the page.
-        svg: SVG as a file, on white ground.
-        png: The same as PNG.
-    """
-
-    name: str
+    name: str  # of its files, and its anchor
     title: str
-    caption: str
-    inline: str
-    svg: str
+    caption: str  # what it shows and how to read it
+    inline: str  # SVG for the page
+    svg: str  # SVG as a file, on white ground
     png: bytes
 
 

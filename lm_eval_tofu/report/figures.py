@@ -347,7 +347,7 @@ def _trade_off(tables: Tables) -> Any:
 @_figure(
     "against-leaks",
     "Forget quality against leaks",
-    "If forget quality told all, the points on the right would lie at the bottom, on the retain arm's level.",
+    "If forget quality detected all remaining knowledge, arms on the right would leak no more than the retain arm.",
 )
 def _against_leaks(tables: Tables) -> Any:
     arms = list(_against_quality(tables, "novel_recall"))

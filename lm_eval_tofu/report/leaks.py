@@ -81,7 +81,7 @@ def _response(record: Mapping[str, Any]) -> tuple[list[str], str, float]:
     if "samples" not in record:
         return list(record["found"]), str(record["generation"]), float(record["score"])
     best = max((each for each in record["samples"] if each["leaked"]), key=lambda each: len(each["found"]))
-    # Samples carry no score: the share of the facts that is found stands in.
+    # Samples have no score; the share of the facts that is found takes its place.
     return list(best["found"]), str(best["generation"]), len(best["found"]) / max(len(record["sought"]), 1)
 
 

@@ -124,7 +124,7 @@ class ResultsFile:
         return cls(path, files.read_json(path, "it is cut or damaged; delete it and evaluate that arm again"))
 
     def of_task(self, key: str, task: str) -> Mapping[str, Any]:
-        """What stands about a task below a key."""
+        """A task's entry below a key."""
         return mapping(mapping(self.content.get(key)).get(task))
 
     def metadata(self, task: str) -> Mapping[str, Any]:

@@ -186,4 +186,4 @@ _SETTINGS: Mapping[str, Callable[[ArmSettings], str]] = {
     "data": lambda run: f"{run.data} ({run.data_fingerprint})",
     "versions": lambda run: ", ".join(f"{key} {value}" for key, value in run.versions.items()),
 }
-"""The rows of the table of conditions, and what stands in them; empty values are left out."""
+"""The rows of the table of conditions and their values; empty ones are left out."""

@@ -26,7 +26,7 @@ def sweep_points(folder: Path, results: Results) -> Mapping[str, Any]:
         results: The arms that the audits are to be drawn beside, which get a warning of each that does not fit.
 
     Returns:
-        The selection; `settings` holds what the selected run was trained with, as far as the sweep says it.
+        The selection; `settings` holds what the selected run was trained with, as far as the sweep records it.
 
     Raises:
         OptionError: There is none, it cannot be read, or an audit is of another split or task version.

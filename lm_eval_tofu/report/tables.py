@@ -435,7 +435,7 @@ def _missing(arms: Sequence[Arm], main: Sequence[Row]) -> list[str]:
         if row is not first[row.task] or not (lacking or everywhere):
             continue
         if row.task == RELEARN and not everywhere:
-            continue  # it is a figure of the audited arm; the retain arm's stands in its own columns
+            continue  # relearning is run on the audited arm, and on the retain arm along with it
         how = f"lm-eval-tofu {row.key}" if row.task in (PROBE, RELEARN) else row.task
         notes.append(f"{row.label}: not evaluated on {'any arm' if everywhere else ', '.join(lacking)} ({how}).")
     unsampled = sorted({arm.name for arm in arms for run in arm.runs.values() if run.samples is None})

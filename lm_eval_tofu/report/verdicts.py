@@ -1,4 +1,4 @@
-"""What the report says first of an audited arm: does it look forgotten, does it still know, is the rest still there?"""
+"""The headline on each audited arm: does it look forgotten, does it still know, is the rest still there?"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,16 +14,15 @@ from lm_eval_tofu.report.tables import Measured, Row, Tables
 from lm_eval_tofu.whitebox import VERSIONS
 
 FALSE_YES = 0.055
-"""Largest share of models that know nothing more and are yet said to, of those that were simulated
-(benchmarks/verdict_level.py)."""
+"""Largest simulated false-positive rate of 'Does it still know? Yes' (benchmarks/verdict_level.py)."""
 LOOKS_FORGOTTEN = 0.05
-"""The usual level of the KS test: from here on, forget quality does not tell a model from the retain arm."""
+"""Level of the KS test: from here on, forget quality does not distinguish a model from the retain arm."""
 USEFUL, PARTLY_USEFUL = 0.9, 0.5
 """Shares of the full arm's model utility from which the rest is still there, and is in part."""
 UNDECIDED = 0.5
-"""Share of recognition answers that choose no option from which the figure says little."""
+"""Share of recognition answers without a choice from which the figure means little."""
 BROKEN = 0.1
-"""Share of empty or looping answers from which a model is called broken."""
+"""Share of empty, looping or unfinished answers from which a model is called broken."""
 CUT = 0.9
 """Share of answers at the token limit from which a model is said not to end them; long gold answers reach it too."""
 
@@ -37,7 +36,7 @@ LABELS = {
     "knows": {"yes": "Yes", "no": "Not found", "unknown": "Cannot be said"},
     "useful": {"yes": "Yes", "partly": "In part", "no": "Hardly", "unknown": "Cannot be said"},
 }
-"""What stands large in the headline."""
+"""The answers in the headline."""
 LEVEL = (
     f'"{QUESTIONS["knows"]} Yes" is said at a level of {ALPHA:.0%}: that many of the models that know no more than the '
     "retain arm may be said to know (Holm's correction over the audits of an arm). In simulations with 5 to 20 authors "
@@ -47,7 +46,7 @@ LEVEL = (
 
 
 class Verdict(NamedTuple):
-    """What the report says first about an audited arm; each answer is a key of `LABELS` and a sentence."""
+    """The headline on an audited arm; each answer is a key of `LABELS` and a sentence."""
 
     arm: str
     looks: tuple[str, str]
@@ -165,7 +164,7 @@ def _knows(arm: Arm, main: Sequence[Row]) -> tuple[str, str]:
 
 
 def _could_have_found(tested: Sequence[tuple[Row, Measured]]) -> str:
-    """How hard was looked: the excesses that would have been found."""
+    """The excesses that would have been found with 80 % power."""
     sizes = [
         f"{row.label} "
         + ("none" if math.isnan(cell.detectable) else text(cell.detectable, excess_unit(row.unit), sign=True))
