@@ -116,7 +116,7 @@ class Results:
 
 
 def is_mini(arm: Arm) -> bool | None:
-    """Whether an arm was evaluated on the miniature, by its questions, else its options; None where both are missing."""
+    """Whether an arm was evaluated on the miniature, by its questions, else its options; None without either."""
     for run in arm.runs.values():
         for key, sample in (run.samples or {}).items():
             if key[0] == "forget":
