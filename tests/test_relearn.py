@@ -360,7 +360,7 @@ def _without(path: Path, name: str) -> str:
         ({"retain": "/nowhere"}, "--retain /nowhere is no directory"),
         ({"forget_split": "forget05"}, "no author folds are possible: the forget split has one author"),
         ({"forget_split": "forget20"}, "forget_split='forget20' is unknown"),
-        ({"folds": 1}, "--folds 1 holds nobody out: give 2 or more"),
+        ({"folds": 1}, "--folds 1 holds no author out: give 2 or more"),
         ({"folds": 3}, "--folds 3 does not fit 2 authors: give 2 to 2"),
         ({"families": ("telepathy",)}, "--families=.*'telepathy' is unknown: use direct"),
         ({"lrs": (1e-3, 0.0)}, "--lrs 0.001,0.0: 0.0 is not above 0"),
@@ -465,10 +465,9 @@ def test_models_that_are_asked_in_another_dtype_are_named(
     file = relearn.relearn(config)
     [difference] = read_json(file)["tofu_relearn"]["differences"]
     assert difference.startswith("dtype differs (float32 in model/before; bfloat16 in retain/before, ")
-    assert "the arms are not asked alike: dtype differs (float32 in model/before; bfloat16 in retain/before;" in (
-        caplog.text
-    )
-    assert f"not asked alike: {difference}" in list(relearn.table(read_json(file)))
+    warned = "the arms were evaluated with different settings: dtype differs (float32 in model/before; bfloat16 in "
+    assert f"{warned}retain/before;" in caplog.text
+    assert f"evaluated with different settings: {difference}" in list(relearn.table(read_json(file)))
 
 
 def test_with_vllm_a_step_is_a_process_of_its_own(config: RelearnConfig) -> None:

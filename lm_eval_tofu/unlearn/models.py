@@ -80,17 +80,33 @@ def load_tokenizer(model: str, apply_chat_template: bool, option: str = "--model
 
 
 def load_model(model: str, dtype: str) -> Any:
-    """The model, with weights of the type that `--dtype` asks for."""
+    """The model, with weights of the type that `--dtype` asks for; see `load_causal`."""
+    from lm_eval_tofu.unlearn.training import weight_dtype
+
+    return load_causal(model, weight_dtype(dtype), f"--model {model}")
+
+
+def load_causal(model: str | Path, dtype: Any, named: str) -> Any:
+    """A causal language model.
+
+    Args:
+        model: Directory or hub name.
+        dtype: Of its weights, as torch has it.
+        named: The option that named the model, and its value, for messages.
+
+    Raises:
+        OptionError: Its files are missing, damaged, or of no causal language model.
+    """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    from lm_eval_tofu.unlearn.training import first_line, weight_dtype
+    from lm_eval_tofu.unlearn.training import first_line
 
     try:
-        return AutoModelForCausalLM.from_pretrained(model, dtype=weight_dtype(dtype))
+        return AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
     # torch raises RuntimeError for tensors of other shapes than the configuration's.
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise OptionError(f"--model {model} cannot be loaded ({first_line(error)}): check its files") from error
+        raise OptionError(f"{named} cannot be loaded ({first_line(error)}): check its files") from error
 
 
 def use_cache(model: Any) -> bool | None:

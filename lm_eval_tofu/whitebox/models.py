@@ -11,6 +11,7 @@ from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.evaluation import check_device
 from lm_eval_tofu.fingerprints import weights_fingerprint
 from lm_eval_tofu.unlearn.models import check_folder, check_model, load_tokenizer
+from lm_eval_tofu.unlearn.models import load_causal as load
 from lm_eval_tofu.unlearn.options import DataOptions, PromptOptions, option
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -176,24 +177,10 @@ def device_and_dtype(device: str | None, dtype: str) -> tuple[str, str]:
 
 
 def load_causal(model: Model, dtype: str, device: str) -> Any:
-    """A model in evaluation mode.
-
-    Raises:
-        OptionError: Its files are damaged, or of no causal language model.
-    """
+    """A model in evaluation mode; see `lm_eval_tofu.unlearn.models.load_causal`."""
     import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
-    from lm_eval_tofu.unlearn.training import first_line
-
-    try:
-        whole = AutoModelForCausalLM.from_pretrained(model.folder, dtype=getattr(torch, dtype))
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise OptionError(
-            f"{model.option} {model.name} cannot be loaded ({first_line(error)}): check its files"
-        ) from error
-    return whole.to(device).eval()
+    return load(model.folder, getattr(torch, dtype), f"{model.option} {model.name}").to(device).eval()
 
 
 def load_backbone(model: Model, dtype: str, device: str) -> Any:

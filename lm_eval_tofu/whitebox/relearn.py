@@ -195,7 +195,7 @@ def relearn(config: RelearnConfig) -> Path:
                     before[arm] = {(answer.row, answer.family): answer for answer in done(job)}
                 _check_prompts(config, before)
                 for difference in _differences(config):
-                    log.warning("the arms are not asked alike: %s", difference)
+                    log.warning("the arms were evaluated with different settings: %s", difference)
                 found = [
                     _fold(config, arm, number, fold, before[arm], rows, done)
                     for number, fold in enumerate(folds)
@@ -250,13 +250,13 @@ def _begin(config: RelearnConfig, recorded: Mapping[str, Any]) -> None:
     if file.is_file():
         earlier = files.read_json(file, f"delete {config.output}, or name another --output")
         for name, value in recorded["options"].items():
-            old = earlier["options"].get(name)
+            old = earlier.get("options", {}).get(name)
             if old != value:
                 raise OptionError(
                     f"--{name.replace('_', '-')} is {value!r}, but was {old!r} in {config.output}: "
                     "continue with the same, or name another --output"
                 )
-        if earlier["fingerprints"] != recorded["fingerprints"]:
+        if earlier.get("fingerprints") != recorded["fingerprints"]:
             raise OptionError(
                 f"--output {config.output} was begun with other weights or data: restore them, or name another --output"
             )
@@ -391,4 +391,4 @@ def table(content: Mapping[str, Any]) -> Iterator[str]:
     yield f"{'ROUGE-L recall':18} {rouge:+7.3f}      retain arm: {theirs:+.3f}"
     yield f"{'answers':18} {figures['n']:7.0f}      on rows with a specific fact"
     for difference in content[RELEARN]["differences"]:
-        yield f"not asked alike: {difference}"
+        yield f"evaluated with different settings: {difference}"

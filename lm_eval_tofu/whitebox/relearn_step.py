@@ -127,7 +127,7 @@ class RelearnConfig(PromptOptions, DataOptions):
         tofu.retain_split(self.forget_split)
         families.chosen("--families", self.families, families.NOVEL_RECALL)
         if self.folds < 2:
-            raise OptionError(f"--folds {self.folds} holds nobody out: give 2 or more")
+            raise OptionError(f"--folds {self.folds} holds no author out: give 2 or more")
         lrs, epochs = (",".join(map(str, values)) for values in (self.lrs, self.epochs))
         for name, shown, values in (("--lrs", lrs, self.lrs), ("--epochs", epochs, self.epochs)):
             if not values or len(set(values)) < len(values):
