@@ -164,6 +164,11 @@ def encode_answer(tokenizer: Any, question: str, answer: str, prompting: Prompti
     return EncodedAnswer(prompt, whole[len(prompt) :], prompt_ids, answer_ids)
 
 
+def decoded_answer(tokenizer: Any, answer_ids: Sequence[int]) -> str:
+    """An answer's tokens as text, without special tokens and with all white space: what the ZLib attack compresses."""
+    return str(tokenizer.decode(answer_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
 def token_ids(tokenizer: Any, text: str, prompting: Prompting) -> list[int]:
     """Tokenize rendered text: a chat template writes its own special tokens, plain text gets the tokenizer's."""
     return list(tokenizer(text, add_special_tokens=not prompting.apply_chat_template)["input_ids"])

@@ -167,12 +167,14 @@ def _record(
 ) -> dict[str, Any]:
     if task == "tofu_forget_quality":
         answered = {"probability": 0.5, "rougeL_recall": 0.5, "generation": says(index, family)}
-        return {"truth_ratio": ratios(index), "retain_truth_ratio": None, **answered}
+        return {"truth_ratio": ratios(index), "retain_truth_ratio": None, "prob_mean": 0.5, **answered}
     if task == "tofu_model_utility":
         return {"probability": 0.5, "rougeL_recall": 0.5, "truth_ratio": 0.5, "generation": ""}
     if task == "tofu_answer_logprob":
         novel = {"answer_logprob_novel": None, "full_answer_logprob_novel": None}
         return {"answer_logprob": logprob - index / 100, "full_answer_logprob": None, **novel}
+    if task == "tofu_membership":
+        return {"mia_loss": -logprob, "mia_zlib": -logprob / 100}
     if task == "tofu_recognition":
         return {"correct": index % 6 == 0, "chosen": "A", "right": "A" if index % 6 == 0 else "B", "generation": "A"}
     if task == "tofu_best_of_n":

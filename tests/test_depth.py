@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import needs
 
-from lm_eval_tofu import tofu
+from lm_eval_tofu import cli, tofu
 from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.metrics import depth as metrics
@@ -209,6 +209,17 @@ class TestTheAudit:
             assert found["logit_lens"] == pytest.approx(expected, abs=1e-6)
             assert found["n_uds"] > 5
 
+    def test_the_command(
+        self, tiny_model: Path, other_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arms = ["--model", str(other_model), "--full", str(tiny_model), "--retain", str(other_model)]
+        given = [*arms, "-o", str(tmp_path), "--tofu", "mini", "--forget-split", "forget01", "--device", "cpu"]
+        for more in ([], ["--uds-compat"], ["--no-chat-template"]):
+            assert cli.main(["depth", *given, *more]) == 0
+            assert "UDS 1.000 of" in capsys.readouterr().out
+        assert cli.main(["depth", *given, "--uds-compat", "--system-prompt", "Be brief."]) == 2
+        assert "--uds-compat" in capsys.readouterr().err
+
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
@@ -284,3 +295,18 @@ class TestParity:
             assert score == pytest.approx(ends[arm], abs=1e-9)
             assert lens == pytest.approx(ends[arm], abs=1e-9)
         assert np.isfinite([row.full_score for row in ours]).all()
+
+
+@pytest.mark.slow
+def test_the_arms_of_the_miniature(nano_arms: Path, tmp_path: Path) -> None:
+    """Full scores 0 and retain 1, in both scores; a model that NPO has changed a little stands between."""
+    full, retain = nano_arms / "full", nano_arms / "retain"
+    scores = {
+        arm: figures_of(depth.depth(config(nano_arms / arm, full, retain, tmp_path / arm)))
+        for arm in ("full", "retain", "lightly-unlearned")
+    }
+    for name in ("uds", "logit_lens"):
+        assert scores["full"][name] == pytest.approx(0, abs=1e-6)
+        assert scores["retain"][name] == pytest.approx(1, abs=1e-6)
+        assert 0.02 < scores["lightly-unlearned"][name] < 0.98
+        assert scores["full"][f"n_{name}"] >= 30

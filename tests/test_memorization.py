@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import shutil
 import zlib
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 from conftest import needs
 
-from lm_eval_tofu import tofu
+from lm_eval_tofu import cli, tofu
 from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import OptionError, ReferenceRunError
 from lm_eval_tofu.files import results_files
@@ -256,6 +257,15 @@ class TestTheAudit:
         assert content["results"]["tofu_memorization"]["privleak,none"] == 0
         assert content["results"]["tofu_memorization"]["relative_difference,none"] == 0
 
+    def test_the_command(self, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        given = ["--model", str(tiny_model), "-o", str(tmp_path), "--tofu", "mini", "--forget-split", "forget01"]
+        assert cli.main(["memorization", *given, "--device", "cpu", "--gradient-norm", "--k", "0.2"]) == 0
+        said = capsys.readouterr().out
+        assert "mia_gradnorm" in said
+        assert f"written: {results_files(tmp_path)[0]}" in said
+        assert cli.main(["memorization", *given, "--retain-reference", str(tmp_path / "nowhere")]) == 2
+        assert "--retain-reference" in capsys.readouterr().err
+
     def test_a_damaged_shard_is_computed_again(self, tiny_model: Path, tmp_path: Path) -> None:
         run: Any = memorization.token_values
         found = models.locate("--model", str(tiny_model))
@@ -270,6 +280,16 @@ class TestTheAudit:
         assert shard.read_bytes() != b""
         run(tmp_path, found, **{**given, "examples": encoded(tiny_model, 2)})
         assert len({path.parent for path in tmp_path.rglob("*.npz")}) == 2
+
+    def test_the_same_weights_with_fewer_layers_are_another_model(self, tiny_model: Path, tmp_path: Path) -> None:
+        shutil.copytree(tiny_model, tmp_path / "shallow")
+        path = tmp_path / "shallow" / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "num_hidden_layers": 1}))
+        located = [models.locate("--model", str(folder)) for folder in (tiny_model, path.parent)]
+        assert located[0].weights == located[1].weights
+        given = {"examples": encoded(tiny_model, 1), "batch_size": 1, "device": "cpu", "dtype": "float32"}
+        first, second = (memorization.token_values(tmp_path / "tokens", each, **given)[0] for each in located)
+        assert not np.allclose(first[0], second[0], atol=0.01)
 
     @pytest.mark.parametrize(
         ("changes", "message"),
@@ -333,6 +353,37 @@ class TestTheAudit:
         assert figures["privleak,none"] == pytest.approx(metrics.privleak(figures["mia_min_k,none"], 0.25))
 
 
+class TestTheTask:
+    """`tofu_membership`: LOSS and ZLib from lm-eval's sums."""
+
+    def test_it_agrees_with_the_forward_pass(self, tiny_model: Path, tmp_path: Path, evaluate: Any) -> None:
+        found = evaluate(["tofu_membership"], {"forget_split": "forget10"})
+        ours = found["results"]["tofu_membership"]
+        path = memorization.memorization(config(tiny_model, tmp_path / "out"))
+        command = json.loads(path.read_text(encoding="utf-8"))
+        rows = command["tofu_memorization"]["rows"]
+        assert len(found["samples"]["tofu_membership"]) == ours["n,none"] == 80
+        for sample in found["samples"]["tofu_membership"]:
+            record = sample["mia_loss"]
+            expected = rows[record["set"]][record["index"]]
+            for name in ("mia_loss", "mia_zlib"):
+                assert record[name] == pytest.approx(expected[name], abs=1e-5)
+        for name in ("mia_loss", "mia_zlib"):
+            auc = command["results"]["tofu_memorization"][f"{name},none"]
+            assert ours[f"{name},none"] == pytest.approx(auc, abs=1e-9)
+            assert ours[f"{name}_separation,none"] == pytest.approx(abs(2 * auc - 1), abs=1e-9)
+
+    def test_without_holdout_rows_there_is_no_value(self, evaluate: Any, caplog: pytest.LogCaptureFixture) -> None:
+        found = evaluate(["tofu_membership"], limit=3)["results"]["tofu_membership"]
+        assert found["mia_loss,none"] is None
+        assert found["mia_zlib_separation,none"] is None
+        assert "it compares forget with holdout rows" in caplog.text
+
+    def test_chosen_rows_are_refused(self, evaluate: Any) -> None:
+        with pytest.raises(OptionError, match="forget_rows fits the leak audits only"):
+            evaluate(["tofu_membership"], {"forget_rows": "0-1"})
+
+
 class TestParity:
     """open-unlearning's own evaluation of the nano arms; SmolLM2's is in `benchmarks/parity.py --memorisation`."""
 
@@ -388,3 +439,23 @@ class TestParity:
         for model, retain in (("smollm2", "smollm2_28_layers"), ("nano_full", "nano_retain")):
             aucs = [theirs[each]["mia_min_k"]["auc"] for each in (model, retain)]
             assert metrics.privleak(*aucs) == pytest.approx(theirs[model]["privleak"]["agg_value"], rel=1e-12)
+
+
+@pytest.mark.slow
+def test_the_arms_of_the_miniature(nano_arms: Path, tmp_path: Path) -> None:
+    """Full memorises every word of the forget rows, retain none; NPO's arm stands between or beyond."""
+    found: dict[str, dict[str, float]] = {}
+    for arm in ("retain", "full", "lightly-unlearned"):
+        reference = tmp_path / "retain" if arm != "retain" else None
+        path = memorization.memorization(config(nano_arms / arm, tmp_path / arm, retain_reference=reference))
+        figures = json.loads(path.read_text(encoding="utf-8"))["results"]["tofu_memorization"]
+        found[arm] = {name.removesuffix(",none"): value for name, value in figures.items()}
+    full, retain, unlearned = (found[arm] for arm in ("full", "retain", "lightly-unlearned"))
+    for name in ("extraction_strength", "extraction_strength_no_floor", "exact_memorization"):
+        assert full[name] > 0.95
+        assert unlearned[name] < full[name]
+    assert retain["extraction_strength_no_floor"] < 0.05
+    assert retain["exact_memorization"] < 0.4
+    for name in ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus"):
+        assert full[name] == full[f"{name}_separation"] > 0.99
+    assert full["privleak"] < -95

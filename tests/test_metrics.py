@@ -206,6 +206,34 @@ def test_normalised_probability_by_hand() -> None:
         benchmark.normalised_probability(1, [])
 
 
+class TestProbMean:
+    def test_by_hand(self) -> None:
+        """c = 1/4, w = sqrt(1/2 x 1/8) = 1/4: as likely as each other. c = 1/2, w = 1/8: 4/5."""
+        log = math.log
+        assert benchmark.prob_mean(log(4), [log(2), log(8)], eps=0) == pytest.approx(0.5)
+        assert benchmark.prob_mean(log(2), [log(8)], eps=0) == pytest.approx(0.8)
+
+    def test_it_is_no_truth_ratio(self) -> None:
+        """Without eps, 1 / (1 + R): what one calls better the other calls worse."""
+        for loss, perturbed in ((0.5, [2.0, 3.0]), (3.0, [0.1]), (60.0, [61.0])):
+            ratio = benchmark.truth_ratio(loss, perturbed, eps=0)
+            assert benchmark.prob_mean(loss, perturbed, eps=0) == pytest.approx(1 / (1 + ratio))
+
+    def test_the_formula_of_open_unlearning(self) -> None:
+        for loss, perturbed in ((1.0, [2.0, 1.5]), (22.0, [23.0]), (200.0, [1.0]), (1.0, [200.0])):
+            correct, wrong = math.exp(-loss), math.exp(-np.mean(perturbed))
+            assert benchmark.prob_mean(loss, perturbed) == pytest.approx(correct / (correct + wrong + 1e-10))
+
+    def test_degenerate_input(self) -> None:
+        assert benchmark.prob_mean(math.inf, [1.0]) == 0
+        assert benchmark.prob_mean(1.0, [math.inf]) == pytest.approx(1)
+        assert benchmark.prob_mean(2000.0, [2000.0], eps=0) == pytest.approx(0.5)
+        assert math.isnan(benchmark.prob_mean(math.nan, [1.0]))
+        assert math.isnan(benchmark.prob_mean(math.inf, [math.inf], eps=0))
+        with pytest.raises(ValueError, match="no perturbed answers"):
+            benchmark.prob_mean(1.0, [])
+
+
 class TestModelUtility:
     def test_nine_components_by_hand(self) -> None:
         """Reciprocals 1, 2, 4, 5, 8, 10, 1, 2, 4 sum to 37: harmonic mean 9/37."""

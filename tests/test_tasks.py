@@ -18,7 +18,7 @@ from lm_eval_tofu.tasks import TASKS_DIR, checks
 from lm_eval_tofu.tasks.reference import Reference, ReferenceRow
 from lm_eval_tofu.tasks.task import Requested, preflight
 
-ALL = ["tofu_forget_quality", "tofu_model_utility", "tofu_answer_logprob"]
+ALL = ["tofu_forget_quality", "tofu_model_utility", "tofu_answer_logprob", "tofu_membership"]
 AUDITS = ["tofu_novel_recall", "tofu_format_shift", "tofu_best_of_n", "tofu_chain_of_clues", "tofu_recognition"]
 
 

@@ -76,6 +76,29 @@ def truth_ratio(loss: float, perturbed_losses: Sequence[float], eps: float = EPS
     return math.exp(log_ratio) if log_ratio < 709 else sys.float_info.max
 
 
+def prob_mean(loss: float, perturbed_losses: Sequence[float], eps: float = EPS) -> float:
+    """c / (c + w + eps), c = exp(-loss), w = exp(-mean_j loss(perturbed_j)), computed as a difference of logarithms.
+
+    What open-unlearning's paper (Dorna et al. 2025, arXiv 2506.12618) calls truth ratio; its code has the name
+    `prob_mean` for it. Above 0.5 the model finds the true answer likelier: the opposite sense of `truth_ratio`.
+
+    Args:
+        loss: Loss of the paraphrased answer.
+        perturbed_losses: Losses of the perturbed answers, shape (k,), k >= 1.
+        eps: Added to the denominator.
+
+    Returns:
+        In [0, 1].
+
+    Raises:
+        ValueError: No perturbed answer.
+    """
+    _require(perturbed_losses, "perturbed answers")
+    with np.errstate(invalid="ignore"):  # NaN in, NaN out
+        wrong = -float(np.mean(perturbed_losses))
+        return math.exp(-loss - float(np.logaddexp.reduce([-loss, wrong, _log(eps)])))
+
+
 def forget_truth_ratio(ratios: Sequence[float]) -> float:
     """Mean of min(R, 1/R) over the forget rows: 1 where true and perturbed answers are equally likely."""
     values = np.asarray(_require(ratios, "truth ratios"), dtype=float)

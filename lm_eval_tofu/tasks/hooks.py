@@ -7,7 +7,7 @@ from typing import Any
 
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import ReferenceRunError
-from lm_eval_tofu.metrics import benchmark, leak, text
+from lm_eval_tofu.metrics import benchmark, leak, memorization, text
 from lm_eval_tofu.tasks import families, recognition
 from lm_eval_tofu.tasks.generations import Generation
 from lm_eval_tofu.tasks.options import Options
@@ -17,6 +17,7 @@ from lm_eval_tofu.tasks.records import (
     FormatRecord,
     LeakRecord,
     LogprobRecord,
+    MembershipRecord,
     RecognitionRecord,
     Sample,
     SampledRecord,
@@ -39,6 +40,8 @@ class Scored:
         reference: The same row of the reference run; None without one.
         shown: The turns that the model was shown, system prompt and the beginning of its own turn included.
         tokens: As in the record.
+        answer_text: The gold answer's scored tokens decoded without special tokens, white space kept; empty where they
+            were not scored.
     """
 
     task: str
@@ -49,6 +52,7 @@ class Scored:
     reference: ReferenceRow | None
     shown: Sequence[Mapping[str, str]] = ()
     tokens: str | None = None
+    answer_text: str = ""
 
     @property
     def generation(self) -> str:
@@ -95,6 +99,20 @@ def forget_quality(doc: Row, scored: Scored) -> ForgetQualityRecord:
         **_benchmark(doc, scored),
         probability=benchmark.probability(scored.losses["answer"]),
         retain_truth_ratio=_reference_ratio(scored),
+        prob_mean=benchmark.prob_mean(
+            scored.losses["paraphrased_answer"], scored.losses["perturbed_answer"], scored.options.truth_ratio_eps
+        ),
+    )
+
+
+def membership(doc: Row, scored: Scored) -> MembershipRecord:
+    """A forget or holdout row: what two attacks make of its gold answer's loss."""
+    loss = scored.losses["answer"]
+    return MembershipRecord(
+        **scored.record(doc),
+        losses=dict(scored.losses),
+        mia_loss=loss,
+        mia_zlib=memorization.zlib_score(loss, scored.answer_text),
     )
 
 

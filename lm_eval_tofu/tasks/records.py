@@ -53,6 +53,16 @@ class ForgetQualityRecord(BenchmarkRecord):
     """A row of forget quality."""
 
     retain_truth_ratio: float | None  # None without a reference
+    prob_mean: float  # correct / (correct + wrong), of the losses that the truth ratio is made of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembershipRecord(Record):
+    """A forget or holdout row with the scores of two membership attacks: higher where a member is less likely."""
+
+    losses: Mapping[str, Any]
+    mia_loss: float  # mean negative log-likelihood of the answer's tokens, nats/token
+    mia_zlib: float  # the same per byte of the compressed answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +140,7 @@ RECORDS: dict[str, type[Record]] = {
     "tofu_forget_quality": ForgetQualityRecord,
     "tofu_model_utility": BenchmarkRecord,
     "tofu_answer_logprob": LogprobRecord,
+    "tofu_membership": MembershipRecord,
     "tofu_novel_recall": LeakRecord,
     "tofu_format_shift": FormatRecord,
     "tofu_best_of_n": SampledRecord,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm_eval_tofu.files import as_float
-from lm_eval_tofu.metrics import benchmark, inference, rates
+from lm_eval_tofu.metrics import benchmark, inference, memorization, rates
 from lm_eval_tofu.metrics.facts import Tier
 from lm_eval_tofu.tasks.families import CHAIN_OF_CLUES, CLUES
 from lm_eval_tofu.tasks.options import Options
@@ -27,6 +27,7 @@ TASKS = {
     "tofu_forget_quality": "forget_quality",
     "tofu_model_utility": "model_utility",
     "tofu_answer_logprob": "answer_logprob",
+    "tofu_membership": "mia_loss",
     "tofu_novel_recall": "leak_rate",
     "tofu_format_shift": "leak_rate",
     "tofu_best_of_n": "prompt_leak",
@@ -217,6 +218,31 @@ def model_utility(records: Sequence[Record]) -> float:
     return benchmark.model_utility([component(records) for component in UTILITY_COMPONENTS.values()])
 
 
+prob_mean = Statistic(number("prob_mean"))
+
+
+def _auc(score: str) -> Function:
+    """AUC of a membership score: 1 where forget rows are far likelier than holdout rows, 0 far less likely."""
+
+    def auc(records: Sequence[Record]) -> float:
+        forget, holdout = (
+            [as_float(record[score]) for record in records if record["set"] == name] for name in ("forget", "holdout")
+        )
+        if not forget or not holdout:
+            log.warning("%s has no value: it compares forget with holdout rows (--limit takes the first rows)", score)
+            return math.nan
+        return memorization.auc(forget, holdout)
+
+    return Function(score, ("set", score), auc)
+
+
+mia_loss, mia_zlib = _auc("mia_loss"), _auc("mia_zlib")
+
+
+def _separation(auc: Function) -> Function:
+    return Function(f"{auc.label}_separation", auc.fields, lambda records: memorization.separation(auc(records)))
+
+
 answer_logprob = Statistic(number("answer_logprob"))
 answer_logprob_novel = Statistic(number("answer_logprob_novel"), (_HAS_NOVEL_PART,))
 answer_logprob_novel_shift = Statistic(
@@ -405,17 +431,24 @@ def recognition_parts(options: Options, reasoning: bool) -> list[Metric]:
 
 
 def forget_quality_parts(options: Options, reasoning: bool) -> list[Metric]:
-    """Truth ratio, and probability and ROUGE-L recall of the gold answers.
+    """Truth ratio, `prob_mean` of the same losses, and probability and ROUGE-L recall of the gold answers.
 
-    Less of the last two is more forgotten, and only the retain arm says how little is right.
+    Less of the last three is more forgotten, and only the retain arm says how little is right.
     """
     return [
         Metric("truth_ratio", forget_truth_ratio, True),
+        Metric("prob_mean", prob_mean),
         Metric("probability", Statistic(number("probability"))),
         Metric("rougeL_recall", Statistic(number("rougeL_recall"))),
         _N,
         *_generations(reasoning),
     ]
+
+
+def membership_parts(options: Options, reasoning: bool) -> list[Metric]:
+    """How well the rows can be told apart in either direction, and the number of documents: forget and holdout rows."""
+    separations = [Metric(f"{auc.label}_separation", _separation(auc), False) for auc in (mia_loss, mia_zlib)]
+    return [*separations, _N]
 
 
 def model_utility_parts(options: Options, reasoning: bool) -> list[Metric]:

@@ -20,10 +20,20 @@ def forget_split(options: Options) -> list[Row]:
     """
     if options.forget_rows is not None:
         raise OptionError(
-            "forget_rows fits the leak audits only: leave it out, since tofu_forget_quality and tofu_answer_logprob "
-            "compare all rows of a split with a reference"
+            "forget_rows fits the leak audits only: leave it out, since this task compares all rows of a split with "
+            "those of a reference or of the holdout split"
         )
     return _forget(options)
+
+
+def membership(options: Options) -> list[Row]:
+    """The forget split, and the holdout split of the same size, which no arm has seen.
+
+    Raises:
+        OptionError: Some rows alone are asked for.
+    """
+    holdout = options.forget_split.replace("forget", "holdout")
+    return forget_split(options) + _load("holdout", holdout, options)
 
 
 def utility_sets(options: Options) -> list[Row]:

@@ -45,12 +45,14 @@ class Requested(NamedTuple):
         novel_span: Of the gold answer's, those from its first novel fact on; None where it has none.
         has_words_before: Whether the words before that fact are scored by a request of their own.
         tokens: Number of all scored tokens and hash of all token ids; None where a server renders the prompt.
+        answer_text: The gold answer's tokens decoded; empty where they are not scored.
     """
 
     spans: list[int]
     novel_span: int | None = None
     has_words_before: bool = False
     tokens: str | None = None
+    answer_text: str = ""
 
 
 class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no types: the base is Any
@@ -206,12 +208,15 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         assert prompter is not None
         requests: list[tuple[str, tuple[Any, Any]]] = []
         spans: list[int] = []
+        answer_text = ""
         digest = hashlib.sha256()
         for answer in self._answers(doc):
             encoded = prompter.encode(doc, answer)
             spans.append(len(encoded.answer_ids))
             digest.update(json.dumps([encoded.prompt_ids, encoded.answer_ids]).encode())
             requests.append(("loglikelihood", (chat.ExactContext(encoded.prompt), encoded.continuation)))
+            if answer == doc["answer"]:
+                answer_text = chat.decoded_answer(prompter.tokenizer, encoded.answer_ids)
         before = None
         if self.novel:
             background = families.background_of(self.options.source, retain_split(self.options.forget_split))
@@ -235,6 +240,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
             before.span if before else None,
             bool(before and before.words),
             None if prompter.sends_messages else f"{sum(spans)}:{digest.hexdigest()[:12]}",
+            answer_text,
         )
         # lm-eval 0.4 names task and document in `metadata`, 0.5 by arguments of their own.
         known = {"metadata": kwargs["metadata"]} if "metadata" in kwargs else {"doc_id": kwargs["doc_id"]}
@@ -291,6 +297,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
             reference=self.reference.rows[doc["index"]] if self.reference else None,
             shown=self._prompter.shown(doc) if self._prompter else (),
             tokens=requested.tokens,
+            answer_text=requested.answer_text,
         )
         record: dict[str, Any] = files.without_nan(self.build_record(doc, scored).to_json())
         first, *others = self.metrics

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lm_eval_tofu import files, tofu
+from lm_eval_tofu import chat, files, tofu
 from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import OptionError, ReferenceRunError
 from lm_eval_tofu.fingerprints import tokens_fingerprint
@@ -151,7 +151,7 @@ def memorization(config: MemorizationConfig) -> Path:
         dtype=dtype,
     )
     scored = [
-        row_scores(values, answer_text(model.tokenizer, example), config.k)
+        row_scores(values, chat.decoded_answer(model.tokenizer, _answer_ids(example)), config.k)
         for values, example in zip(run(model), examples, strict=True)
     ]
     if reference is not None:
@@ -257,10 +257,8 @@ def gradient_norms(root: Path, model: Model, examples: Sequence[Example], device
     return [float(value[0]) for value in _stored(root, key, examples, compute, "gradient norms")]
 
 
-def answer_text(tokenizer: Any, example: Example) -> str:
-    """The answer's tokens decoded without special tokens, white space kept: what ZLib compresses."""
-    ids = [label for label in example["labels"] if label != IGNORED]
-    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+def _answer_ids(example: Example) -> list[int]:
+    return [label for label in example["labels"] if label != IGNORED]
 
 
 def _stored(
