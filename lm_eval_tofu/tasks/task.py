@@ -243,7 +243,9 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
             answer_text,
         )
         # lm-eval 0.4 names task and document in `metadata`, 0.5 by arguments of their own.
-        known = {"metadata": kwargs["metadata"]} if "metadata" in kwargs else {"doc_id": kwargs["doc_id"]}
+        known = {"doc_id": kwargs.get("doc_id"), "target": doc["answer"]}
+        if "metadata" in kwargs:
+            known = {"metadata": kwargs["metadata"]}
         return [
             Instance(kind, doc, arguments, idx=number, task_name=self.config.task, **known)
             for number, (kind, arguments) in enumerate(requests)
@@ -335,6 +337,10 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
     def higher_is_better(self) -> dict[str, bool | None]:
         """Whether more of a metric is better, by name; None where it is neither."""
         return {metric.name: metric.higher_is_better for metric in self.metrics}
+
+    def aggregate(self, bootstrap_iters: int | None = None) -> Any:
+        """Metrics without lm-eval 0.5's bootstrap over documents, which are not independent within an author."""
+        return super().aggregate(bootstrap_iters=0)
 
     def override_metric(self, metric_name: str) -> None:
         """Take lm-eval's `--predict_only`, which replaces all metrics by one that computes nothing."""
