@@ -26,7 +26,7 @@ from lm_eval_tofu.metrics import inference, leak, permutation
 from lm_eval_tofu.report import arms as report_arms
 from lm_eval_tofu.report import formatting, leaks, load, render, sweeps, tables
 from lm_eval_tofu.report.verdicts import verdicts
-from lm_eval_tofu.whitebox import VERSIONS
+from lm_eval_tofu.whitebox import VERSIONS, results
 
 PACKAGE_ROOT = Path(cli.__file__).parents[1]
 TASK = "tofu_novel_recall"
@@ -638,6 +638,36 @@ def test_probe_and_relearning_are_read(tmp_path: Path, name: str) -> None:
     assert relearned.detectable == pytest.approx(100 * found)
     assert _cell(built, "relearn", "retain").value == 0.8
     assert verdicts(built)[0].knows[0] == "yes"
+
+
+def test_metrics_of_other_codes_are_shown(tmp_path: Path) -> None:
+    made.write(tmp_path / "retain", tasks=("tofu_forget_quality",))
+    made.write(tmp_path / "unlearned", tasks=("tofu_forget_quality",))
+    without = tables.build(_load(tmp_path, "retain", "unlearned"))
+    assert without.others == []
+    given = [f"{name}={tmp_path / name}" for name in ("retain", "unlearned")]
+    assert "What other metrics say" not in render.write(given, tmp_path / "without").markdown.read_text()
+    strength = {"extraction_strength": 0.4, "extraction_strength_low": 0.3, "extraction_strength_high": 0.5, "n": 40}
+    figures = {
+        "tofu_memorization": {**strength, "mia_min_k": 0.1, "privleak": float("nan")},
+        "tofu_depth": {"uds": 0.25, "logit_lens": 0.5, "n": 35},
+    }
+    for task, metrics in figures.items():
+        recorded = {"model": "m", "n": 40, "metadata": {"forget_split": "forget10"}, "details": {}}
+        results.write(tmp_path / "unlearned" / task, task, metrics, **recorded)
+    built = tables.build(_load(tmp_path, "retain", "unlearned"))
+    rows = {row.key: row for row in built.others}
+    assert rows.keys() == {"extraction_strength", "mia_min_k", "privleak", "uds", "logit_lens"}
+    assert rows["extraction_strength"].cells["unlearned"] == (0.4, 0.3, 0.5, *tables.Measured(0.0)[3:])
+    assert rows["extraction_strength"].n == 40
+    assert rows["uds"].cells == {"retain": None, "unlearned": tables.Measured(0.25)}
+    assert verdicts(built) == verdicts(without)
+    written = render.write(given, tmp_path / "with")
+    assert '<section id="others">' in written.html.read_text()
+    shown = written.markdown.read_text()
+    assert "A membership AUC is read from both sides" in shown
+    assert "| Extraction strength | 40 | – | 0.400 [0.300 to 0.500] |" in shown
+    assert "| Unlearning depth score | 35 | – | 0.250 |" in shown
 
 
 def _probe_content(top1: float, retain: float, excess: float, depth: int | None = None) -> dict[str, Any]:

@@ -3,18 +3,18 @@
 A new audit needs an entry here, and in `lm_eval_tofu.report.tables` only where its values are computed in a new way.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lm_eval_tofu.metrics import benchmark, permutation
 from lm_eval_tofu.tasks import reported
 from lm_eval_tofu.tasks.families import CLUES
 from lm_eval_tofu.tofu import UTILITY_SETS
-from lm_eval_tofu.whitebox import PROBE, RELEARN
+from lm_eval_tofu.whitebox import DEPTH, MEMORIZATION, PROBE, RELEARN
 
 FORGET_QUALITY, UTILITY, LOGPROB = "tofu_forget_quality", "tofu_model_utility", "tofu_answer_logprob"
 NOVEL_RECALL, FORMAT_SHIFT, BEST_OF_N = "tofu_novel_recall", "tofu_format_shift", "tofu_best_of_n"
-CHAIN_OF_CLUES, RECOGNITION = "tofu_chain_of_clues", "tofu_recognition"
+CHAIN_OF_CLUES, RECOGNITION, MEMBERSHIP = "tofu_chain_of_clues", "tofu_recognition", "tofu_membership"
 
 Comparison = Callable[[Sequence[float], Sequence[float], Sequence[int]], float]
 
@@ -216,3 +216,48 @@ def _parts() -> list[Audit]:
 
 PARTS = tuple(_parts())
 """What the benchmark's two figures are made of."""
+
+
+def _others() -> Iterator[Audit]:
+    strength = "longest end of the gold answer that the model continues word for word, as a share of it"
+    yield Audit(
+        "prob_mean", "prob_mean", "correct / (correct + wrong); no truth ratio", "number", FORGET_QUALITY, "prob_mean"
+    )
+    for metric, label, text in (
+        ("extraction_strength", "Extraction strength", f"{strength}; never below one token's share"),
+        ("extraction_strength_no_floor", "Extraction strength without that floor", strength),
+        ("exact_memorization", "Exact memorisation", "share of the gold answer's tokens that are the likeliest"),
+    ):
+        yield Audit(metric, label, text, "number", MEMORIZATION, metric)
+    attacks = {
+        "mia_loss": "LOSS",
+        "mia_zlib": "ZLib",
+        "mia_min_k": "Min-k",
+        "mia_min_k_plus_plus": "Min-k++",
+        "mia_reference": "reference",
+        "mia_gradnorm": "gradient norm",
+    }
+    for metric, attack in attacks.items():
+        yield Audit(metric, f"Membership AUC, {attack}", MEMBERSHIP_AUC, "number", MEMORIZATION, metric)
+    for metric in ("mia_loss", "mia_zlib"):
+        label = f"Membership AUC, {attacks[metric]} (lm_eval)"
+        yield Audit(f"membership_{metric}", label, MEMBERSHIP_AUC, "number", MEMBERSHIP, metric)
+    yield Audit(
+        "privleak",
+        "PrivLeak, percent",
+        "Min-k's AUC against the retain arm's: negative still a member, positive over-forgotten",
+        "number",
+        MEMORIZATION,
+        "privleak",
+    )
+    for metric, label in (("uds", "Unlearning depth score"), ("logit_lens", "Logit lens")):
+        text = "0: the layers hold the facts as the full arm's do; 1: no more than the retain arm's"
+        yield Audit(metric, label, text, "number", DEPTH, metric)
+
+
+MEMBERSHIP_AUC = (
+    "1: forget rows are likelier than unseen ones, so still memorised; 0.5: nobody can tell; near 0: over-forgotten, "
+    "which gives them away as well"
+)
+OTHERS = tuple(_others())
+"""Metrics of other codes: no verdict rests on them."""

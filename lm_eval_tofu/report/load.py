@@ -16,7 +16,7 @@ from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.files import as_float
 from lm_eval_tofu.report import comparability
 from lm_eval_tofu.report.arms import ROLES, Arm, Key, Results, Sample, TaskRun, ToolRun
-from lm_eval_tofu.report.audits import AUDITS, fields_of
+from lm_eval_tofu.report.audits import AUDITS, OTHERS, fields_of
 from lm_eval_tofu.tasks import TASKS_DIR, samples
 from lm_eval_tofu.tasks.options import Options
 from lm_eval_tofu.tasks.reported import TASKS
@@ -29,7 +29,7 @@ _FIX_LINE = (
     f"the run was killed while it wrote, or the file is damaged; {_AGAIN}, or delete this run's files if another run "
     "of it is there"
 )
-_TOOLS = {audit.task for audit in AUDITS} & VERSIONS.keys()
+_TOOLS = {audit.task for audit in (*AUDITS, *OTHERS)} & VERSIONS.keys()
 _OPTIONS = (*(option.name for option in fields(Options) if option.name != "forget_rows"), "chat_template_args")
 """Of the recorded metadata, which holds the model's arguments too."""
 

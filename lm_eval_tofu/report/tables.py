@@ -18,7 +18,7 @@ from lm_eval_tofu.tasks import reported
 from lm_eval_tofu.tasks.families import CLUES
 from lm_eval_tofu.tasks.options import Options
 from lm_eval_tofu.tofu import author_of
-from lm_eval_tofu.whitebox import PROBE, RELEARN
+from lm_eval_tofu.whitebox import PROBE, RELEARN, VERSIONS
 
 Record = Mapping[str, Any]
 
@@ -83,6 +83,7 @@ class Tables:
     authors: int  # forget authors, which are the clusters of intervals and tests
     main: list[Row]
     parts: list[Row]  # what the benchmark's two figures are made of
+    others: list[Row]  # other metrics that some arm has
     by_family: dict[str, dict[str, dict[str, Measured]]]  # leak by task, prompt family and arm
     ratios: dict[str, list[float]]  # truth ratios of the forget rows in the order of rows, by arm
     leak_at_k: dict[str, Curve]  # by arm
@@ -111,6 +112,7 @@ def build(results: Results, sweep: Mapping[str, Any] | None = None) -> Tables:
         authors=len({author_of(record["index"]) for record in next(forget, ())}),
         main=main,
         parts=[_part(audit, arms) for audit in audits.PARTS],
+        others=[row for audit in audits.OTHERS if any((row := _part(audit, arms)).cells.values())],
         by_family=_by_family(arms),
         ratios={arm.name: _ratios(records) for arm in arms if (records := arm.records(FORGET_QUALITY))},
         leak_at_k={arm.name: _leak_at_k(records) for arm in arms if (records := arm.records(BEST_OF_N))},
@@ -153,7 +155,7 @@ def _n(audit: Audit, arms: Sequence[Arm]) -> int | None:
         # Recorded is the number of all answers, and only a rate without conditions is over all.
         recorded = None if audit.rate.where else _same(_metrics(arms, audit.task, "n"))
         return next(counted, recorded)
-    if audit.task in (PROBE, RELEARN):
+    if audit.task in VERSIONS:
         return _same(arm.tools[audit.task].metrics.get("n") for arm in arms if audit.task in arm.tools)
     return _same(arm.runs[audit.task].documents for arm in arms if audit.task in arm.runs)
 
@@ -351,11 +353,10 @@ def _with_adjusted(rows: Sequence[Row]) -> list[Row]:
 
 def _part(audit: Audit, arms: Sequence[Arm]) -> Row:
     """A figure that is stated in the results alone."""
+    runs = {arm.name: arm.tools.get(audit.task) or arm.runs.get(audit.task) for arm in arms}
     cells = {
-        arm.name: _stated(run.metrics, audit.metric)
-        if (run := arm.runs.get(audit.task)) and audit.metric in run.metrics
-        else None
-        for arm in arms
+        name: _stated(run.metrics, audit.metric) if run and audit.metric in run.metrics else None
+        for name, run in runs.items()
     }
     if audit.task != UTILITY:
         return Row.of(audit, cells, _n(audit, arms))

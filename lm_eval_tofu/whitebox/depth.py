@@ -255,6 +255,7 @@ def depth(config: DepthConfig) -> Path:
         {
             "uds": metrics.mean_over_rows([row.uds(config.threshold) for row in rows]),
             "logit_lens": metrics.mean_over_rows([row.logit_lens(config.threshold) for row in rows]),
+            "n": len(rows),
             "n_uds": sum(row.uds(config.threshold) is not None for row in rows),
             "n_logit_lens": sum(row.logit_lens(config.threshold) is not None for row in rows),
         },

@@ -212,6 +212,7 @@ def figures(parts: Mapping[str, Sequence[RowScores]], retain: Mapping[str, float
         "privleak": metrics.privleak(min_k, retain_auc),
         "relative_difference": metrics.relative_difference(min_k, retain_auc),
         "privleak_without_retain": metrics.privleak(min_k),
+        "n": len(parts[FORGET]),
         "n_holdout": len(parts[HOLDOUT]),
     }
 
