@@ -26,7 +26,7 @@ def tables(*arms: str | Arm, **given: Any) -> Tables:
     keys = ("forget_quality", "ks_statistic", "forget_quality_paired", "model_utility", "novel_recall", *rows)
     main = [row(key, rows.get(key, {})) for key in dict.fromkeys(keys)]
     empty: dict[str, Any] = {"authors": 20, "parts": [], "by_family": {}, "ratios": {}, "leak_at_k": {}, "turns": {}}
-    empty |= {"shuffled": {}, "probe": {}, "chance": NAN, "relearn": {}, "rows": [], "missing": []}
+    empty |= {"shuffled": {}, "probe": {}, "chance": NAN, "relearn": {}, "rows": [], "missing": [], "others": []}
     results = Results([arm if isinstance(arm, Arm) else Arm(arm, Path(arm)) for arm in arms], "forget10", [])
     return Tables(**{**empty, **given, "results": results, "main": main})
 

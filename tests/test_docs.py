@@ -263,6 +263,16 @@ def test_parity(backend: str) -> None:
     assert f" {result['worst loss difference']:.1e} " in worst
 
 
+def test_memorisation() -> None:
+    report, module = written("memorization"), importlib.import_module("memorization")
+    figures = [module.Figure(**figure) for figure in report["parity"]["figures"]]
+    assert shown("memorisation") == f"{report['parity']['note']}\n\n{module.table(figures)}"
+    assert all(figure.agrees for figure in figures)
+    assert {figure.model for figure in figures} == {*module.SETTINGS, *module.UDS_ARMS}
+    assert shown("memorisation-speed") == module.speed_sentence(report["speed"])
+    assert report["speed"]["ratio"] <= 1.3
+
+
 class TestParity:
     """The comparison itself, on results made from the reference figures."""
 
