@@ -364,7 +364,7 @@ class TestReferences:
 
     def test_other_version(self, folder: Path) -> None:
         self.edit(folder, lambda sample: sample["forget_quality"].update(version=99))
-        self.check(folder, "version 99, this is version 2: evaluate that arm again")
+        self.check(folder, "version 99, this is version 1: evaluate that arm again")
 
     def test_other_data(self, folder: Path) -> None:
         self.edit(folder, lambda sample: sample["doc"].update(question="Who?"))
