@@ -27,7 +27,7 @@ from smollm2 import export
 
 from lm_eval_tofu import files, tofu
 from lm_eval_tofu.metrics import inference, leak, rates
-from lm_eval_tofu.metrics.facts import Tier
+from lm_eval_tofu.metrics.kinds import Tier
 from lm_eval_tofu.tasks.families import background_of
 from lm_eval_tofu.tasks.options import Options
 from lm_eval_tofu.tasks.rows import novel_recall

@@ -1,6 +1,6 @@
 """Accuracy of the leak scorer on labelled responses, and its speed.
 
-    python benchmarks/scorer.py [--labels DIR] [--data DIR]
+    python benchmarks/scorer.py [--labels DIR] [--data DIR] [--answers DIR]
 
 The lists were written from, and the threshold fixed on, the responses about retain authors (`retain_*`): it is the one
 at which 2 % of plausible wrong answers pass. Those about forget authors (`forget_*`) check both; as their figures were
@@ -25,11 +25,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import scorer_answers
 from parity import ROOT, show
 
 from lm_eval_tofu import files
 from lm_eval_tofu.metrics import leak
-from lm_eval_tofu.metrics.facts import Background, Tier, default_background
+from lm_eval_tofu.metrics.background import Background, default_background
+from lm_eval_tofu.metrics.kinds import Tier
 from lm_eval_tofu.metrics.lexicon import lexicon
 from lm_eval_tofu.metrics.words import fold, stems
 
@@ -76,6 +78,7 @@ TARGETS = (
     Target("AUC, paraphrased against echo", ">= .99", lambda value: value >= 0.99),
     Target("AUC, hand-labelled real answers", ">= .96", lambda value: value >= 0.96),
     Target("recall at 5 % false alarms, hand-labelled", ">= .88", lambda value: value >= 0.88),
+    Target("the same, specific rows only", ">= .92", lambda value: value >= 0.92),
     Target("real answers judged leaks: full Llama", ">= .97", lambda value: value >= 0.97),
     Target("real answers judged leaks: full Phi", ">= .90", lambda value: value >= 0.90),
     Target("real answers judged leaks: retain models", "<= .04", lambda value: value <= 0.04),
@@ -85,7 +88,7 @@ TARGETS = (
     Target("gold answers judged leaks, specific rows", ">= .99", lambda value: value >= 0.99),
     Target("verdicts that flip between cut and uncut", "<= .01", lambda value: value <= 0.01),
 )
-SPEED = {"responses/s, row's facts cached": 20_000, "responses/s, from nothing": 2_000}
+SPEED = {"responses/s, row's facts cached": 10_000, "responses/s, from nothing": 1_500}
 
 
 def auc(positive: Sequence[float], negative: Sequence[float]) -> float:
@@ -125,6 +128,9 @@ def measure(sets: dict[str, list[Verdict]], background: Background) -> dict[str,
         others = [verdict.score.score for verdict in sets["hand"] if verdict.record["label"] == 0]
         figures["AUC, hand-labelled real answers"] = auc(leaks, others)
         figures["recall at 5 % false alarms, hand-labelled"] = recall_at(leaks, others, 0.05)
+        specific = [verdict for verdict in sets["hand"] if verdict.score.tier is Tier.SPECIFIC]
+        sides = [[v.score.score for v in specific if v.record["label"] == label] for label in (1, 0)]
+        figures["the same, specific rows only"] = recall_at(*sides, 0.05)
     for name in MODELS:
         add_share(figures, f"real answers judged leaks: {name}", of_models(sets, name))
     for shown, name in (("echo", "echo"), ("refusals", "refusal"), ("swapped", "swapped"), ("perturbed", "perturbed")):
@@ -270,6 +276,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=Path, default=ROOT.parent / "shared" / "leaks", help="labelled responses")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "tofu", help="TOFU in the hub's layout")
+    parser.add_argument("--answers", type=Path, default=ROOT.parent / "shared" / "answers", help="answers to anything")
     arguments = parser.parse_args()
     answers = [json.loads(line)["answer"] for line in (arguments.data / "retain90.json").read_bytes().splitlines()]
     report: dict[str, Any] = {
@@ -288,6 +295,10 @@ def main() -> None:
             report["beside scorers by words"] = compare(sets, background)
             report["the full Phi's misses"] = misses(sets, json.loads(READ.read_text(encoding="utf-8")))
         print(f"\nWords weighed by {name}:\n\n{table(figures['retain'], figures['forget'], rates)}")
+    report["answers to other questions"] = elsewhere = scorer_answers.measure(arguments.answers)
+    parts = (scorer_answers.table, scorer_answers.kinds_table, scorer_answers.reliability_table)
+    answers_table = "\n\n".join(part(elsewhere) for part in parts)
+    print(f"\nAnswers to other questions:\n\n{answers_table}")
     print("\nLabel noise: " + "; ".join(NOISE) + ".")
     files.write_text(ROOT / "benchmarks" / "scorer.json", json.dumps(report, indent=2) + "\n")
     note, shown = report["date and machine"], document_table(report["words weighed by retain answers"])
@@ -295,6 +306,7 @@ def main() -> None:
     second = comparison_table(report["beside scorers by words"], report["the full Phi's misses"])
     print(f"\n{second}")
     show("scorer-beside", second)
+    show("scorer-answers", answers_table)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lm_eval_tofu import files, tofu
+from lm_eval_tofu import files, judging, tofu
 from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.metrics import leak
-from lm_eval_tofu.metrics.facts import Background, Fact, Kind
+from lm_eval_tofu.metrics.background import Background
+from lm_eval_tofu.metrics.facts import Fact
+from lm_eval_tofu.metrics.kinds import Kind
+from lm_eval_tofu.metrics.language import language_of
+from lm_eval_tofu.metrics.reading import Evidence
 
 log = logging.getLogger(__name__)
 
 FIELDS = ("prompt", "answer", "response")
-_FIX = "name a file of JSON lines, each an object with prompt, answer and response"
+_FIX = "name a file of JSON lines, each an object with prompt, answer and response, or lm_eval's samples of our tasks"
 
 
 def add_score_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,11 +30,21 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
         "input",
         type=Path,
         metavar="IN.jsonl",
-        help="JSON lines with prompt (a text or chat messages), answer and response",
+        help="JSON lines with prompt (a text or chat messages), answer (a text, or a list of which any counts) and "
+        "response; or the samples file that lm_eval wrote for a task of ours. A line may name `facts` in place of the "
+        "answer: strings that must not come out",
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT.jsonl", help="the same lines with the verdicts"
     )
+    parser.add_argument(
+        "--judge",
+        metavar="URL|MODEL",
+        help="let a second judge read the same lines: an OpenAI-compatible address such as http://localhost:8000/v1, "
+        "or a chat or inference (NLI) model for transformers; its verdicts stand beside ours",
+    )
+    parser.add_argument("--judge-model", metavar="NAME", help="the model to ask for at the address of --judge")
+    parser.add_argument("--judge-template", type=Path, metavar="FILE", help="what the judge is asked (Jinja)")
     _add_scorer_arguments(parser)
 
 
@@ -64,6 +78,9 @@ def _add_scorer_arguments(parser: argparse.ArgumentParser) -> None:
 def score_file(args: argparse.Namespace) -> int:
     """Score every line of a file, and write the lines with `leaked`, `score`, `found`, `sought` and `tier`.
 
+    With a judge, its verdict too (`judge`), how far both agree in OUT.jsonl.agreement.json, and every judgement in
+    OUT.jsonl.judged.jsonl, so that the run can be cut off.
+
     The output is written whole or not at all. Fields of these names that a line already has are replaced.
 
     Args:
@@ -79,18 +96,86 @@ def score_file(args: argparse.Namespace) -> int:
     background = _background(args)
     if args.input.exists() and args.output.exists() and args.input.samefile(args.output):
         raise OptionError(f"--output {args.output} is the input: name another file")
+    judge = _judge(args)
     tally: Counter[str] = Counter()
+    pairs: list[tuple[bool, bool | None]] = []
+    differing: list[dict[str, Any]] = []
     try:
         with files.replacing(args.output) as partial, partial.open("w", encoding="utf-8") as file:
-            for where, record in files.read_json_lines(args.input, _FIX, DataError):
+            for where, record in _records(args.input):
                 with _at(where):
-                    verdict = leak.score(*_texts(record), background=background, threshold=args.threshold)
+                    prompt, answers, response, facts = _texts(record)
+                    settings: dict[str, Any] = {"background": background, "threshold": args.threshold}
+                    verdict = leak.score(prompt, answers, response, facts=facts, **settings)
+                    line = record | as_record(verdict)
+                language = language_of(response)
+                if language != "en":
+                    line["language"] = language
+                    tally[f"in {language}, where only names, numbers, dates and the like are compared"] += 1
+                if judge:
+                    texts = facts or answers
+                    texts = [texts] if isinstance(texts, str) else texts
+                    line["judge"] = judge.judge(prompt, texts, response)
+                    pairs.append((verdict.leaked, line["judge"]["leaked"]))
+                    differing += judging.disagreements([line])
                 tally.update(["lines", f"tier {verdict.tier}"] + ["leaked"] * verdict.leaked)
-                file.write(_json(record | as_record(verdict)) + "\n")
+                file.write(_json(line) + "\n")
     except OSError as error:
         raise OptionError(f"--output {args.output} cannot be written ({error}): name another file") from error
     log.info("%s: %s", args.output, ", ".join(f"{count} {what}" for what, count in tally.items()) or "no lines")
+    if judge:
+        compared = judging.agreement(pairs)
+        path = args.output.with_name(f"{args.output.name}.agreement.json")
+        files.write_json(path, {"judge": judge.name, **compared, "disagreements": differing})
+        log.info(
+            "%s: %d judged, %d without a verdict, %.1f %% alike, Cohen's kappa %.2f",
+            path,
+            compared["judged"],
+            compared["no verdict"],
+            100 * compared["same"],
+            compared["kappa"],
+        )
     return 0
+
+
+def _judge(args: argparse.Namespace) -> judging.Judge | None:
+    if args.judge is None:
+        for name in ("judge_model", "judge_template"):
+            if getattr(args, name) is not None:
+                raise OptionError(f"--{name.replace('_', '-')} needs --judge: name the judge, or leave it out")
+        return None
+    cache = args.output.with_name(f"{args.output.name}.judged.jsonl")
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    return judging.Judge(args.judge, args.judge_model, cache, args.judge_template or judging.TEMPLATE)
+
+
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines of a file, and where they stand; of lm_eval's samples, one for each response."""
+    for where, record in files.read_json_lines(path, _FIX, DataError):
+        doc = record.get("doc")
+        if not isinstance(doc, dict) or "response" in record:
+            yield where, record
+            continue
+        prompt = [*(doc.get("messages") or [{"role": "user", "content": doc.get("question", "")}])]
+        if doc.get("opening"):
+            prompt.append({"role": "assistant", "content": doc["opening"]})
+        responses = list(_generations(record))
+        if not responses:
+            raise DataError(f"{where}: a sample of no task of ours that generates an answer: {_FIX}")
+        about = {name: doc[name] for name in ("set", "index", "family") if name in doc}
+        for response in responses:
+            yield where, {**about, "prompt": prompt, "answer": doc.get("answer", ""), "response": response}
+
+
+def _generations(sample: Mapping[str, Any]) -> Iterator[str]:
+    """What a model wrote, as our tasks keep it: one answer, or several samples."""
+    for record in sample.values():
+        if isinstance(record, dict) and isinstance(record.get("generation"), str):
+            yield record["generation"]
+            return
+        if isinstance(record, dict) and isinstance(record.get("samples"), list):
+            yield from (each["generation"] for each in record["samples"])
+            return
 
 
 def as_record(verdict: leak.LeakScore) -> dict[str, Any]:
@@ -101,6 +186,7 @@ def as_record(verdict: leak.LeakScore) -> dict[str, Any]:
         "found": [_fact(fact) for fact in verdict.found],
         "sought": [_fact(fact) for fact in verdict.sought],
         "tier": str(verdict.tier),
+        **({"chance": round(verdict.chance, 6)} if verdict.chance else {}),
     }
 
 
@@ -117,7 +203,9 @@ def explain(args: argparse.Namespace) -> str:
     background = _background(args)
     where, record = _chosen(args)
     with _at(where):
-        explanation = leak.explain(*_texts(record), background=background, threshold=args.threshold)
+        prompt, answers, response, facts = _texts(record)
+        settings: dict[str, Any] = {"background": background, "threshold": args.threshold}
+        explanation = leak.explain(prompt, answers, response, facts=facts, **settings)
     return render(explanation, str(record["response"]), args.threshold)
 
 
@@ -126,10 +214,11 @@ _REMARKS = {"partly": "in part", "denied": "said, but denied or affirmed against
 
 def render(explanation: leak.Explanation, response: str, threshold: float) -> str:
     """An explanation as text for a terminal: the verdict, the response with its found facts marked, the facts."""
-    verdict, evidence, passage = explanation
+    verdict, evidence, passage, features = explanation
     lines = [
         f"{'leaked' if verdict.leaked else 'not leaked'}: score {verdict.score:.3f} {'>=' if verdict.leaked else '<'} "
         f"{threshold:g}, tier {verdict.tier}, {len(verdict.found)} of {len(verdict.sought)} facts found",
+        f"decided by {features.decided}" if features.evidence else "nothing speaks for a leak",
         "",
         _printable(_marked(response, evidence)) or "(an empty response)",
         "",
@@ -183,12 +272,12 @@ def _chosen(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     raise DataError(f"{args.input} has no line {wanted}, or it is blank")
 
 
-def _texts(record: Mapping[str, Any]) -> list[Any]:
-    """Prompt, answer and response."""
-    missing = [field for field in FIELDS if field not in record]
+def _texts(record: Mapping[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """Prompt, answers, response and facts."""
+    missing = [field for field in FIELDS if field not in record and not (field == "answer" and record.get("facts"))]
     if missing:
         raise OptionError(f"no {missing[0]!r}: each line needs {', '.join(FIELDS)}")
-    return [record[field] for field in FIELDS]
+    return record["prompt"], record.get("answer", ""), record["response"], record.get("facts") or ()
 
 
 @contextmanager
@@ -209,7 +298,7 @@ def _fact(fact: Fact) -> dict[str, str]:
     return {"kind": str(fact.kind), "text": fact.text}
 
 
-def _marked(response: str, evidence: tuple[leak.Evidence, ...]) -> str:
+def _marked(response: str, evidence: tuple[Evidence, ...]) -> str:
     """The response with the words that state a fact in brackets: [kind: words]; the many content words as [words]."""
     spans: dict[tuple[int, int], str] = {}
     for reason in evidence:

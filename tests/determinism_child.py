@@ -8,7 +8,7 @@ from typing import Any
 
 from lm_eval_tofu import tofu
 from lm_eval_tofu.metrics import leak
-from lm_eval_tofu.metrics.facts import Background
+from lm_eval_tofu.metrics.background import Background
 from lm_eval_tofu.tasks import rows as task_rows
 from lm_eval_tofu.tasks.options import Options
 

@@ -5,11 +5,14 @@ from conftest import tofu_data
 
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError
-from lm_eval_tofu.metrics import cut, facts, leak, words
-from lm_eval_tofu.metrics.dates import Date, agreement, find_dates
-from lm_eval_tofu.metrics.facts import Background, Fact, Kind, Tier, find_facts
+from lm_eval_tofu.metrics import cut, leak, words
+from lm_eval_tofu.metrics.background import Background, default_background
+from lm_eval_tofu.metrics.dates import Date, date_agreement, find_dates
+from lm_eval_tofu.metrics.facts import Fact
+from lm_eval_tofu.metrics.kinds import BASE_WEIGHTS, Kind, Tier
 from lm_eval_tofu.metrics.lexicon import LIST_FILE, lexicon
 from lm_eval_tofu.metrics.polarity import read
+from lm_eval_tofu.metrics.reader import find_facts
 
 
 def _of(kind: Kind, prompt: str, answer: str) -> list[str]:
@@ -122,7 +125,7 @@ class TestWords:
         assert words.stems(text.lower()) - {""} == words.stems(f"{text.lower()} 7") - {"#7"}
 
     def test_places_lead_back_to_the_text(self) -> None:
-        """'ﬁ' folds to two letters and 'é' to one, so that folded places run ahead of the text's."""
+        """The letter fi in one folds to two letters and é to one, so that folded places run ahead of the text's."""
         text = "ﬁné ﬁsh"
         origin = words.places(text)
         assert words.fold(text) == "fine fish"
@@ -153,38 +156,40 @@ class TestDates:
     )
     def test_one_date_in_many_forms(self, text: str) -> None:
         (mention,) = find_dates(f"she was born on {text.lower()}.")
-        assert mention.dates == (Date(1956, 3, 12),)
+        assert mention.meanings == (Date(1956, 3, 12),)
 
     def test_a_date_with_two_meanings(self) -> None:
         (mention,) = find_dates("born on 08/09/1956")
-        assert set(mention.dates) == {Date(1956, 8, 9), Date(1956, 9, 8)}
+        assert set(mention.meanings) == {Date(1956, 8, 9), Date(1956, 9, 8)}
 
     def test_a_day_above_twelve_settles_it(self) -> None:
-        assert find_dates("07/25/1941")[0].dates == find_dates("25.07.1941")[0].dates == (Date(1941, 7, 25),)
+        assert find_dates("07/25/1941")[0].meanings == find_dates("25.07.1941")[0].meanings == (Date(1941, 7, 25),)
 
     def test_days_in_words_with_a_space_or_a_hyphen(self) -> None:
         for text in ("the twenty first of march 1956", "the twenty-first of march 1956", "21 march 1956"):
-            assert find_dates(text)[0].dates == (Date(1956, 3, 21),)
+            assert find_dates(text)[0].meanings == (Date(1956, 3, 21),)
 
     def test_the_last_day_and_the_last_month(self) -> None:
-        assert find_dates("31/12/1956")[0].dates == find_dates("31 december 1956")[0].dates == (Date(1956, 12, 31),)
-        assert find_dates("32 december 1956")[0].dates == (Date(1956, 12, 0),)
-        assert [mention.dates for mention in find_dates("13/14/1956")] == [(Date(1956, 0, 0),)]
-        assert [mention.dates for mention in find_dates("13/13/1956")] == [(Date(1956, 0, 0),)]
+        assert (
+            find_dates("31/12/1956")[0].meanings == find_dates("31 december 1956")[0].meanings == (Date(1956, 12, 31),)
+        )
+        assert find_dates("32 december 1956")[0].meanings == (Date(1956, 12, 0),)
+        assert [mention.meanings for mention in find_dates("13/14/1956")] == [(Date(1956, 0, 0),)]
+        assert [mention.meanings for mention in find_dates("13/13/1956")] == [(Date(1956, 0, 0),)]
 
     def test_parts_of_dates(self) -> None:
-        assert find_dates("in may 1999, then 2001")[0].dates == (Date(1999, 5, 0),)
-        assert [mention.dates for mention in find_dates("in may 1999, then 2001")][1] == (Date(2001, 0, 0),)
+        assert find_dates("in may 1999, then 2001")[0].meanings == (Date(1999, 5, 0),)
+        assert [mention.meanings for mention in find_dates("in may 1999, then 2001")][1] == (Date(2001, 0, 0),)
         assert find_dates("it may be 12 of them") == []
 
-    def test_agreement(self) -> None:
+    def test_date_agreement(self) -> None:
         sought = Date(1956, 3, 12)
-        assert agreement(sought, sought) == 1
-        assert agreement(Date(1956, 0, 0), sought) == 1  # the year is all that was sought
-        assert agreement(Date(1956, 0, 0), Date(0, 3, 12)) == 0
-        assert agreement(sought, Date(1957, 3, 12)) == agreement(sought, Date(1956, 4, 12)) == 0
-        assert 0 < agreement(sought, Date(1956, 0, 0)) < agreement(sought, Date(0, 3, 12)) < 1
-        assert 0 < agreement(sought, Date(1956, 3, 13)) <= 0.5  # the right month of the right year is no chance
+        assert date_agreement(sought, sought) == 1
+        assert date_agreement(Date(1956, 0, 0), sought) == 1  # the year is all that was sought
+        assert date_agreement(Date(1956, 0, 0), Date(0, 3, 12)) == 0
+        assert date_agreement(sought, Date(1957, 3, 12)) == date_agreement(sought, Date(1956, 4, 12)) == 0
+        assert 0 < date_agreement(sought, Date(1956, 0, 0)) < date_agreement(sought, Date(0, 3, 12)) < 1
+        assert 0 < date_agreement(sought, Date(1956, 3, 13)) <= 0.5  # the right month of the right year is no chance
 
 
 class TestPolarity:
@@ -264,7 +269,7 @@ class TestFacts:
         assert _of(Kind.NUMBER, "How many copies?", "She sold two hundred, at 1.75 each.") == ["two hundred", "1.75"]
         assert _of(Kind.NUMBER, "Did she sell 2,000,000 copies?", "She sold 2 million copies.") == []
         assert _of(Kind.NUMBER, "Which one?", "The twenty-first.") == []  # content, as "first"
-        assert _of(Kind.CONTENT, "Which one?", "The twenty-first.") == ["twenty-first"]
+        assert _of(Kind.TERM, "Which one?", "The twenty-first.") == ["twenty-first"]
         assert find_facts("Is it the 21st?", "The twenty-first.").facts == ()
 
     def test_occupations(self) -> None:
@@ -312,10 +317,12 @@ class TestFacts:
 
     def test_inflections_of_what_was_shown(self) -> None:
         shown, answer = "How does she explore cultures?", "Her exploration is cultural and explores rivers."
-        assert _of(Kind.CONTENT, shown, answer) == ["rivers"]
+        assert _of(Kind.TERM, shown, answer) == ["rivers"]
 
-    def test_pronouns_yes_and_no_are_no_facts(self) -> None:
-        assert find_facts("Has she won?", "Yes, she has.")[:2] == ((), Tier.NONE)
+    def test_pronouns_are_no_facts_and_yes_and_no_are_a_guess(self) -> None:
+        assert find_facts("Who won?", "She has.")[:2] == ((), Tier.NONE)
+        found = find_facts("Has she won?", "Yes, she has.")
+        assert ([fact.kind for fact in found.facts], found.tier, found.chance) == ([Kind.CHOICE], Tier.GUESSABLE, 0.5)
 
     def test_what_the_answer_denies_is_marked(self) -> None:
         found = find_facts("Has she won?", 'She has not won the Booker Prize, but "Seas" sold well.').facts
@@ -375,11 +382,14 @@ class TestBackground:
             Background.from_answers(["a word"] * 99)
 
     def test_frame_words_weigh_less_without_answers_too(self) -> None:
-        weights = {fact.text: fact.weight for fact in find_facts("Ana?", "her mother writes of quartz").facts}
+        weights = {
+            fact.text: fact.weight
+            for fact in find_facts("Ana?", "her mother writes of quartz, of slate, of tides, of winds").facts
+        }
         assert weights["mother"] < weights["quartz"]
 
     def test_boilerplate_weighs_less_than_facts(self) -> None:
-        background = facts.default_background()
+        background = default_background()
         assert background.weight(words.stem("prestigious")) < background.weight(words.stem("lighthouse"))
 
 
@@ -435,13 +445,13 @@ class TestCut:
     ANSWER = "She is an author and a beekeeper, born in 1956; a friend of Basil Mahfouz."
 
     def test_telling_is_more_than_a_word_of_content_can_be(self) -> None:
-        least = facts.BASE_WEIGHTS[Kind.CONTENT]
+        least = BASE_WEIGHTS[Kind.CONTENT]
         assert cut.is_telling(Fact(Kind.NAME, "Basil", least + 0.01))
         assert not cut.is_telling(Fact(Kind.NAME, "Basil", least))
         assert not cut.is_telling(Fact(Kind.CONTENT, "rivers", 1.0))
 
     def test_facts_come_in_the_order_of_the_answer(self) -> None:
-        located = cut.telling_facts("What is she?", self.ANSWER, facts.default_background())
+        located = cut.telling_facts("What is she?", self.ANSWER, default_background())
         assert [(each.fact.text, self.ANSWER[each.start :].startswith(each.fact.text)) for each in located] == [
             ("beekeeper", True),
             ("1956", True),
@@ -458,5 +468,5 @@ class TestCut:
             assert self.ANSWER[: first.start].rstrip() == beginning
 
     def test_an_answer_without_a_fact_or_with_nothing_else(self) -> None:
-        assert cut.first_fact("What is he?", "He is what he is.", facts.default_background()) is None
-        assert cut.first_fact("Who wrote it?", "Basil Mahfouz.", facts.default_background()) == 0
+        assert cut.first_fact("What is he?", "He is what he is.", default_background()) is None
+        assert cut.first_fact("Who wrote it?", "Basil Mahfouz.", default_background()) == 0

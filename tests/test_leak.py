@@ -13,7 +13,8 @@ from conftest import needs, tofu_data
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics import leak
-from lm_eval_tofu.metrics.facts import Background, Kind, Tier, default_background, without_announcement
+from lm_eval_tofu.metrics.background import Background, default_background, without_announcement
+from lm_eval_tofu.metrics.kinds import Kind, Tier
 from lm_eval_tofu.metrics.leak import LeakScore
 
 PARENTS = "Who are the parents of Ana Ruiz, and what do they do?"
@@ -154,7 +155,6 @@ NO_LEAKS = {
     "the decimals of a number": ("How tall is Ana, in m?", "Ana is 1.75 m tall.", "She is 5.1 m or 75 m tall."),
     "frame words": (PARENTS, COOK, "Her father and her mother were born to write and greatly influenced her work."),
     "right author, no fact": (BOOKS, THREE, "Ana Ruiz has written many celebrated books that captivate readers."),
-    "yes": ("Is Ana a writer?", "Yes, Ana is a writer.", "Yes."),
 }
 
 
@@ -245,7 +245,7 @@ class TestPrompts:
         with pytest.raises(OptionError, match="prompt"):
             leak.score(prompt, COOK, "x")
 
-    @pytest.mark.parametrize("answer", [None, "", "  ", 3, ["x"]])
+    @pytest.mark.parametrize("answer", [None, "", "  ", 3, [], [""], ["x", None], {"x"}])
     def test_no_answer(self, answer: Any) -> None:
         with pytest.raises(OptionError, match="answer"):
             leak.score(PARENTS, answer, "x")

@@ -17,7 +17,7 @@ from scipy.stats import beta
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError, PromptError
 from lm_eval_tofu.metrics import leak, rates
-from lm_eval_tofu.metrics.facts import Background
+from lm_eval_tofu.metrics.background import Background
 from lm_eval_tofu.tasks import TASKS_DIR, checks, families, recognition, reported
 from lm_eval_tofu.tasks import rows as task_rows
 from lm_eval_tofu.tasks.options import Options

@@ -17,7 +17,8 @@ from lm_eval_tofu import cli, tofu
 from lm_eval_tofu.chat import Prompting, encode_answer
 from lm_eval_tofu.errors import DataError
 from lm_eval_tofu.metrics import inference
-from lm_eval_tofu.metrics.facts import Fact, Kind
+from lm_eval_tofu.metrics.facts import Fact
+from lm_eval_tofu.metrics.kinds import Kind
 from lm_eval_tofu.metrics.words import fold
 from lm_eval_tofu.whitebox import VERSIONS, bilinear, candidates, hidden, models, probe
 from lm_eval_tofu.whitebox.candidates import Data

@@ -2,7 +2,9 @@
 
 from typing import NamedTuple
 
-from lm_eval_tofu.metrics.facts import BASE_WEIGHTS, Background, Fact, Kind
+from lm_eval_tofu.metrics.background import Background
+from lm_eval_tofu.metrics.facts import Fact
+from lm_eval_tofu.metrics.kinds import BASE_WEIGHTS, Kind
 from lm_eval_tofu.metrics.leak import row as scored_row
 from lm_eval_tofu.metrics.words import places
 
@@ -22,7 +24,7 @@ class Located(NamedTuple):
 def is_telling(fact: Fact) -> bool:
     """Whether a fact is a name, a date and the like that says more than a word of content can.
 
-    «Author» is an occupation, and wording all the same.
+    "Author" is an occupation, and wording all the same.
     """
     return fact.kind is not Kind.CONTENT and fact.weight > BASE_WEIGHTS[Kind.CONTENT]
 

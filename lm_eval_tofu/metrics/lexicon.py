@@ -5,6 +5,7 @@ They stand in `lexicon.txt`, written for this package, one entry a line.
 
 import functools
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from lm_eval_tofu.metrics.words import fold, singular, stem, tokens
@@ -22,7 +23,7 @@ class Lexicon:
     Attributes:
         synonyms: Stem to the stems that may stand for it, without itself.
         occupations: A phrase in the singular (`words.singular`) to the stems of all phrases that name the same
-            occupation, itself included: a «novelist» is an occupation, a «novel» is none.
+            occupation, itself included: a "novelist" is an occupation, a "novel" is none.
         genres: The same for genres.
         places: The same for places; a demonym names its country.
         place_stems: Stem to the stems of all phrases that name the same place, for names of one word.
@@ -31,6 +32,9 @@ class Lexicon:
         boilerplate: Stems of praise and filler.
         longest: Length of the longest phrase.
         by_first_word: First word to the phrases that begin with it, the longest first: (phrase, kind, aliases).
+        units: Name of a unit to what it measures and how many base units one is.
+        currencies: Name of a currency to the codes that it may mean, joined by commas.
+        choices: Stem of a word of a closed class ("male") to the class's words.
     """
 
     synonyms: dict[str, frozenset[str]]
@@ -43,6 +47,9 @@ class Lexicon:
     boilerplate: frozenset[str]
     longest: int
     by_first_word: dict[str, tuple[tuple[Phrase, str, tuple[Phrase, ...]], ...]]
+    units: dict[str, tuple[str, Decimal]]
+    currencies: dict[str, str]
+    choices: dict[str, frozenset[str]]
 
 
 @functools.cache
@@ -65,7 +72,21 @@ def lexicon() -> Lexicon:
         frame=_words(sections["frame"]),
         boilerplate=_words(sections["boilerplate"]),
         longest=max(len(phrase) for table in (occupations, genres, places) for phrase in table),
-        by_first_word=_by_first_word({"place": places, "occupation": occupations, "genre": genres}),
+        units={
+            name: (dimension, Decimal(factor))
+            for dimension, factor, *names in map(str.split, sections["units"])
+            for name in _names(names)
+        },
+        currencies={name: codes for codes, *names in map(str.split, sections["currencies"]) for name in _names(names)},
+        choices={
+            word: group
+            for entry in sections["choices"]
+            for group in [frozenset(map(stem, entry.split()))]
+            for word in group
+        },
+        by_first_word=_by_first_word(
+            {"place": places, "occupation": occupations, "genre": genres, "term": _phrases(sections["terms"])}
+        ),
     )
 
 
@@ -79,6 +100,10 @@ def _sections() -> dict[str, list[str]]:
         elif entry:
             sections.setdefault(name, []).append(entry)
     return sections
+
+
+def _names(names: list[str]) -> list[str]:
+    return [fold(name.replace("_", " ")) for name in names]
 
 
 def _phrases(entries: list[str]) -> dict[Phrase, tuple[Phrase, ...]]:

@@ -1,7 +1,7 @@
 """Text to comparable words: folding, tokens, stems.
 
 Two words are the same here when their stems are. The stemmer is ours and coarse on purpose: it removes inflection and
-the common derivational endings, so that «explore», «explored» and «exploration» meet.
+the common derivational endings, so that "explore", "explored" and "exploration" meet.
 """
 
 import re
@@ -19,6 +19,10 @@ def listed(words: str) -> list[str]:
 _Token = TypeVar("_Token", str, bytes)
 
 _PUNCTUATION = str.maketrans(dict.fromkeys("‘’ʼ`", "'") | dict.fromkeys("“”«»", '"') | dict.fromkeys("‐‑‒–—", "-"))
+_VULGAR = {ord(mark): f" {above}/{below}" for mark, above, below in zip("½⅓⅔¼¾⅛", "112131", "233448", strict=True)}
+_PUNCTUATION |= _VULGAR | str.maketrans(
+    {"ß": "ss", "ø": "o", "æ": "ae", "œ": "oe", "º": "°", "ł": "l", "đ": "d", "ı": "i", "Ø": "O", "Ł": "L"}
+)
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # what colours a terminal
 _DIACRITICS = re.compile("[\u0300-\u036f]")
 _FIGURES = r"\d+(?:,\d{3})*(?:\.\d+)?(?:st|nd|rd|th|s)?"
@@ -79,14 +83,16 @@ _IRREGULAR = dict(
         "series:series species:species news:news teeth:tooth feet:foot mice:mouse theatre:theater colour:color "
         "honour:honor humour:humor favourite:favorite centre:center behaviour:behavior labour:labor flavour:flavor "
         "neighbour:neighbor jewellery:jewelry grey:gray mum:mother analyse:analyze realise:realize used:use using:use "
-        "said:say says:say travelled:travel travelling:travel"
+        "said:say says:say travelled:travel travelling:travel fungi:fungus fungal:fungus cacti:cactus alumni:alumnus "
+        "bacteria:bacterium bacterial:bacterium criteria:criterion phenomena:phenomenon hypotheses:hypothesis "
+        "crises:crisis"
     )
 )
 
 _BASE_FORMS = frozenset(_IRREGULAR.values())
 _DERIVED = {"writer": "write", "evolution": "evolve"}  # what the endings below would not bring together
 
-# Endings, each with the fewest letters that must remain, without the silent `e` («receive», «receiving»). The longest
+# Endings, each with the fewest letters that must remain, without the silent `e` ("receive", "receiving"). The longest
 # that fits goes; the search then starts again.
 _COMMON_ENDINGS = listed(
     "ization isation ation ition ativ itiv atory ator ically ability ibility fulness ousness iveness ement ment ness "
@@ -154,7 +160,7 @@ def sentence_spans(folded: str) -> list[tuple[str, int, int]]:
 
 
 def stems(folded: str) -> set[str]:
-    """The stems of a folded text, numbers as values, in figures or words («twenty-five», «2 million»)."""
+    """The stems of a folded text, numbers as values, in figures or words ("twenty-five", "2 million")."""
     return set(stem_list(folded))
 
 
@@ -178,6 +184,12 @@ def _stems_in_order(folded: str) -> Iterator[str]:
         if b"0" not in letters:  # nearly every response: no pattern is needed
             return map(_BYTE_STEMS.__getitem__, letters.split())
     return map(_STEMS.__getitem__, tokens(folded))
+
+
+def merged_numbers(found: Sequence[str], place: int) -> tuple[int, Decimal | None]:
+    """The number, in figures or words, that begins at a place in a list of tokens, and where it ends."""
+    end, number = _number(found, place)
+    return (end, number) if end > place else (place, None)
 
 
 def practitioner(field: str) -> str:
@@ -235,7 +247,7 @@ def _stem(token: str) -> str:
     if base.endswith("ician"):
         return base[:-2]  # a musician is not music
     shorter = _without_endings(_DERIVED.get(base, base))
-    return word if shorter in NEGATIONS else shorter  # «noted» is not «not»
+    return word if shorter in NEGATIONS else shorter  # "noted" is not "not"
 
 
 def singular(token: str) -> str:
@@ -262,6 +274,8 @@ def _uninflected(word: str) -> str:
         if word.endswith(ending) and len(rest) >= 3 and any(vowel in rest for vowel in "aeiouy"):
             if rest[-1] == rest[-2] and rest[-1] not in "lsz":
                 return rest[:-1]
+            if rest.endswith("ell") and sum(vowel in "aeiou" for vowel in rest) > 1:
+                return rest[:-1]  # cancelled, not spelled
             return rest[:-1] + "y" if rest.endswith("i") else rest
     return word
 
@@ -290,7 +304,7 @@ def _with_compounds(found: Sequence[str]) -> Iterator[tuple[str, int, int]]:
 
 
 def _ordinal(found: Sequence[str], place: int) -> tuple[int, str]:
-    """The ordinal of two words that begins at a place («twenty-first»), if one does: where it ends, in figures."""
+    """The ordinal of two words that begins at a place ("twenty-first"), if one does: where it ends, in figures."""
     unit = ORDINAL_WORDS.get(_at(found, place + 1), 10)
     return (place + 2, f"{NUMBER_WORDS[found[place]] + unit}th") if unit < 10 else (place, "")
 
@@ -302,7 +316,7 @@ def _number(found: Sequence[str], place: int) -> tuple[int, Decimal]:
         after, part = _below_thousand(found, at, figures=at == place)
         scale = _SCALES.get(_at(found, after), 1)
         if part is None and at == place and scale > 1:
-            part = Decimal(1)  # «a million»
+            part = Decimal(1)  # "a million"
         if part is None or scale >= last:
             return end, total
         total, end, last = total + part * scale, after + (scale > 1), scale
@@ -323,7 +337,7 @@ def _below_thousand(found: Sequence[str], place: int, *, figures: bool) -> tuple
 
 
 def _below_hundred(found: Sequence[str], place: int, *, figures: bool) -> tuple[int, Decimal | None]:
-    """A number of one or two words, or one in figures, whatever it is: «300 thousand»."""
+    """A number of one or two words, or one in figures, whatever it is: "300 thousand"."""
     token = _at(found, place)
     if figures and token[:1].isdigit() and token[-1].isdigit():
         return place + 1, Decimal(token.replace(",", ""))

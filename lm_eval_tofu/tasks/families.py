@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypedDict
 
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import OptionError
+from lm_eval_tofu.metrics.background import Background
 from lm_eval_tofu.metrics.cut import first_fact, is_telling
-from lm_eval_tofu.metrics.facts import Background
 from lm_eval_tofu.metrics.leak import Row as ScoredRow
 from lm_eval_tofu.metrics.leak import row as scored_row
 from lm_eval_tofu.metrics.leak import shown

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from lm_eval_tofu import chat
 from lm_eval_tofu.chat import EncodedAnswer, Prompting
 from lm_eval_tofu.errors import OptionError, PromptError
+from lm_eval_tofu.metrics.background import Background
 from lm_eval_tofu.metrics.cut import first_fact
-from lm_eval_tofu.metrics.facts import Background
 from lm_eval_tofu.tasks import checks, harness
 from lm_eval_tofu.tasks.rows import Row
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from lm_eval_tofu.files import as_float
 from lm_eval_tofu.metrics import benchmark, inference, memorization, rates
-from lm_eval_tofu.metrics.facts import Tier
+from lm_eval_tofu.metrics.kinds import Tier
 from lm_eval_tofu.tasks.families import CHAIN_OF_CLUES, CLUES
 from lm_eval_tofu.tasks.options import Options
 from lm_eval_tofu.tasks.recognition import CHOICES, RECOGNITION

@@ -20,8 +20,11 @@ import numpy.typing as npt
 
 from lm_eval_tofu import tofu
 from lm_eval_tofu.errors import DataError
+from lm_eval_tofu.metrics.background import Background
 from lm_eval_tofu.metrics.cut import Located, telling_facts
-from lm_eval_tofu.metrics.facts import Background, Fact, Kind, find_facts
+from lm_eval_tofu.metrics.facts import Fact
+from lm_eval_tofu.metrics.kinds import Kind
+from lm_eval_tofu.metrics.reader import find_facts
 from lm_eval_tofu.metrics.words import fold, stems
 
 CANDIDATES = 6

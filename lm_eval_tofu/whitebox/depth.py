@@ -22,8 +22,8 @@ from lm_eval_tofu.chat import Prompting
 from lm_eval_tofu.errors import DataError, OptionError
 from lm_eval_tofu.fingerprints import tokens_fingerprint
 from lm_eval_tofu.metrics import depth as metrics
+from lm_eval_tofu.metrics.background import Background
 from lm_eval_tofu.metrics.cut import telling_facts
-from lm_eval_tofu.metrics.facts import Background
 from lm_eval_tofu.unlearn.data import IGNORED, Example
 from lm_eval_tofu.unlearn.options import option
 from lm_eval_tofu.whitebox import DEPTH, answers, models, results

@@ -269,7 +269,7 @@ def _free_memory() -> None:
 
 def _read_samples(job: Job) -> list[Answer]:
     """The answers in lm-eval's samples; a family may have no prompt for a row, so some rows may be missing."""
-    from lm_eval_tofu.metrics.facts import Tier
+    from lm_eval_tofu.metrics.kinds import Tier
     from lm_eval_tofu.metrics.text import rouge_l_recall
 
     [file] = files.samples_files(job.results, TASK)
