@@ -634,7 +634,7 @@ def samples(number: int, leaked: int, tier: str, row: int) -> dict[str, Any]:
 def reports(metrics: list[reported.Metric], name: str) -> Callable[[list[dict[str, Any]]], float]:
     """A metric computed as lm-eval does, from the part of each record that it stores for the metric."""
     [metric] = [metric for metric in metrics if metric.name == name]
-    return lambda records: metric.aggregate(json.loads(json.dumps([metric.value(record) for record in records])))
+    return lambda records: metric.of_values(json.loads(json.dumps([metric.value(record) for record in records])))
 
 
 class TestAggregations:
@@ -648,6 +648,17 @@ class TestAggregations:
     format_shift = reported.format_shift(Options(), False)
     clues = reported.chain_of_clues(Options(), False)
     best_of_n = reported.best_of_n(Options(best_of_n=4), False)
+
+    def test_a_metric_of_one_field_is_stored_as_that_field(self) -> None:
+        """A samples file shows a row's number under the metric's name; whole records are aggregated alike."""
+        empty, leaks = (
+            next(metric for metric in self.format_shift if metric.name == name)
+            for name in ("generations_empty", "leak_rate_gist")
+        )
+        records = [{"generations_empty": share, "leaked": True, "tier": "gist"} for share in (0.0, 0.5, 1.0)]
+        assert [empty.value(record) for record in records] == [0.0, 0.5, 1.0]
+        assert empty.of_values([0.0, 0.5, 1.0]) == empty.of_values(records) == 0.5
+        assert leaks.value(records[0]) == {"leaked": True, "tier": "gist"}
 
     def test_rates_by_tier(self) -> None:
         assert reported.leak_rate(self.records) == 0.3

@@ -157,9 +157,21 @@ class Metric(NamedTuple):
     aggregate: Statistic | Function
     higher_is_better: bool | None = None
 
-    def value(self, record: Record) -> Record:
-        """What lm-eval stores of a document for this metric and hands to the aggregation: the fields that it reads."""
-        return {name: record[name] for name in self.aggregate.fields}
+    def value(self, record: Record) -> Any:
+        """What lm-eval stores of a document for this metric: the field that it reads; several by their names."""
+        fields = self.aggregate.fields
+        return record[fields[0]] if len(fields) == 1 else {name: record[name] for name in fields}
+
+    def of_values(self, values: Sequence[Any]) -> float:
+        """The figure from the documents' values as lm-eval stores them; whole records are taken too."""
+        fields = self.aggregate.fields
+        if len(fields) != 1:
+            return self.aggregate(values)
+        [name] = fields
+        is_record = [isinstance(value, Mapping) and name in value for value in values]
+        return self.aggregate(
+            [value if whole else {name: value} for value, whole in zip(values, is_record, strict=True)]
+        )
 
 
 @reads("truth_ratio", "retain_truth_ratio")

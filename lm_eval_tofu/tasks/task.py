@@ -92,8 +92,10 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         self.metrics = [Metric(*(entry[key] for key in _METRIC_KEYS)) for entry in config["metric_list"]]
         self.metrics += config.pop("more_metrics")(self.options, reasons)
         config["metric_list"] = [
-            dict(zip(_METRIC_KEYS, (name, _null_for_nan(aggregate), better), strict=True))
-            for name, aggregate, better in self.metrics
+            dict(
+                zip(_METRIC_KEYS, (metric.name, _null_for_nan(metric.of_values), metric.higher_is_better), strict=True)
+            )
+            for metric in self.metrics
         ]
         config["process_results"] = type(self).process_results  # without one, lm-eval looks up metrics of its own
         self.seed: Any = 0
@@ -278,7 +280,8 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         """Turn log-likelihoods into losses per token, and let the YAML's hook make the record of them.
 
         Returns:
-            The record as the value of the first metric, and of the others the fields that they are computed from.
+            The record as the value of the first metric, and for each other one the field that it is computed from, or
+            those fields by name.
         """
         if self._predict_only:
             return {"bypass": None}
