@@ -235,7 +235,7 @@ class TestMigrating:
             names = set(re.findall(r"`(\w+)`", ours))
             assert names <= {*reported[task.strip(" `")], "losses"}, ours
             theirs |= set(re.findall(r"`(\w+)`", their_names))
-        assert len(rows) == 14
+        assert len(rows) == 15
         assert theirs - {"forget_Truth_Ratio", "avg_loss"} <= set(logs()["fixed"])
 
     def test_the_options_exist(self, document: str, capsys: pytest.CaptureFixture[str]) -> None:
