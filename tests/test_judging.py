@@ -123,3 +123,26 @@ def test_kappa() -> None:
     assert judging.agreement(pairs)["kappa"] == pytest.approx(0.4)  # Cohen 1960's worked example
     assert judging.agreement([*pairs, (True, None)])["no verdict"] == 1
     assert math.isnan(judging.agreement([])["kappa"])
+
+
+@pytest.mark.parametrize("kind", ["chat", "inference"])
+def test_a_local_model_judges(tmp_path: Path, tiny_model: Path, kind: str) -> None:
+    """A model of random weights: what it says is a verdict or none, and the same the second time."""
+    name = tiny_model
+    if kind == "inference":
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        labels = {0: "contradiction", 1: "neutral", 2: "entailment"}
+        settings = {"id2label": labels, "label2id": {label: number for number, label in labels.items()}}
+        name = tmp_path / "nli"
+        AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=3, **settings).save_pretrained(name)
+        AutoTokenizer.from_pretrained(tiny_model).save_pretrained(name)
+    judge = judging.Judge(str(name), None, tmp_path / "judged.jsonl")
+    found = judge.judge("Who repaired it?", ["Ada Lund"], "It was Ada Lund.")
+    assert found["leaked"] in ((None, True, False) if kind == "chat" else (True, False))
+    assert (
+        judging.Judge(str(name), None, tmp_path / "judged.jsonl").judge(
+            "Who repaired it?", ["Ada Lund"], "It was Ada Lund."
+        )
+        == found
+    )
