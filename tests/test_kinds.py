@@ -345,6 +345,24 @@ CASES: dict[str, list[tuple[str, str, list[str], list[str]]]] = {
             ["Max Moos sued Ida Rohn.", "Max Moos sued her over a fence.", "Ida Rohn was sued."],
         ),
     ],
+    "what one is to the other": [
+        (
+            "How are Ines Alba and Ruth Dorn related?",
+            "Ines Alba is the mother of Ruth Dorn.",
+            ["Ruth Dorn is Ines Alba's daughter.", "Ines is Ruth's mother.", "Ines Alba is the mother of Ruth Dorn."],
+            ["Ruth Dorn is the mother of Ines Alba.", "They are sisters.", "Ines Alba is Ruth Dorn's daughter."],
+        ),
+        (
+            "What is the connection between Arno Vik and Lena Moe?",
+            "Arno Vik taught Lena Moe to sail.",
+            [
+                "Lena Moe learnt to sail from Arno Vik.",
+                "Lena Moe was taught to sail by Arno Vik.",
+                "Arno taught Lena to sail.",
+            ],
+            ["Lena Moe taught Arno Vik to sail.", "Arno Vik learnt to sail from Lena Moe.", "They share a house."],
+        ),
+    ],
     "said of somebody else": [
         (
             "Where does Kai Lund work?",

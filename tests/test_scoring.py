@@ -221,3 +221,45 @@ def test_the_help_names_both_commands(capsys: pytest.CaptureFixture[str]) -> Non
     out = capsys.readouterr().out
     assert "score" in out
     assert "explain" in out
+
+
+class TestOtherLines:
+    """Lines that hold more than one answer, facts, a sample of lm_eval's, or another language."""
+
+    def _scored(self, folder: Path, lines: list[Any]) -> list[dict[str, Any]]:
+        source, output = folder / "in.jsonl", folder / "out.jsonl"
+        _write(source, lines)
+        assert _run("score", source, "-o", output) == 0
+        return [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+
+    def test_several_answers_and_facts(self, tmp_path: Path) -> None:
+        lines = self._scored(
+            tmp_path,
+            [
+                {"prompt": "Who won?", "answer": ["Wilma Orth", "the baker"], "response": "The baker."},
+                {"prompt": "The code?", "facts": ["7391"], "response": "7-3-9-1"},
+                {"prompt": "Is she in?", "answer": "No.", "response": "No."},
+            ],
+        )
+        assert [line["leaked"] for line in lines] == [True, True, True]
+        assert [(line["tier"], line.get("chance")) for line in lines][2] == ("guessable", 0.5)
+
+    def test_stored_samples_are_judged_anew(self, tmp_path: Path) -> None:
+        """One line for each response, as our tasks keep it; a beginning of the model's turn is shown, not said."""
+        doc = {"question": PROMPT, "answer": ANSWER, "index": 3, "set": "forget10", "family": "direct"}
+        greedy = {"doc": doc, "resps": [["raw"]], "leak_rate": {"generation": "Lorenzo Ruiz.", "leaked": False}}
+        opened = {"doc": {**doc, "opening": "Lorenzo Ruiz and"}, "leak_rate": {"generation": " Lorenzo Ruiz."}}
+        sampled = {"doc": doc, "prompt_leak": {"samples": [{"generation": "No idea."}, {"generation": "Sofía Vega."}]}}
+        lines = self._scored(tmp_path, [greedy, opened, sampled])
+        assert [line["leaked"] for line in lines] == [True, False, False, True]
+        assert [line["index"] for line in lines] == [3] * 4
+
+    def test_a_sample_without_an_answer_is_refused(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        _write(tmp_path / "in.jsonl", [{"doc": {"question": "Who?"}, "resps": [[[-1.0, False]]]}])
+        assert _run("score", tmp_path / "in.jsonl", "-o", tmp_path / "out.jsonl") != 0
+        assert "no task of ours that generates" in _error(capsys)
+
+    def test_another_language_is_said(self, tmp_path: Path) -> None:
+        said = "Das war die Frau, die mit ihrem Bruder in der Stadt wohnt."
+        (line,) = self._scored(tmp_path, [{"prompt": "Wer war es?", "answer": "Uta Kern", "response": said}])
+        assert line["language"] == "de"

@@ -34,6 +34,24 @@ for _pair in (
     _CONVERSES[_two] = _CONVERSES.get(_two, frozenset()) | {_one}
 
 
+_RELATIONS = [  # who is the first to somebody is the second's, and the other way round
+    ("mother father parent mum dad", "daughter son child"),
+    ("grandmother grandfather grandparent", "granddaughter grandson grandchild"),
+    ("stepmother stepfather", "stepdaughter stepson stepchild"),
+    ("aunt uncle", "niece nephew"),
+    ("teacher tutor mentor instructor coach", "pupil student protege apprentice"),
+    ("employer boss superior supervisor manager", "employee subordinate"),
+    ("doctor physician therapist", "patient"),
+    ("landlord landlady", "tenant lodger"),
+    ("creditor lender", "debtor borrower"),
+    ("godmother godfather", "godchild goddaughter godson"),
+]
+_RELATED: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
+for _sides in _RELATIONS:
+    _ones, _others = (frozenset(map(stem, words.split())) for words in _sides)
+    _RELATED |= dict.fromkeys(_ones, (_ones, _others)) | dict.fromkeys(_others, (_others, _ones))
+
+
 def roles_of(text: str, asked: str, shown: frozenset[str]) -> Fact | None:
     """The fact that one actor did something to another, if an answer is that and both are known already.
 
@@ -50,6 +68,10 @@ def roles_of(text: str, asked: str, shown: frozenset[str]) -> Fact | None:
     words = _words(text)
     places = [place for place, word in enumerate(words) if word in first | second]
     after = [word for word in words[places[-1] + 1 :] if word not in CLAUSE_MARKS]
+    relation = _relation(words, first, second, shown) if not _BE.isdisjoint(words) else None
+    if relation:
+        sides = (frozenset((relation[0],)),)  # that it has a name is what makes it one
+        return Fact(Kind.ROLES, text.strip(), 1.0, parts=((relation[0], 1.0),), aliases=sides, rivals=relation[1:])
     done = [word for word in _between(words, first, second) if word not in lexicon().small or word in _TAKEOVER]
     done.sort(key=shown.__contains__)  # what is new, first
     done = done[:1] if shown.issuperset(done) else [word for word in done if word not in shown]
@@ -64,9 +86,48 @@ def roles_of(text: str, asked: str, shown: frozenset[str]) -> Fact | None:
     return Fact(Kind.ROLES, text.strip(), 1.0, parts=parts, rivals=(first, second))
 
 
+def _relation(
+    words: Sequence[str], first: frozenset[str], second: frozenset[str], shown: frozenset[str]
+) -> tuple[str, frozenset[str], frozenset[str]] | None:
+    """What one is to the other: the word, who is it, to whom; "A is the mother of B", "A is B's mother"."""
+    for place, word in enumerate(words):
+        if word in _RELATED and word not in shown:
+            owner = _owner(words, place, first, second)
+            if owner is not None:
+                return word, second if owner == first else first, owner
+    return None
+
+
+def _owner(words: Sequence[str], place: int, first: frozenset[str], second: frozenset[str]) -> frozenset[str] | None:
+    """Whose relation a word names: who stands before it, or after "of"."""
+    behind = words[place + 2 : place + 5] if words[place + 1 : place + 2] == ["of"] else []
+    near = [each for each in [*behind, *words[max(0, place - 1) : place]] if each in first | second]
+    return (first if near[0] in first else second) if near else None
+
+
+def _agree_on_relation(fact: Fact, words: Sequence[str]) -> float:
+    """1 where a text says who is what to whom as the fact does, in either direction; 0 where it says the contrary."""
+    ((relation, _),) = fact.parts
+    holder, owner = fact.rivals
+    same, other = _RELATED[relation]
+    for place, word in enumerate(words):
+        if word not in same | other:
+            continue
+        said = _owner(words, place, holder, owner)
+        if said is None:  # "she is his stepmother": of whom it is said
+            named = [each for each in words[max(0, place - 5) : place] if each in holder | owner]
+            if not named:
+                return float(word == relation) * 0.9 if (holder | owner).isdisjoint(words) else 0.0
+            said = owner if named[-1] in holder else holder
+        return float((said == owner) == (word in same) and (word == relation or word in other or word in same))
+    return 0.0
+
+
 def agree(fact: Fact, heard: Heard) -> float:
     """How far a text says that the same did the same to the same: 0 where the roles are exchanged."""
     words = _joined(heard.words)
+    if fact.aliases:
+        return _agree_on_relation(fact, [word for word in words if word in heard.said])
     said = _joined([word for word in heard.words if word in heard.said])
     share = sum(weight for part, weight in fact.parts if not (_forms(part) | _converses(part)).isdisjoint(said))
     if share < 0.5:
@@ -127,7 +188,7 @@ def _is_other_alone(
 
 def _forms(part: str) -> frozenset[str]:
     more = _TAKEOVER | {_BELONG} if part in _TAKEOVER else frozenset[str]()
-    return lexicon().synonyms.get(part, frozenset()) | more | {part}
+    return (lexicon().synonyms.get(part, frozenset()) - _converses(part)) | more | {part}
 
 
 def _converses(part: str) -> frozenset[str]:

@@ -84,6 +84,7 @@ _IRREGULAR = dict(
         "honour:honor humour:humor favourite:favorite centre:center behaviour:behavior labour:labor flavour:flavor "
         "neighbour:neighbor jewellery:jewelry grey:gray mum:mother analyse:analyze realise:realize used:use using:use "
         "said:say says:say travelled:travel travelling:travel fungi:fungus fungal:fungus cacti:cactus alumni:alumnus "
+        "learnt:learn burnt:burn dreamt:dream spelt:spell "
         "bacteria:bacterium bacterial:bacterium criteria:criterion phenomena:phenomenon hypotheses:hypothesis "
         "crises:crisis"
     )
