@@ -146,7 +146,7 @@ class TestFacts:
         tokenizer = models.locate("--model", str(tiny_model)).tokenizer
         answer = "The author is Wilhelmina Drostenberg, who was born in Paramaribo."
         start = answer.index("Wilhelmina")
-        fact = depth.AnnotatedFact(0, "Who?", answer, start, start + len("Wilhelmina Drostenberg"))
+        fact = depth.AnnotatedFact(0, "Who?", answer, start, start + len("Wilhelmina Drostenberg"), start - 1)
         for applied in (True, False):
             example = depth.encode_fact(tokenizer, fact, Prompting(applied))
             labels = [label for label in example["labels"] if label != IGNORED]
@@ -154,6 +154,25 @@ class TestFacts:
             place = example["labels"].index(labels[0])
             assert tokenizer.decode(example["input_ids"][:place]).endswith("The author is")
             assert tokenizer.decode(example["input_ids"]).endswith("Paramaribo.")
+
+    @pytest.mark.parametrize(
+        ("cut", "continuation"),
+        [
+            ("The author is", " Ada Kern."),
+            ("", "The author is Ada Kern."),  # the prompt ends in a space
+            ("The author is '", " Ada Kern."),  # a space is put in behind the quotation mark
+        ],
+    )
+    def test_as_uds_reads_it(self, tiny_model: Path, cut: str, continuation: str) -> None:
+        tokenizer = models.locate("--model", str(tiny_model)).tokenizer
+        answer = f"{cut}{continuation.strip()}" if cut.endswith("'") else f"{cut}{continuation}"
+        start = answer.index("Ada")
+        fact = depth.AnnotatedFact(0, "Who?", answer, start, start + len("Ada Kern"), len(cut))
+        example = depth.encode_fact_as_uds(tokenizer, fact)
+        prompt = tokenizer.encode(f"Question: Who?\nAnswer: {cut}")
+        assert example["input_ids"] == prompt + tokenizer.encode(continuation, add_special_tokens=False)
+        labels = [label for label in example["labels"] if label != IGNORED]
+        assert tokenizer.decode(labels).strip() == "Ada Kern"
 
     def test_facts_of_the_miniature(self) -> None:
         found = depth.own_facts(tofu.resolve_source("mini"), "forget10")
@@ -167,8 +186,8 @@ class TestFacts:
         path = tmp_path / "facts.json"
         path.write_text(json.dumps([row, {**row, "prefix": "elsewhere", "entity": "Ada"}]))
         first, second = depth.read_facts(path)
-        assert (first.row, first.start, first.stop) == (7, 7, 15)
-        assert (second.start, second.stop) == (0, 3)
+        assert (first.row, first.start, first.stop, first.cut) == (7, 7, 15, 6)
+        assert (second.start, second.stop, second.cut) == (0, 3, 0)
 
     @pytest.mark.parametrize(
         ("content", "message"),

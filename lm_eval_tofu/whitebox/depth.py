@@ -81,6 +81,7 @@ class AnnotatedFact(NamedTuple):
     answer: str
     start: int  # first character of the fact in the answer
     stop: int  # the character after its last one
+    cut: int  # characters of the answer that UDS counts to the prompt: those before the fact
 
 
 class RowDepth(NamedTuple):
@@ -115,8 +116,9 @@ def own_facts(source: tofu.Source, forget_split: str) -> list[AnnotatedFact]:
     for number, row in enumerate(tofu.load(f"{forget_split}_perturbed", source)):
         facts = telling_facts(row["question"], row["answer"], background)
         if facts:
-            start = facts[0].start
-            found.append(AnnotatedFact(number, row["question"], row["answer"], start, start + len(facts[0].fact.text)))
+            answer, start = row["answer"], facts[0].start
+            stop, cut = start + len(facts[0].fact.text), len(answer[:start].rstrip())
+            found.append(AnnotatedFact(number, row["question"], answer, start, stop, cut))
     if not found:
         raise DataError(f"{source}: no row of {forget_split}_perturbed states a novel fact: use TOFU's own files")
     return found
@@ -142,11 +144,11 @@ def read_facts(path: Path) -> list[AnnotatedFact]:
             question, answer, prefix, entity = (str(row[name]) for name in ("question", "answer", "prefix", "entity"))
         except (KeyError, TypeError) as error:
             raise DataError(f"{where} lacks {error}: {fix}") from error
-        after = len(prefix) if answer.startswith(prefix) else 0
-        start = answer.find(entity, after)
+        cut = len(prefix) if answer.startswith(prefix) else 0
+        start = answer.find(entity, cut)
         if not entity or start < 0:
             raise DataError(f"{where}: its answer does not state {entity!r} behind the prefix: {fix}")
-        found.append(AnnotatedFact(int(row.get("idx", number)), question, answer, start, start + len(entity)))
+        found.append(AnnotatedFact(int(row.get("idx", number)), question, answer, start, start + len(entity), cut))
     return found
 
 
@@ -162,15 +164,34 @@ def encode_fact(tokenizer: Any, fact: AnnotatedFact, prompting: Prompting) -> Ex
     turns = [{"role": "user", "content": fact.question}]
     text = chat.render_dialogue(tokenizer, turns, prompting, fact.answer)
     encoded = tokenizer(text, add_special_tokens=not prompting.apply_chat_template, return_offsets_mapping=True)
-    ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
-    begin = len(text) - len(fact.answer)
-    start, stop = begin + fact.start, begin + fact.stop
-    labels = [
-        token if low < stop and high > start else IGNORED for token, (low, high) in zip(ids, offsets, strict=True)
-    ]
-    if all(label == IGNORED for label in labels[1:]):
+    return Example(input_ids=list(encoded["input_ids"]), labels=_labels(encoded, fact, len(text) - len(fact.answer)))
+
+
+def encode_fact_as_uds(tokenizer: Any, fact: AnnotatedFact) -> Example:
+    """The same as UDS's code reads a row: plain text, with the words before the fact tokenized apart from the rest.
+
+    A space is put between the two where there is none, so that an opening quotation mark is followed by one.
+
+    Raises:
+        DataError: No token of the answer overlaps the fact.
+    """
+    before, after = fact.answer[: fact.cut], fact.answer[fact.cut :]
+    prompt = f"Question: {fact.question}\nAnswer: {before}"
+    space = "" if after[:1].isspace() or prompt[-1].isspace() else " "
+    ids = list(tokenizer(prompt)["input_ids"])
+    encoded = tokenizer(space + after, add_special_tokens=False, return_offsets_mapping=True)
+    labels = _labels(encoded, fact, len(space) - fact.cut)
+    return Example(input_ids=ids + list(encoded["input_ids"]), labels=[IGNORED] * len(ids) + labels)
+
+
+def _labels(encoded: Mapping[str, Any], fact: AnnotatedFact, shift: int) -> list[int]:
+    """Labels on the tokens that overlap the fact, which stands `shift` characters further on than in the answer."""
+    pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    start, stop = fact.start + shift, fact.stop + shift
+    labels = [token if low < stop and high > start else IGNORED for token, (low, high) in pairs]
+    if all(label == IGNORED for label in labels):
         raise DataError(f"row {fact.row}: no token of {fact.answer!r} is of the fact at {fact.start}: check the row")
-    return Example(input_ids=ids, labels=labels)
+    return labels
 
 
 def row_depths(
@@ -244,7 +265,10 @@ def depth(config: DepthConfig) -> Path:
     _check_shapes(located)
     tokenizer = located["model"].tokenizer
     prompting = Prompting(False) if config.uds_compat else config.prompting_for(tokenizer)
-    examples = [encode_fact(tokenizer, fact, prompting) for fact in facts]
+    examples = [
+        encode_fact_as_uds(tokenizer, fact) if config.uds_compat else encode_fact(tokenizer, fact, prompting)
+        for fact in facts
+    ]
     models.check_same_tokens([*located.values()], tokenizer.decode(examples[0]["input_ids"]), Prompting(True))
     rows = row_depths(
         located, examples, batch_size=config.batch_size, device=device, dtype=dtype, uds_compat=config.uds_compat
