@@ -14,25 +14,14 @@ from typing import Any, NamedTuple
 
 from lm_eval_tofu import __version__, files
 from lm_eval_tofu.errors import OptionError, TofuError
+from lm_eval_tofu.presets import PRESETS_DIR, change_backend
 
-PRESETS_DIR = Path(__file__).parent / "presets"
 PRESET_KINDS = {
     "lm_eval": "lm_eval run --config FILE",
     "accelerate": "accelerate launch --config_file FILE -m lm_eval_tofu.cli unlearn ...",
     "sweeps": "lm-eval-tofu sweep NAME",
 }
 """Directories of presets that are handed out, and what takes them."""
-
-_KV_CACHE_ON_CPU = 2 << 30
-_ONLY_VLLM = (
-    "enable_prefix_caching",
-    "enforce_eager",
-    "gpu_memory_utilization",
-    "kv_cache_memory_bytes",
-    "max_num_seqs",
-    "seed",
-)
-_ONLY_HF = ("attn_implementation", "device_map", "logits_cache", "softmax_dtype")
 
 
 def tasks_path(_: argparse.Namespace) -> None:
@@ -79,41 +68,13 @@ def _filled_in(preset: Path, args: argparse.Namespace) -> Path:
         if args.pretrained is not None:
             config["model_args"]["pretrained"] = args.pretrained
         if args.backend not in (None, config["model"]):
-            _change_backend(config, args.backend)
+            change_backend(config, args.backend)
         body = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         text = f"# {_first_comment(preset)}\n# A copy by `lm-eval-tofu presets`; the reasons stand in {preset}\n{body}"
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     output = args.output or Path(tempfile.gettempdir()) / "lm-eval-tofu" / f"{preset.stem}-{digest}.yaml"
     _write(output, text)
     return Path(output)
-
-
-def _change_backend(config: dict[str, Any], backend: str) -> None:
-    """Rename model_args for the other backend, and leave out what only the first one has."""
-    model_args = config["model_args"]
-    on_cpu = config.get("device") == "cpu"
-    config["model"] = backend
-    if backend == "hf":
-        _rename(model_args, "max_model_len", "max_length", drop=_ONLY_VLLM)
-        model_args["softmax_dtype"] = "float32"  # as vLLM computes log-probabilities
-        config["batch_size"] = 16 if on_cpu else "auto"
-        if not on_cpu:
-            config.pop("device", None)  # lm_eval's default is the first GPU
-    else:
-        _rename(model_args, "max_length", "max_model_len", drop=_ONLY_HF)
-        model_args["enable_prefix_caching"] = False
-        if on_cpu:
-            model_args |= {"enforce_eager": True, "kv_cache_memory_bytes": _KV_CACHE_ON_CPU}
-        else:
-            model_args["gpu_memory_utilization"] = 0.85
-        config["batch_size"] = "auto"
-
-
-def _rename(model_args: dict[str, Any], old: str, new: str, *, drop: Sequence[str]) -> None:
-    for name in drop:
-        model_args.pop(name, None)
-    if old in model_args:
-        model_args[new] = model_args.pop(old)
 
 
 def _write(path: Path, text: str) -> None:
@@ -173,6 +134,15 @@ def select(args: argparse.Namespace) -> None:
 
 
 def audit(args: argparse.Namespace) -> None:
+    """Evaluate, audit and report; see `lm_eval_tofu.audit.run`."""
+    from lm_eval_tofu.audit import run
+    from lm_eval_tofu.audit.options import AuditOptions
+    from lm_eval_tofu.unlearn import options
+
+    print("\n".join(run.audit(args.models, AuditOptions(**options.values_of(args, AuditOptions)))))
+
+
+def white_box(args: argparse.Namespace) -> None:
     """Run a white-box audit: the function with its command's name in the module of that name."""
     from lm_eval_tofu.unlearn import options
 
@@ -262,6 +232,13 @@ COMMANDS = {
     "explain": Command(
         "show why one response counts as a leak, or does not", explain, "lm_eval_tofu.scoring:add_explain_arguments"
     ),
+    "audit": Command(
+        "evaluate and audit models with all commands that are needed, then write the report",
+        audit,
+        "lm_eval_tofu.audit.options:add_arguments",
+        needs=("lm_eval", "torch", "accelerate", "matplotlib", "jinja2", "yaml"),
+        extra="hf,unlearn,report",
+    ),
     "finetune": Command(
         "fine-tune a model on TOFU (base, full and retain arms)",
         "lm_eval_tofu.unlearn.finetune:run",
@@ -283,19 +260,19 @@ COMMANDS = {
     "select": Command("pick a sweep's unlearned model, before any leak audit", select, _select_arguments),
     "memorization": Command(
         "memorised answers, and membership inference against rows that no arm has seen",
-        audit,
+        white_box,
         "lm_eval_tofu.whitebox.memorization:MemorizationConfig",
         needs=("torch",),
     ),
     "depth": Command(
         "at which layers forgotten facts are still in the hidden states (UDS, logit lens)",
-        audit,
+        white_box,
         "lm_eval_tofu.whitebox.depth:DepthConfig",
         needs=("torch",),
     ),
     "probe": Command(
         "read from hidden states what a model still knows",
-        audit,
+        white_box,
         "lm_eval_tofu.whitebox.probe:ProbeConfig",
         needs=("torch",),
     ),
@@ -315,7 +292,7 @@ COMMANDS = {
     ),
     "relearn": Command(
         "teach part of what was forgotten again, and see what else comes back",
-        audit,
+        white_box,
         "lm_eval_tofu.whitebox.relearn:RelearnConfig",
         needs=("torch", "accelerate"),
     ),

@@ -17,7 +17,7 @@ from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.metrics.inference import ALPHA
 from lm_eval_tofu.report import audits, formatting, leaks, load, sweeps, tables
 from lm_eval_tofu.report.leaks import visible
-from lm_eval_tofu.report.verdicts import LEVEL, verdicts
+from lm_eval_tofu.report.verdicts import LEVEL, Verdict, verdicts
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ class Written(NamedTuple):
     html: Path  # the page
     markdown: Path  # the same as Markdown
     warnings: list[str]  # what differs between the arms
+    verdicts: list[Verdict]  # of each audited arm
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +93,7 @@ def write(
     write_output(markdown, encoded(render("report.md.j2", values)))
     write_output(page, encoded(render("report.html.j2", values)))
     log.info("%s: %d arms, %d figures", page, len(content.results.arms), len(drawn))
-    return Written(page, markdown, content.results.warnings)
+    return Written(page, markdown, content.results.warnings, values["verdicts"])
 
 
 def write_output(path: Path, content: bytes, option: str = "--output") -> None:

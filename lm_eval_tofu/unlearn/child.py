@@ -1,8 +1,15 @@
-"""Run a command, or a function, in a subprocess, logging to a file."""
+"""Run a command, or a function, in a subprocess, logging to a file.
+
+    python -m lm_eval_tofu.unlearn.child MODULE ARGUMENT ...
+
+runs a module as `python -m MODULE ARGUMENT ...` does, and ends with its process group when standard input closes.
+"""
 
 import logging
 import os
 import pickle
+import runpy
+import signal
 import subprocess
 import sys
 import threading
@@ -57,11 +64,21 @@ def end_with_parent() -> None:
     threading.Thread(target=_wait_for_the_end, daemon=True).start()
 
 
-def _wait_for_the_end() -> None:
+def _wait_for_the_end(group: bool = False) -> None:
     # Not through sys.stdin, whose lock a thread at the end of the process would hold.
     while os.read(0, 1):
         pass
+    if group:
+        os.killpg(os.getpgrp(), signal.SIGKILL)
     os._exit(1)
+
+
+def _run_module(module: str, *arguments: str) -> None:
+    """Run a module in this process, which its parent made the leader of a process group."""
+    # An engine that vLLM started would otherwise go on.
+    threading.Thread(target=_wait_for_the_end, args=(True,), daemon=True).start()
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def _main() -> None:
@@ -82,4 +99,7 @@ def _main() -> None:
 
 
 if __name__ == "__main__":
-    _main()
+    if len(sys.argv) > 1:
+        _run_module(*sys.argv[1:])
+    else:
+        _main()

@@ -1,0 +1,1 @@
+"""One audit of several models: `lm_eval`, the white-box audits and the report, as commands that resume."""
