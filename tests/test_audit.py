@@ -110,7 +110,7 @@ def test_the_order_of_the_steps_and_their_references(
     stored = (tmp_path / "audits" / "commands.sh").read_text()
     assert all(run.shlex.join(command) in stored for command in commands.run)
     assert commands.steps() == [
-        *("retain 8", "full 8", "base 8", "unlearned 8"),
+        *("retain 9", "full 9", "base 9", "unlearned 9"),
         *("retain memorization", "full memorization", "base memorization", "unlearned memorization"),
         *("unlearned probe", "unlearned depth", "unlearned relearn"),
     ]
@@ -125,7 +125,7 @@ def test_a_higher_level_asks_only_for_what_is_missing(audit: Callable[..., list[
     audit("unlearned", level="quick")
     assert commands.steps() == [f"unlearned {len(LEVELS['quick'].tasks)}"]
     audit("unlearned", level="standard")
-    assert commands.steps() == ["unlearned 3", "unlearned memorization"]
+    assert commands.steps() == ["unlearned 4", "unlearned memorization"]
     audit("unlearned", level="quick")
     assert commands.steps() == []
 
@@ -233,12 +233,14 @@ def test_what_is_refused_before_anything_is_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given, out = [f"{arm}={model}" for arm, model in models.items()], ("-o", str(tmp_path / "audits"))
-    assert "unlearned= nowhere/at/all is no directory" in refused(capsys, "unlearned=nowhere/at/all", *out)
+    assert "unlearned: nowhere/at/all is no directory" in refused(capsys, "unlearned=nowhere/at/all", *out)
     assert "--level 'deep' is unknown: use one of quick" in refused(capsys, *given, *out, "--level", "deep")
     assert "preset 'x' is unknown" in refused(capsys, *given, *out, "--preset", "x")
     assert "give --tofu instead" in refused(capsys, *given, *out, "--metadata", '{"tofu": "x"}')
     assert "name the arm instead, as full=MODEL" in refused(capsys, *given, *out, "--metadata", '{"full_reference": 1}')
     assert "metadata key 'best_of' is unknown" in refused(capsys, *given, *out, "--metadata", '{"best_of": 1}')
+    message = "forget_rows fits the leak audits only"
+    assert message in refused(capsys, *given, *out, "--metadata", '{"forget_rows": [1]}')
     (tmp_path / "file").write_text("")
     assert "is a file: name a directory" in refused(capsys, *given, "-o", str(tmp_path / "file"))
 
@@ -295,7 +297,7 @@ def test_a_killed_audit_ends_with_the_same_figures(tiny_model: Path, tmp_path: P
     save_file({name: tensor * 1.1 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
     arguments = ["audit", "unlearned=unlearned", "retain=retain", "--tofu", "mini", "--forget-split", "forget01"]
     arguments += ["--backend", "hf", "--level", "standard"]
-    arguments += ["--metadata", '{"families": "direct", "formats": "json", "best_of_n": 2, "forget_rows": "0-1"}']
+    arguments += ["--metadata", '{"families": "direct", "formats": "json", "best_of_n": 2}']
 
     def started(output: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "lm_eval_tofu.cli", *arguments, "-o", output]

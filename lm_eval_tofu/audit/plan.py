@@ -33,7 +33,7 @@ class Machine:
     model_args: Mapping[str, Any]  # without the model
     batch_size: str | None
     device: str | None
-    chat: bool | None  # None: where the tokenizer has a template
+    chat: bool  # whether a chat template is applied, where the tokenizer has one
     system_prompt: str | None
     template_args: Mapping[str, Any]
 
@@ -55,12 +55,14 @@ def _machine(options: AuditOptions, context: int | None) -> Machine:
         arguments[length] = min(_LONGEST, context or _LONGEST)
     template_args = {**arguments.pop("chat_template_args", {}), **options.template_args}
     chat = options.apply_chat_template
+    if chat is None:
+        chat = config["apply_chat_template"] if options.preset else True
     return Machine(
         backend=backend,
         model_args=arguments,
         batch_size=options.batch_size or str(config["batch_size"]),
         device=options.device or config.get("device"),
-        chat=config["apply_chat_template"] if chat is None and options.preset else chat,
+        chat=chat,
         system_prompt=config.get("system_instruction") if options.system_prompt is None else options.system_prompt,
         template_args=template_args,
     )
@@ -79,26 +81,30 @@ class Plan:
         """Check everything that can be checked before a model is loaded.
 
         Raises:
-            OptionError: An option, a model or the data cannot be used.
+            TofuError: An option, a model or the data cannot be used.
         """
+        from lm_eval_tofu.tasks.task import preflight
+
         options.check()
         self.models, self.options = models, options
         self.audited = [arm for arm in models if arm not in CONTROLS]
         self.level = LEVELS[options.level]
         tokenizers, contexts = {}, []
         for arm, model in models.items():
-            check_model(model, f"{arm}=")
-            check_results_name(f"{arm}=", Path(model))
-            tokenizers[arm], context = load_tokenizer(model, bool(options.apply_chat_template), f"{arm}=")
+            check_model(model, f"{arm}:")
+            check_results_name(f"{arm}={model}", Path(model))
+            tokenizers[arm], context = load_tokenizer(model, bool(options.apply_chat_template), f"{arm}:")
             contexts += [] if context is None else [context]
             _check_split(arm, model, options.forget_split)
-        self.machine = _machine(options, min(contexts, default=None))
-        machine = self.machine
+        self.machine = machine = _machine(options, min(contexts, default=None))
         check_machine(machine.backend, machine.model_args, machine.batch_size, machine.device)
+        # A base model often has no template, whatever the preset of the others says.
         self.chat = {
-            arm: bool(tokenizer.chat_template) if machine.chat is None else machine.chat
+            arm: machine.chat and (options.apply_chat_template is not None or bool(tokenizer.chat_template))
             for arm, tokenizer in tokenizers.items()
         }
+        arguments = {"pretrained": next(iter(models.values())), **machine.model_args}
+        preflight(self.level.tasks, {**arguments, **options.task_options})
         source = tofu.resolve_source(options.tofu, options.revision)
         split = options.forget_split
         used = (split, f"{split}_perturbed", tofu.retain_split(split))
