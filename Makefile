@@ -19,9 +19,9 @@ help:  ## list the targets
 
 env: $(VENV)/.ready  ## build .venv with everything that the other targets need (about 5 minutes, once)
 
-quickstart: env  ## train and audit nano models, or audit MODEL=... (with TOFU=, RETAIN=, OUT=)
+quickstart: env  ## train and audit nano models, or audit MODEL=... (with TOFU=, RETAIN=MODEL, OUT=)
 	$(BIN)/python examples/quickstart.py $(if $(MODEL),--model '$(MODEL)') $(if $(TOFU),--tofu '$(TOFU)') \
-		$(if $(RETAIN),--retain-reference '$(RETAIN)') $(if $(OUT),--out '$(OUT)')
+		$(if $(RETAIN),--retain '$(RETAIN)') $(if $(OUT),--out '$(OUT)')
 
 sweep-mini: env  ## the published sweep's shape on the miniature: 54 NPO runs, blind selection (about ten minutes)
 	$(BIN)/python examples/sweep_mini.py

@@ -178,8 +178,8 @@ def test_the_time_is_estimated_by_another_arm(
 ) -> None:
     caplog.set_level(logging.INFO)
     audit("unlearned", "retain", level="quick")
-    assert "2 steps left: not measured yet: evaluation" in caplog.text
-    assert "1 steps left: 1 step about 0.0 min, as on the other arms" in caplog.text
+    assert "to do: 2 steps: not measured yet: evaluation" in caplog.text
+    assert "to do: 1 step: 1 step about 0.0 min, as on the other arms" in caplog.text
 
 
 def test_one_arm_alone(audit: Callable[..., list[str]], commands: Commands, caplog: pytest.LogCaptureFixture) -> None:
@@ -296,8 +296,8 @@ def test_a_killed_audit_ends_with_the_same_figures(tiny_model: Path, tmp_path: P
 
     save_file({name: tensor * 1.1 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
     arguments = ["audit", "unlearned=unlearned", "retain=retain", "--tofu", "mini", "--forget-split", "forget01"]
-    arguments += ["--backend", "hf", "--level", "standard"]
-    arguments += ["--metadata", '{"families": "direct", "formats": "json", "best_of_n": 2}']
+    arguments += ["--backend", "hf", "--level", "quick"]
+    arguments += ["--metadata", '{"families": "direct"}']
 
     def started(output: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "lm_eval_tofu.cli", *arguments, "-o", output]

@@ -3,6 +3,7 @@
 import importlib
 import json
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import made_results as made
 import pytest
 
-from lm_eval_tofu import tofu
+from lm_eval_tofu import cli, tofu
+from lm_eval_tofu.audit import options as cli_audit
 from lm_eval_tofu.tasks import rows as task_rows
 from lm_eval_tofu.tasks.options import Options
-from lm_eval_tofu.unlearn import sweep_config
+from lm_eval_tofu.unlearn import options, sweep_config
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -32,18 +34,33 @@ def writes(path: Path) -> Any:
     return job(path, f"import pathlib; path = pathlib.Path({str(path)!r}); path.write_text(path.name)")
 
 
-def test_the_quick_start_takes_no_other_run_for_its_own(tmp_path: Path) -> None:
+def test_the_quick_start_audits_with_the_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quickstart = importlib.import_module("quickstart")
-    made.write(tmp_path, tasks=("tofu_forget_quality",))
-    [path] = tmp_path.rglob("results_*.json")
-    content = json.loads(path.read_text())
-    content["configs"]["tofu_forget_quality"]["metadata"] = {"pretrained": "models/m", "tofu": "mini", "best_of_n": 8}
-    path.write_text(json.dumps(content))
-    asked = {"pretrained": "models/m", "tofu": "mini", "best_of_n": 8, "retain_reference": None}
-    assert quickstart.stands(tmp_path, asked)
-    for change in ({"pretrained": "other/m"}, {"tofu": "data"}, {"retain_reference": "results/retain"}):
-        assert not quickstart.stands(tmp_path, {**asked, **change})
-    assert not quickstart.stands(tmp_path / "nothing", asked)
+    trained: list[str] = []
+    monkeypatch.setattr(quickstart, "train", lambda arms, *_: trained.extend(arms))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # restores what the script sets
+
+    def ran(*arguments: str) -> list[str]:
+        found: list[list[str]] = []
+
+        def run(command: list[str], check: bool) -> Any:
+            found.append(command)
+            return subprocess.CompletedProcess(command, 0)
+
+        monkeypatch.setattr(subprocess, "run", run)
+        monkeypatch.setattr(sys, "argv", ["quickstart.py", "--out", str(tmp_path), *arguments])
+        assert quickstart.main() == 0
+        [command] = found
+        assert cli_audit.AuditOptions(**options.values_of(parsed(command[3:]), cli_audit.AuditOptions)).tofu == "mini"
+        return parsed(command[3:]).models  # type: ignore[no-any-return]
+
+    def parsed(arguments: list[str]) -> Any:
+        return cli._parser("audit").parse_args(arguments)
+
+    assert ran() == [f"full={tmp_path / 'models' / 'full'}", f"retain={tmp_path / 'models' / 'retain'}"]
+    assert trained == ["base", "full", "retain"]
+    assert ran("--model", "m", "--retain", "r") == ["unlearned=m", "retain=r"]
+    assert len(trained) == 3
 
 
 def test_the_miniature_sweep_shows_a_metric_without_a_value(tmp_path: Path) -> None:

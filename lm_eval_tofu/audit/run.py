@@ -21,7 +21,7 @@ from typing import Any
 from lm_eval_tofu import files
 from lm_eval_tofu.audit.options import NEEDED, AuditOptions, parse_models
 from lm_eval_tofu.audit.plan import Plan
-from lm_eval_tofu.audit.steps import STEP_FILE, Step, estimate, is_finished, numbered, record_in
+from lm_eval_tofu.audit.steps import STEP_FILE, Step, counted, estimate, is_finished, numbered, record_in
 from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.report import render
 from lm_eval_tofu.report.verdicts import Verdict
@@ -79,13 +79,13 @@ def _run(plan: Plan) -> list[str]:
     _check_space(plan, waiting)
     _set_aside(plan, steps)
     _write_commands(plan, steps, waiting)
-    log.info("%d steps, %d of them finished; level %s", len(steps), len(steps) - len(waiting), plan.options.level)
+    log.info("%s, %d finished; level %s", counted(len(steps)), len(steps) - len(waiting), plan.options.level)
     # On a screen only: elsewhere the log says which step is run.
     bar = tqdm(total=len(steps) + 1, initial=len(steps) - len(waiting), unit="step", disable=None)
     with logging_redirect_tqdm(), bar:
         for number, step in enumerate(waiting):
             if time_left := estimate(waiting[number:], steps):
-                log.info("%d steps left: %s", len(waiting) - number, time_left)
+                log.info("to do: %s: %s", counted(len(waiting) - number), time_left)
             _run_step(step, output / "logs", bar)
             bar.update()
         bar.set_description_str("report")

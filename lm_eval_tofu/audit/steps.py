@@ -92,7 +92,11 @@ def estimate(waiting: Sequence[Step], steps: Sequence[Step]) -> str:
     keys = [(step.name, tuple(step.tasks)) for step in waiting]
     known = [measured[key] for key in keys if key in measured]
     unknown = sorted({key[0] for key in keys if key not in measured})
-    what = "1 step" if len(known) == 1 else f"{len(known)} steps"
-    parts = [f"{what} about {sum(known) / 60:.1f} min, as on the other arms"] if known else []
+    parts = [f"{counted(len(known))} about {sum(known) / 60:.1f} min, as on the other arms"] if known else []
     parts += [f"not measured yet: {', '.join(unknown)}"] if unknown else []
     return "; ".join(parts)
+
+
+def counted(steps: int) -> str:
+    """A number of steps in words."""
+    return f"{steps} step{'' if steps == 1 else 's'}"
