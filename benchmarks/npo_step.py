@@ -69,7 +69,7 @@ FORMS = {
     "ours, joined": Form(True, True, True, True),
     "ours": Form(True, True, True, False),
 }
-"""Ours are `NPOTrainer.training_step` itself, with `joint_pass` on and off; the others are written here."""
+"""Ours are `UnlearningTrainer.training_step` itself, with `joint_pass` on and off; the others are written here."""
 
 
 def usual_logprobs(model: Any, inputs: dict[str, Any], unmasked: bool = False) -> Any:
@@ -111,7 +111,7 @@ def child(form: Form, ours: bool, name: str, model_path: str, tofu_name: str, ba
     from lm_eval_tofu.unlearn import loss
     from lm_eval_tofu.unlearn.data import IGNORED, encode_rows
     from lm_eval_tofu.unlearn.models import pad_token_id
-    from lm_eval_tofu.unlearn.trainer import NPOConfig, NPOTrainer, PairCollator, PairedRows
+    from lm_eval_tofu.unlearn.trainer import PairCollator, PairedRows, UnlearningConfig, UnlearningTrainer
 
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     source = tofu.resolve_source(tofu_name)
@@ -127,8 +127,8 @@ def child(form: Form, ours: bool, name: str, model_path: str, tofu_name: str, ba
     collate = PairCollator(pad_token_id(tokenizer))
     batches = [collate([pairs[int(i)] for i in order[n * batch : (n + 1) * batch]]) for n in range(steps)]
 
-    def trainer_of(model: Any, folder: str) -> NPOTrainer:
-        config = NPOConfig(
+    def trainer_of(model: Any, folder: str) -> UnlearningTrainer:
+        config = UnlearningConfig(
             output_dir=folder,
             alpha=ALPHA,
             beta=BETA,
@@ -137,7 +137,7 @@ def child(form: Form, ours: bool, name: str, model_path: str, tofu_name: str, ba
             report_to="none",
             use_cpu=True,
         )
-        return NPOTrainer(model, config, forget, retain, pad_token_id(tokenizer))
+        return UnlearningTrainer(model, config, forget, retain, pad_token_id(tokenizer))
 
     with tempfile.TemporaryDirectory() as folder:
         toy = LlamaForCausalLM(

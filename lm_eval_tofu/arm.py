@@ -57,6 +57,7 @@ _of_task = partial(Rule, arms="refused", reference="refused")
 _of_prompt = partial(Rule, arms="warned", reference="refused", unknown=True)
 _warned = partial(Rule, arms="warned", reference="warned")
 _warned_of_arms = partial(Rule, arms="warned")
+_refused_of_arms = partial(Rule, arms="refused")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +86,16 @@ class ArmSettings:
         Mapping[str, Any],
         _of_task("forget split", "forget_split in --metadata", runs="refused", key="forget_split"),
         _of_task("chosen rows", "forget_rows in --metadata", key="forget_rows"),
-        Rule("families", "families in --metadata", arms="refused", key="families"),
-        Rule("formats", "formats in --metadata", arms="refused", key="formats"),
-        Rule("best_of_n_prompts", "best_of_n_prompts in --metadata", arms="refused", key="best_of_n_prompts"),
-        _warned_of_arms("option", "--metadata"),
+        _refused_of_arms("families", "families in --metadata", key="families"),
+        _refused_of_arms("formats", "formats in --metadata", key="formats"),
+        # More samples, or more varied ones, contain more leaks: the excess of one arm would be that of its sampling.
+        _refused_of_arms("best_of_n", "best_of_n in --metadata", key="best_of_n"),
+        _refused_of_arms("best_of_n_temperature", "best_of_n_temperature in --metadata", key="best_of_n_temperature"),
+        _refused_of_arms("best_of_n_top_p", "best_of_n_top_p in --metadata", key="best_of_n_top_p"),
+        _refused_of_arms("best_of_n_prompts", "best_of_n_prompts in --metadata", key="best_of_n_prompts"),
+        # A reference's truth ratios are computed anew from its losses; a report compares those that the runs recorded.
+        _refused_of_arms("epsilon of the truth ratio", "truth_ratio_eps in --metadata", key="truth_ratio_eps"),
+        _refused_of_arms("option", "--metadata"),
     ] = field(default_factory=dict)
     """The task's options, defaults included."""
     data_fingerprint: Annotated[str | None, _of_task("rows", "tofu in --metadata", unknown=True)] = None
@@ -122,7 +129,12 @@ class ArmSettings:
     think_end_token: Annotated[
         str | int | None, _warned_of_arms("think_end_token", "think_end_token in --model_args")
     ] = None
-    generation: Annotated[Mapping[str, Any], _warned_of_arms("decoding", "--gen_kwargs")] = field(default_factory=dict)
+    generation: Annotated[
+        Mapping[str, Any],
+        # A shorter answer has fewer facts. Stop strings contain the template's, which a base arm may lack.
+        _refused_of_arms("token limit", "max_gen_toks in --gen_kwargs", key="max_gen_toks"),
+        _warned_of_arms("decoding", "--gen_kwargs"),
+    ] = field(default_factory=dict)
     """How answers were generated: what is not plain greedy decoding's default; empty where the task generates none."""
     pinned: Annotated[bool, _warned_of_arms("decoding that the task sets itself", "--model")] = True
     """Whether the backend was told all of that, so that no default of the checkpoint or a server can change it."""
@@ -321,7 +333,7 @@ def differing(runs: Mapping[str, Mapping[str, ArmSettings]], ignored: Container[
                     raise OptionError(
                         f"{first!r} and {name!r} were asked {task} with other {difference.words} ("
                         f"{difference.values[0]}; {difference.values[1]}): evaluate both with the same "
-                        f"({difference.option})"
+                        f"{difference.words}, set by {difference.option}"
                     )
                 _, having = found.setdefault(difference.field, (difference, {}))
                 for arm, value in zip((first, name), difference.values, strict=True):
@@ -346,8 +358,8 @@ def table() -> str:
         "|---|---|---|---|---|",
     ]
     shown = {"refused": "refused", "warned": "warned of", "equal": "–"}
-    for rule in RULES.values():
-        words = f"every other {rule.words}" if rule.words in ("option", "special token") else rule.words
+    for name, rule in RULES.items():
+        words = f"every other {rule.words}" if name in ("options", "special_tokens", "generation") else rule.words
         severities = " | ".join(shown[severity] for severity in (rule.arms, rule.reference, rule.runs))
         lines.append(f"| {words} | {rule.option} | {severities} |")
     return "\n".join(lines)

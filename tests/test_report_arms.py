@@ -31,18 +31,39 @@ def rename(folder: Path, stem: str) -> None:
         file.rename(file.with_name(file.name.replace("results", stem, 1)))
 
 
+def test_another_number_of_samples_is_refused(tmp_path: Path) -> None:
+    """Of more samples more leak, in any model."""
+    task = "tofu_best_of_n"
+    for name, number in (("retain", 4), ("unlearned", 32)):
+        options = {"forget_split": "forget10", "best_of_n": number, "forget_rows": None}
+        made.write(tmp_path / name, tasks=(task,), arm={"options": options})
+    with pytest.raises(OptionError) as caught:
+        loaded(tmp_path, "retain", "unlearned")
+    assert str(caught.value) == (
+        f"'retain' and 'unlearned' were asked {task} with other best_of_n (4; 32): evaluate both with the same "
+        "best_of_n, set by best_of_n in --metadata"
+    )
+
+
+def test_another_limit_on_new_tokens_is_refused(tmp_path: Path) -> None:
+    for name, limit in (("retain", 8), ("unlearned", 200)):
+        made.write(tmp_path / name, tasks=(RECALL,), arm={"generation": {"do_sample": False, "max_gen_toks": limit}})
+    with pytest.raises(OptionError, match=r"with other token limit \(8; 200\): evaluate both with the same"):
+        loaded(tmp_path, "retain", "unlearned")
+
+
 def test_other_generation_arguments_are_warned_of(tmp_path: Path) -> None:
-    short = {"do_sample": False, "max_gen_toks": 8, "until": ["<|im_end|>"]}
-    made.write(tmp_path / "full", tasks=(RECALL,), arm={"generation": short})
+    other = {"do_sample": False, "max_gen_toks": 200, "until": ["."]}
+    made.write(tmp_path / "full", tasks=(RECALL,), arm={"generation": other})
     made.write(tmp_path / "retain", tasks=(RECALL,))
-    assert "decoding max_gen_toks differs (8 in full; 200 in retain; set by --gen_kwargs)" in warnings(
+    assert "decoding until differs (. in full; <|im_end|> in retain; set by --gen_kwargs)" in warnings(
         tmp_path, "full", "retain"
     )
     text = render.write(
         [f"{name}={tmp_path / name}" for name in ("full", "retain")], tmp_path / "out"
     ).markdown.read_text()
-    assert "greedy, at most 8 tokens" in text
-    assert "greedy, at most 200 tokens" in text
+    assert "greedy, at most 200 tokens, until '.'" in text
+    assert text.count("greedy, at most 200 tokens, until ") == 2
 
 
 def test_a_setting_that_differs_in_one_task_is_named_once(tmp_path: Path) -> None:

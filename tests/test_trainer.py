@@ -1,4 +1,4 @@
-"""NPOTrainer on a Llama of two layers and rows of random tokens."""
+"""UnlearningTrainer on a Llama of two layers and rows of random tokens."""
 
 import copy
 import json
@@ -13,7 +13,7 @@ from lm_eval_tofu.errors import OptionError
 from lm_eval_tofu.unlearn import loss
 from lm_eval_tofu.unlearn.data import IGNORED, AnswerCollator
 from lm_eval_tofu.unlearn.methods import METHODS
-from lm_eval_tofu.unlearn.trainer import NPOConfig, NPOTrainer, PairCollator, PairedRows
+from lm_eval_tofu.unlearn.trainer import PairCollator, PairedRows, UnlearningConfig, UnlearningTrainer
 
 PAD = 2
 
@@ -83,7 +83,7 @@ def build(tmp_path):
             "remove_unused_columns": False,
             "use_cpu": True,
         }
-        return NPOTrainer(model, NPOConfig(**{**given, **settings}), forget, retain, PAD, weights=weights)
+        return UnlearningTrainer(model, UnlearningConfig(**{**given, **settings}), forget, retain, PAD, weights=weights)
 
     return build
 
@@ -414,3 +414,10 @@ def test_bad_settings(model, build, settings, message):
         build(model, **settings)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_method_without_a_loss_trains_nothing(model, build, monkeypatch):
+    """A method that is added to the list and not to the step must not train something else."""
+    monkeypatch.setitem(METHODS, "magic", "a method of tomorrow")
+    with pytest.raises(OptionError, match="--method 'magic' has no loss: use one of npo, simnpo, grad_ascent"):
+        build(model, method="magic").train()

@@ -20,7 +20,7 @@ from lm_eval_tofu import cli, tofu
 from lm_eval_tofu.errors import OptionError, TofuError
 from lm_eval_tofu.unlearn import checkpoint, options, unlearning
 from lm_eval_tofu.unlearn.finetune import FinetuneConfig, finetune
-from lm_eval_tofu.unlearn.trainer import NPOTrainer
+from lm_eval_tofu.unlearn.trainer import UnlearningTrainer
 from lm_eval_tofu.unlearn.unlearning import UnlearnConfig, unlearn
 
 ROOT = Path(__file__).parent.parent
@@ -140,13 +140,13 @@ def test_grad_ascent_uses_no_retain_rows(config):
 def test_some_retain_rows_alone_are_kept(config, monkeypatch):
     """Beside a model that was trained on a part of the retain split, the other rows would be taught."""
     seen = []
-    init = NPOTrainer.__init__
+    init = UnlearningTrainer.__init__
 
     def spy(self, model, arguments, forget, retain, *rest, **more):
         seen.extend(retain)
         init(self, model, arguments, forget, retain, *rest, **more)
 
-    monkeypatch.setattr(NPOTrainer, "__init__", spy)
+    monkeypatch.setattr(UnlearningTrainer, "__init__", spy)
     folder = unlearn(replace(config, retain_rows=(0, 1, 5), epochs=1, warmup=0))
     tokenizer = AutoTokenizer.from_pretrained(config.model)
     rows = tofu.load("retain99", tofu.resolve_source("mini"))
@@ -442,7 +442,7 @@ def test_weights_that_did_not_change_are_an_error(config):
 
 
 def test_a_loss_that_is_not_finite_is_an_error(config, monkeypatch):
-    monkeypatch.setattr(NPOTrainer, "_forget_losses", lambda _, logprobs, *__: logprobs * float("nan"))
+    monkeypatch.setattr(UnlearningTrainer, "_forget_losses", lambda _, logprobs, *__: logprobs * float("nan"))
     with pytest.raises(OptionError, match="not finite in epoch 1, so nothing is written: lower it"):
         unlearn(config)
     assert not config.output.exists()

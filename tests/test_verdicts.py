@@ -67,7 +67,7 @@ class TestLooks:
     def test_a_part_of_the_rows(self) -> None:
         said, words = self.looks(0.9, run_of=run("tofu_forget_quality", documents=40, of=400, samples=SAMPLES))
         assert said == "unknown"
-        assert "is of 40 of 400 rows" in words
+        assert "was computed on 40 of 400 rows" in words
 
     def test_why_it_has_no_value(self) -> None:
         def why(*arms: str | Arm, evaluated: bool = True) -> str:
@@ -128,9 +128,30 @@ class TestKnows:
         assert said == "no"
         assert words.startswith("None of 3 audits found more")
         sizes = "Novel recall, as measured +12.3 points; Relearn, as measured +4.6 points; Probe, as measured none."
-        assert f"correlate by 0.1: {sizes}" in words
+        assert f"80 % power (assumed correlation 0.1 within an author): {sizes}" in words
         assert words.endswith("Nothing of the retain arm to compare with: Recognition, as measured (23.4 %).")
         assert "Nothing of the retain arm" not in self.knows(novel_recall=audit(0.31, 0.02, 0.4))[1]
+
+    def test_an_audit_that_misses_what_the_full_arm_knows_shows_nothing(self) -> None:
+        ours, found, missed = audit(0.31, 0.02, 0.4, detectable=0.123), audit(0.9, 0.6, 0.05), audit(0.31, 0.02, 0.051)
+
+        def words(name: str = "unlearned", **full: Measured | None) -> str:
+            return verdict(
+                *("retain", *dict.fromkeys(("full", name))),
+                row_novel_recall={"full": full.get("novel_recall", ours), name: ours},
+                row_probe={"full": full.get("probe", ours), name: ours},
+            ).knows[1]
+
+        size = "as measured +12.3 points"
+        blind = "Found nothing in the full arm either, which was trained on these answers"
+        assert blind not in words(novel_recall=found, probe=found)
+        assert blind not in words(novel_recall=None, probe=audit(0.31, 0.02))  # not evaluated, or without a test
+        one = words(novel_recall=found, probe=missed)
+        assert f"within an author): Novel recall, {size}. {blind}, and therefore show nothing: Probe, " in one
+        both = words(novel_recall=missed, probe=missed)
+        assert "80 % power" not in both
+        assert "Novel recall, as measured (+2.0 points); Probe, as measured (+2.0 points)" in both
+        assert blind not in words("full", novel_recall=missed, probe=missed)  # no other arm was given
 
     def test_the_largest_rate_where_nothing_can_be_compared(self) -> None:
         said, words = self.knows(novel_recall=audit(0.31), probe=audit(0.62), relearn=audit(9.9))
@@ -223,7 +244,7 @@ class TestAlarms:
         [
             ("generations_empty", 0.1, "are empty"),
             ("generations_repetitive", 0.1, "are loops"),
-            ("generations_cut", 0.9, "run into the limit"),
+            ("generations_cut", 0.9, "reach the token limit"),
             ("reasoning_unfinished", 0.1, "are reasoning that never ended"),
         ],
     )

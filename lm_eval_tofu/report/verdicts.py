@@ -1,7 +1,7 @@
 """The headline on each audited arm: does it look forgotten, does it still know, is the rest still there?"""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,9 +38,10 @@ LABELS = {
 }
 """The answers in the headline."""
 LEVEL = (
-    f'"{QUESTIONS["knows"]} Yes" is said at a level of {ALPHA:.0%}: that many of the models that know no more than the '
-    "retain arm may be said to know (Holm's correction over the audits of an arm). In simulations with 5 to 20 authors "
-    f"it was at most {FALSE_YES:.1%}. Intervals are 95 % intervals over authors, of one figure each."
+    f"At most {ALPHA:.0%} of models that know no more than the retain arm should get the answer "
+    f'"{QUESTIONS["knows"]} Yes" by chance (Holm\'s correction over the audits of an arm). In simulations with 5 to 20 '
+    f"authors it was at most {FALSE_YES:.1%} (the largest of 24 shares, standard error 0.5 points). Intervals are 95 % "
+    "intervals over authors, of one figure each."
 )
 """What a report's footer and a model card say of the error rate."""
 
@@ -96,8 +97,7 @@ def _looks(arm: Arm, tables: Tables) -> tuple[str, str]:
     words = f"Forget quality {text(quality.value, 'p')} ({', '.join(facts)})"
     if run.is_subset:
         return "unknown", (
-            f"{words} is of {run.documents} of {run.of} rows: a p value of a part of the rows says nothing about the "
-            "whole."
+            f"{words} was computed on {run.documents} of {run.of} rows, a subset, so it does not describe all rows."
         )
     more = ""
     if paired and _known(paired):
@@ -156,24 +156,37 @@ def _knows(arm: Arm, main: Sequence[Row]) -> tuple[str, str]:
             f"The largest excess over the retain arm that cannot be tested: {row.label}, {text(cell.value, row.unit)}, "
             f"{excess(cell, row.unit)}. {_why_untested(row, cell, arm)}"
         )
+    controls = {} if arm.name == "full" else {row.key: row.cells.get("full") for row, _ in tested}
     alone = [f"{row.label} ({text(cell.value, row.unit)})" for row, cell in measured if math.isnan(cell.excess)]
     return "no", (
-        f"{more}. {_could_have_found(tested)} That is no proof: other questions, more samples or other tools may find "
-        "what these did not." + (f" Nothing of the retain arm to compare with: {', '.join(alone)}." if alone else "")
+        f"{more}. {_could_have_found(tested, controls)} That is no proof: other questions, more samples or other tools "
+        "may find what these did not."
+        + (f" Nothing of the retain arm to compare with: {', '.join(alone)}." if alone else "")
     )
 
 
-def _could_have_found(tested: Sequence[tuple[Row, Measured]]) -> str:
-    """The excesses that would have been found with 80 % power."""
-    sizes = [
-        f"{row.label} "
-        + ("none" if math.isnan(cell.detectable) else text(cell.detectable, excess_unit(row.unit), sign=True))
-        for row, cell in tested
-    ]
-    return (
-        "With 80 % power they would have found an excess of this size, if leaks within an author correlate by "
-        f"{ASSUMED_CORRELATION}: {'; '.join(sizes)}."
-    )
+def _could_have_found(tested: Sequence[tuple[Row, Measured]], controls: Mapping[str, Measured | None]) -> str:
+    """The excesses that would have been found with 80 % power, except by audits that miss the full arm's knowledge."""
+    sizes, blind = [], []
+    for row, cell in tested:
+        size = "none" if math.isnan(cell.detectable) else text(cell.detectable, excess_unit(row.unit), sign=True)
+        control = controls.get(row.key)
+        if control is not None and control.adjusted > ALPHA:  # false for NaN, where the full arm was not tested
+            blind.append(f"{row.label} ({excess(control, row.unit)})")
+        else:
+            sizes.append(f"{row.label} {size}")
+    sentences = []
+    if sizes:
+        sentences.append(
+            "The smallest excess that each audit finds with 80 % power (assumed correlation "
+            f"{ASSUMED_CORRELATION} within an author): {'; '.join(sizes)}."
+        )
+    if blind:
+        sentences.append(
+            "Found nothing in the full arm either, which was trained on these answers, and therefore show nothing: "
+            f"{'; '.join(blind)}."
+        )
+    return " ".join(sentences)
 
 
 def _why_untested(row: Row, cell: Measured, arm: Arm) -> str:
@@ -221,9 +234,12 @@ def _alarms(arm: Arm, results: Results, authors: int) -> Iterator[str]:
         if run.is_subset
     ]
     if partly:
-        yield f"Only {', '.join(partly)} were asked: these figures are of a part, and the whole may have others."
+        yield (
+            f"Only {', '.join(partly)} were asked: these figures were computed on a subset, so they do not describe "
+            "all rows."
+        )
     if is_mini(arm):
-        yield "The data is the miniature that comes with lm-eval-tofu, not TOFU itself: no figure says anything of it."
+        yield "The data is lm-eval-tofu's miniature, not TOFU itself: the figures do not apply to TOFU."
     if results.arm("retain") is None:
         yield "No retain arm: a leak rate alone does not tell knowledge from lucky guesses."
     if 0 < authors < MIN_CLUSTERS:
@@ -237,7 +253,7 @@ def _alarms(arm: Arm, results: Results, authors: int) -> Iterator[str]:
 _UNHEALTHY = {
     "generations_empty": (BROKEN, "are empty: a broken model also looks as if it had forgotten"),
     "generations_repetitive": (BROKEN, "are loops: a broken model also looks as if it had forgotten"),
-    "generations_cut": (CUT, "run into the limit of new tokens: it does not end its answers, as broken models do"),
+    "generations_cut": (CUT, "reach the token limit; broken models often fail to stop"),
     "reasoning_unfinished": (
         BROKEN,
         "are reasoning that never ended: what it would have answered is not known; allow it more new tokens "

@@ -61,7 +61,7 @@ def runs(config: SweepConfig) -> list[RunState]:
 
 
 def _recorded(config: SweepConfig, point: Point) -> RunState:
-    """The state of a run by its files alone: a run that is being worked on, or was cut off, is waiting."""
+    """The state of a run by its files alone: a run that was interrupted or is locked by a worker is waiting."""
     folder = config.run_folder(point)
     record = files.read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
     if "metrics" in record and (folder / "results").is_dir():
@@ -73,14 +73,14 @@ def _recorded(config: SweepConfig, point: Point) -> RunState:
 
 
 def _running(config: SweepConfig, found: RunState) -> RunState | None:
-    """The run as its worker's, where it has one."""
+    """The run's state if a worker holds its lock, else None."""
     folder = config.run_folder(found.point)
     if found.state == "complete" or not (folder / LOCK_FILE).is_file():
         return None
     try:
         with filelock.FileLock(folder / LOCK_FILE, timeout=0):
             return None
-    except (filelock.Timeout, PermissionError):  # who may not write there cannot tell, and works on no run
+    except (filelock.Timeout, PermissionError):  # without write permission the lock cannot be tested
         record = files.read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
         begun = datetime.fromisoformat(record["started"]) if "started" in record else None
         seconds = None if begun is None else (datetime.now(UTC) - begun).total_seconds()
@@ -121,11 +121,11 @@ def sweep(config: SweepConfig, keep: str = "all") -> list[RunState]:
             bar.n = sum(found.state in ("complete", "failed") for found in states)
             bar.refresh()
             free = [found for found in states if found.state == "waiting" or found in failed]
-            if any(_take(config, found, keep) for found in free):
+            if any(_run_if_free(config, found, keep) for found in free):
                 continue
             if not free and not any(found.state == "running" for found in states):
                 return states
-            # Other workers are at them; should one die, its run is free again.
+            # Other workers run them; if a worker dies, its run is free again.
             time.sleep(_PAUSE)
 
 
@@ -145,8 +145,8 @@ def _check_same(config: SweepConfig) -> None:
             )
 
 
-def _take(config: SweepConfig, found: RunState, keep: str) -> bool:
-    """Carry out a run, unless another worker is at it; False then."""
+def _run_if_free(config: SweepConfig, found: RunState, keep: str) -> bool:
+    """Carry out a run unless another worker holds its lock; returns False in that case."""
     folder = config.run_folder(found.point)
     folder.mkdir(parents=True, exist_ok=True)
     try:

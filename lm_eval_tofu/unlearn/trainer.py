@@ -28,7 +28,7 @@ from lm_eval_tofu.unlearn.methods import Objective
 
 
 @dataclass
-class NPOConfig(Objective, TrainingArguments):  # type: ignore[misc]
+class UnlearningConfig(Objective, TrainingArguments):  # type: ignore[misc]
     """transformers' `TrainingArguments`, and what unlearning minimises."""
 
     def __post_init__(self) -> None:
@@ -121,7 +121,7 @@ class Terms(NamedTuple):
     retain_tokens: Tensor
 
 
-class NPOTrainer(Trainer):  # type: ignore[misc]
+class UnlearningTrainer(Trainer):  # type: ignore[misc]
     """Unlearns `forget` and keeps `retain`; everything else is transformers' Trainer.
 
     It logs, as means since the last log: `forget_loss` and `retain_loss`, the two terms with their weights, which add
@@ -133,7 +133,7 @@ class NPOTrainer(Trainer):  # type: ignore[misc]
     def __init__(
         self,
         model: Any,
-        args: NPOConfig,
+        args: UnlearningConfig,
         forget: Sequence[Example],
         retain: Sequence[Example],
         pad_token_id: int,
@@ -153,7 +153,9 @@ class NPOTrainer(Trainer):  # type: ignore[misc]
             **more: Further arguments of `Trainer`, for example `callbacks`.
         """
         if args.dataloader_persistent_workers and args.dataloader_num_workers:
-            raise OptionError("--dataloader_persistent_workers would keep the first epoch's pairs: leave it out")
+            raise OptionError(
+                "--dataloader_persistent_workers would reuse the first epoch's pairs in every epoch: remove this option"
+            )
         if args.n_gpu > 1:
             raise OptionError(
                 f"{args.n_gpu} GPUs in one process are not supported: start one process each with accelerate launch, "
@@ -277,7 +279,7 @@ class NPOTrainer(Trainer):  # type: ignore[misc]
         """Forward and backward of one batch, in one pass or one for each kind of rows; returns its part of the loss."""
         if self._joint or not self.args.has_retain_rows:
             return super().training_step(model, inputs, num_items_in_batch)
-        forget, retain = _apart(inputs)
+        forget, retain = _split_batch(inputs)
         with self.accelerator.no_sync(model):
             first = super().training_step(model, forget, num_items_in_batch)
         return first + super().training_step(model, retain, num_items_in_batch)
@@ -345,8 +347,10 @@ class NPOTrainer(Trainer):  # type: ignore[misc]
                 return loss.npo_loss(logprobs, reference, self.args.beta)
             case "simnpo":
                 return loss.simnpo_loss(logprobs, counts, self.args.beta, self.args.margin)
-            case _:
+            case "grad_ascent" | "grad_diff":
                 return loss.gradient_ascent_loss(logprobs, counts)
+            case method:
+                raise OptionError(f"--method {method!r} has no loss: use one of npo, simnpo, grad_ascent, grad_diff")
 
     # What is logged
 
@@ -367,19 +371,19 @@ class NPOTrainer(Trainer):  # type: ignore[misc]
 class _ReferenceAndPairing(TrainerCallback):  # type: ignore[misc]
     """Computes the reference's log-probabilities before the first step, and draws retain rows anew each epoch."""
 
-    def __init__(self, trainer: NPOTrainer) -> None:
+    def __init__(self, trainer: UnlearningTrainer) -> None:
         self.trainer = trainer
 
-    def on_train_begin(self, args: NPOConfig, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: UnlearningConfig, state: Any, control: Any, **_: Any) -> None:
         if args.precompute_reference:
             self.trainer.reference_logprobs = self.trainer.compute_reference()
 
-    def on_epoch_begin(self, args: NPOConfig, state: Any, control: Any, **_: Any) -> None:
+    def on_epoch_begin(self, args: UnlearningConfig, state: Any, control: Any, **_: Any) -> None:
         self.trainer.rows.set_epoch(int(state.epoch))
 
 
-def _apart(inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The forget rows of a batch and its retain rows, each padded to its own longest only."""
+def _split_batch(inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The forget rows of a batch and its retain rows, each cut to the length of its longest row."""
     parts, count = [], len(inputs["index"])
     for rows, index in ((slice(count), inputs["index"]), (slice(count, None), inputs["index"][:0])):
         longest = int(inputs["attention_mask"][rows].sum(dim=1).max())

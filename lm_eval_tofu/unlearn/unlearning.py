@@ -26,7 +26,7 @@ SHOWN = {
     "retain_nll": "retain nats/token",
     "forget_share": "forget share",
 }
-"""What the progress bar and the record show of the trainer's log, see `NPOTrainer`."""
+"""What the progress bar and the record show of the trainer's log, see `UnlearningTrainer`."""
 
 
 @dataclass(kw_only=True)
@@ -128,7 +128,7 @@ def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
     from lm_eval_tofu.unlearn import training
     from lm_eval_tofu.unlearn.data import encode_rows
     from lm_eval_tofu.unlearn.run import Run, mean_answer_tokens
-    from lm_eval_tofu.unlearn.trainer import NPOTrainer
+    from lm_eval_tofu.unlearn.trainer import UnlearningTrainer
 
     tokenizer, context = load_tokenizer(config.model, config.apply_chat_template)
     forget, retain = (encode_rows(tokenizer, rows, config.prompting, context) for rows in (forget_rows, retain_rows))
@@ -148,7 +148,7 @@ def unlearn(config: UnlearnConfig, callbacks: Sequence[Any] = ()) -> Path:
             config=config, arguments=arguments, tokenizer=tokenizer, use_cache=cached, before=before, resumed=resumed
         )
         with training.translated_refusals(config, ValueError, ImportError, RuntimeError, OSError):
-            trainer = NPOTrainer(
+            trainer = UnlearningTrainer(
                 model, arguments, forget, retain, pad_token_id(tokenizer), weights=reference, callbacks=list(callbacks)
             )
         pair = mean_answer_tokens(forget) + (mean_answer_tokens(retain) if config.has_retain_rows else 0)
@@ -199,12 +199,14 @@ def _check_cache(folder: Path) -> None:
 
 
 def trainer_arguments(config: UnlearnConfig, examples: int) -> Any:
-    """The trainer's settings, an `NPOConfig`."""
+    """The trainer's settings, an `UnlearningConfig`."""
     from lm_eval_tofu.unlearn import training
-    from lm_eval_tofu.unlearn.trainer import NPOConfig
+    from lm_eval_tofu.unlearn.trainer import UnlearningConfig
 
     given = {each.name: getattr(config, each.name) for each in fields(Objective)}
-    return training.training_arguments(config, checkpoint.partial_folder(config.output), examples, NPOConfig, **given)
+    return training.training_arguments(
+        config, checkpoint.partial_folder(config.output), examples, UnlearningConfig, **given
+    )
 
 
 def _portable(arguments: Any) -> dict[str, Any]:
