@@ -423,8 +423,8 @@ def document_text(found: Mapping[str, Any]) -> str:
     audits = len(AUDITS) + len(WHITE_BOX)
     lines = [
         f'{found["date and machine"]}. {found["repeats"]:,} pairs of arms for each share of false "yes" and '
-        f"a quarter for each power, the first {found['files']} (a quarter) of them through files; {found['repeats']:,} "
-        f"draws for each coverage. {audits} audits, {ROWS} rows an author.",
+        f"{found['repeats'] // 4:,} for each power; {found['files']} and {found['files'] // 4} of them through files; "
+        f"{found['repeats']:,} draws for each coverage. {audits} audits, {ROWS} rows an author.",
         "",
         'False "yes", by the correlation of leaks within an author; in parentheses by sign flips, and by percentile '
         "bootstraps without a correction:",
