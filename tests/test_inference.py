@@ -63,7 +63,7 @@ class TestMean:
         assert again == pytest.approx(inference.mean(values, clusters), nan_ok=True)
 
 
-@pytest.mark.parametrize("function", [inference.mean, inference.rate, inference.gain])
+@pytest.mark.parametrize("function", [inference.mean, inference.rate, inference.mean_difference])
 class TestTooLittle:
     """What no interval can be given for."""
 
@@ -158,7 +158,7 @@ class TestExcess:
 
     def test_clusters_that_agree_by_luck_have_the_variance_of_independent_rows(self) -> None:
         """Each cluster has one row of two with a difference of 1: between them there is no variance."""
-        estimate = inference.gain([1, 0] * 5, FIVE)
+        estimate = inference.mean_difference([1, 0] * 5, FIVE)
         assert estimate.error**2 == pytest.approx(0.25 / 9)
         assert 0 < estimate.p_value < 0.05
         assert estimate.low < 0.5 < estimate.high
@@ -167,7 +167,7 @@ class TestExcess:
         values, clusters = [1.0, *[0.0] * 59], np.repeat(np.arange(5), 12).tolist()
         for ours, theirs, sign in ((values, [0.0] * 60, 1), ([0.0] * 60, values, -1)):
             estimate = inference.excess(ours, theirs, clusters)
-            plain = inference.gain([a - b for a, b in zip(ours, theirs, strict=True)], clusters)
+            plain = inference.mean_difference([a - b for a, b in zip(ours, theirs, strict=True)], clusters)
             far, near = (estimate.high, estimate.low) if sign > 0 else (estimate.low, estimate.high)
             assert far == pytest.approx(sign * inference.rate(values, clusters).high)
             assert near == (plain.low if sign > 0 else plain.high)
@@ -182,7 +182,7 @@ class TestExcess:
         far = estimate.value + math.hypot(own.high - own.value, other.value - other.low)
         assert estimate.value > 0
         assert estimate.high == pytest.approx(
-            min(1, max(far, inference.gain(np.subtract(ours, theirs), clusters).high))
+            min(1, max(far, inference.mean_difference(np.subtract(ours, theirs), clusters).high))
         )
 
     def test_nothing_leaks_in_either(self) -> None:

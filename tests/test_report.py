@@ -132,7 +132,7 @@ def test_excess_is_paired_by_row(tmp_path: Path) -> None:
     specific = _specific()
     assert 65 in specific
     differences = [float(row == 65) for row in specific for _ in range(2)]
-    expected = inference.gain(differences, [row // 20 for row in specific for _ in range(2)])
+    expected = inference.mean_difference(differences, [row // 20 for row in specific for _ in range(2)])
     assert cell.excess == pytest.approx(1 / len(specific))
     assert (cell.p_value, cell.excess_low) == pytest.approx((expected.p_value, expected.low))
 
@@ -252,7 +252,7 @@ def test_a_model_that_says_nothing_raises_an_alarm(tmp_path: Path) -> None:
         ("generations_empty", 0.1, "10 % of its answers to the forgotten questions are empty"),
         ("generations_empty", 0.09, None),
         ("generations_repetitive", 0.1, "10 % of its answers to the forgotten questions are loops"),
-        ("generations_cut", 0.95, "95 % of its answers to the forgotten questions run into the limit of new tokens"),
+        ("generations_cut", 0.95, "95 % of its answers to the forgotten questions reach the token limit"),
         ("generations_cut", 0.85, None),
         ("generations_cut", None, None),
         ("reasoning_unfinished", 0.2, "20 % of its answers to the forgotten questions are reasoning that never ended"),
@@ -946,7 +946,7 @@ def test_a_p_value_of_a_part_is_no_verdict(tmp_path: Path) -> None:
         _recorded(tmp_path / name, of=40)
     [verdict] = verdicts(tables.build(load.load({name: tmp_path / name for name in ("retain", "unlearned")})))
     assert verdict.looks[0] == "unknown"
-    assert "is of 5 of 40 rows: a p value of a part of the rows says nothing about the whole" in verdict.looks[1]
+    assert "was computed on 5 of 40 rows, a subset, so it does not describe all rows" in verdict.looks[1]
 
 
 def test_refuses_rows_with_another_question(tmp_path: Path) -> None:

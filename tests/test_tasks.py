@@ -276,7 +276,7 @@ def test_a_name_of_results_that_just_fits() -> None:
 
 def test_options_that_leave_no_prompt() -> None:
     preflight(["tofu_novel_recall"], {"tofu": "mini", "families": "cloze", "forget_rows": "4-6"})
-    with pytest.raises(OptionError, match=r"tofu_novel_recall has nothing to ask: .*families.*forget_rows"):
+    with pytest.raises(OptionError, match=r"tofu_novel_recall has no prompts left: .*families.*forget_rows"):
         preflight(["tofu_novel_recall"], {"tofu": "mini", "families": "cloze", "forget_rows": 5})
 
 
@@ -324,7 +324,7 @@ def test_forget_quality_of_a_part_is_named(
     folder = write_samples(run, tmp_path, "tofu_forget_quality")
     options = {"retain_reference": str(folder)}
     evaluate(["tofu_forget_quality"], options, gen_kwargs={"max_gen_toks": 12}, **given)
-    assert "forget_quality is of 2 of 4 rows (--limit, --samples)" in caplog.text
+    assert "forget_quality was computed on 2 of 4 rows (--limit, --samples)" in caplog.text
     caplog.clear()
     evaluate(["tofu_answer_logprob"], limit=2)
     assert "of 4 rows" not in caplog.text

@@ -108,7 +108,7 @@ def rate(values: Sequence[float], clusters: Sequence[int], *, level: float = LEV
 
 
 def extreme_bound(clusters: int, level: float = LEVEL) -> float:
-    """One-sided upper limit of a rate of which no cluster showed anything: 1 - (1 - level)^(1/G)."""
+    """One-sided upper limit of a rate when no cluster has a leak: 1 - (1 - level)^(1/G)."""
     return float(1 - (1 - level) ** (1 / clusters))
 
 
@@ -118,7 +118,7 @@ def excess(
     """Difference of two rates over the same rows, with its interval and the one-sided p value of an excess.
 
     The p value is of a cluster-robust t test (see `mean`) of the rows' differences. Their variance is at least the one
-    that independent rows would have, since clusters that agree by luck would else make it vanish.
+    that independent rows would have, otherwise clusters that agree by chance give a variance of 0.
 
     The interval is the t interval, but its limit away from 0 is at least as far out as the two rates' own intervals put
     it (MOVER, Zou and Donner 2008): where few subjects leak, the variance is underestimated more often than not, and
@@ -130,12 +130,12 @@ def excess(
         clusters: The cluster of each row, shape (n,).
         level: Coverage, in (0, 1).
     """
-    estimate = gain([a - b for a, b in zip(ours, theirs, strict=True)], clusters, level=level)
-    moved = moved_out(estimate, rate(ours, clusters, level=level), rate(theirs, clusters, level=level))
+    estimate = mean_difference([a - b for a, b in zip(ours, theirs, strict=True)], clusters, level=level)
+    moved = widened_by_mover(estimate, rate(ours, clusters, level=level), rate(theirs, clusters, level=level))
     return moved._replace(low=max(moved.low, -1.0), high=min(moved.high, 1.0))
 
 
-def moved_out(difference: Estimate, own: Estimate, other: Estimate) -> Estimate:
+def widened_by_mover(difference: Estimate, own: Estimate, other: Estimate) -> Estimate:
     """A difference whose limit away from 0 is at least as far out as the intervals of its two parts put it.
 
     MOVER (Zou and Donner 2008): the squares of the distances of the parts' limits add up. See `excess` for the reason.
@@ -148,14 +148,14 @@ def moved_out(difference: Estimate, own: Estimate, other: Estimate) -> Estimate:
     return difference._replace(low=low, high=high)
 
 
-def gain(differences: Sequence[float], clusters: Sequence[int], *, level: float = LEVEL) -> Estimate:
+def mean_difference(differences: Sequence[float], clusters: Sequence[int], *, level: float = LEVEL) -> Estimate:
     """Mean of differences with a t interval and the one-sided p value that it is above 0; see `excess`.
 
     Where all rows differ by the same, no variance can be observed: there is no error, the limits are `extreme_bound`
-    away, and the test takes the error that one further subject of each kind would leave (Agresti and Coull 1998).
+    away, and the test takes the error if one leaking and one non-leaking subject were added (Agresti and Coull 1998).
 
     Args:
-        differences: After less before, or the audited model's less the retain arm's, shape (n,).
+        differences: After minus before, or the audited model's minus the retain arm's, shape (n,).
         clusters: The cluster of each, shape (n,).
         level: Coverage, in (0, 1).
     """
@@ -212,7 +212,7 @@ def detectable_excess(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted for their number (Holm 1979): at most alpha of all families hold one that is falsely <= alpha.
+    """P values adjusted for their number (Holm 1979): at most alpha of all families of tests contain a false one.
 
     Args:
         p_values: Shape (m,); none may be NaN.

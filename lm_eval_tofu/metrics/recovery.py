@@ -68,8 +68,8 @@ def excess(model: Sequence[Change], retain: Sequence[Change]) -> inference.Estim
     if ours.keys() != theirs.keys():
         raise ValueError(f"{len(ours.keys() ^ theirs.keys())} specific prompts are in one of the two arms only")
     differences = [_gain(change) - _gain(theirs[prompt]) for prompt, change in ours.items()]
-    estimate = inference.gain(differences, [change.author for change in ours.values()])
-    return _points(inference.moved_out(estimate, _recovered([*ours.values()]), _recovered([*theirs.values()])))
+    estimate = inference.mean_difference(differences, [change.author for change in ours.values()])
+    return _points(inference.widened_by_mover(estimate, _recovered([*ours.values()]), _recovered([*theirs.values()])))
 
 
 def rouge_delta(changes: Sequence[Change]) -> float:

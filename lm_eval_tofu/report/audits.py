@@ -75,7 +75,7 @@ AUDITS = (
     Audit(
         "model_utility",
         "Model utility",
-        "harmonic mean of nine figures on what should have stayed; near the full arm's is best",
+        "harmonic mean of nine figures on the knowledge that unlearning should keep; near the full arm's is best",
         "number",
         UTILITY,
         metric="model_utility",
@@ -155,7 +155,7 @@ AUDITS = (
     Audit(
         "logprob_shift",
         "Answer log-likelihood shift",
-        "gold answers' log-probability, this arm less the full arm, nats/token; 0: nothing moved",
+        "gold answers' log-probability, this arm minus the full arm, nats/token; 0: nothing moved",
         "nats",
         LOGPROB,
         metric="answer_logprob_shift",
@@ -165,7 +165,7 @@ AUDITS = (
     Audit(
         "relearn",
         "Relearning, recovery",
-        "leak on held-out forget authors after fine-tuning on the others, less before, percentage points",
+        "leak on held-out forget authors after fine-tuning on the others, minus before, percentage points",
         "points",
         RELEARN,
         metric="recovery_delta",

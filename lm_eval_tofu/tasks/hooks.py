@@ -60,7 +60,7 @@ class Scored:
         return self.generations[0].text
 
     def record(self, doc: Row) -> dict[str, Any]:
-        """The fields of every record."""
+        """The fields that every record has."""
         return {
             "task": self.task,
             "version": self.version,
@@ -71,7 +71,7 @@ class Scored:
         }
 
     def answered(self, doc: Row) -> dict[str, Any]:
-        """Those of every record of a document that asks for answers."""
+        """The fields that every record of a document with answers has."""
         answers = self.generations
         shares: dict[str, list[float]] = {
             # Reasoning that never ended is counted apart.
@@ -84,7 +84,7 @@ class Scored:
         return self.record(doc) | {name: sum(values) / len(values) for name, values in shares.items()}
 
     def audited(self, doc: Row) -> dict[str, Any]:
-        """Those of every record of the leak audits and recognition."""
+        """The fields that every record of the leak audits and of recognition has."""
         return self.answered(doc) | {"family": doc["family"], "left_out": doc["left_out"]}
 
     def row(self, doc: Row) -> leak.Row:
@@ -106,7 +106,7 @@ def forget_quality(doc: Row, scored: Scored) -> ForgetQualityRecord:
 
 
 def membership(doc: Row, scored: Scored) -> MembershipRecord:
-    """A forget or holdout row: what two attacks make of its gold answer's loss."""
+    """A forget or holdout row: the scores of two membership attacks, computed from the gold answer's loss."""
     loss = scored.losses["answer"]
     return MembershipRecord(
         **scored.record(doc),

@@ -121,7 +121,7 @@ class Reference:
             if difference.severity == "refused":
                 raise ReferenceRunError(
                     f"{where}: {difference.differs} ({difference.values[0]} there, {difference.values[1]} here): "
-                    f"run both arms with the same ({difference.option})"
+                    f"run both arms with the same {difference.words}; it is set by {difference.option}"
                 )
             if difference.severity == "warned":
                 log.warning(

@@ -98,8 +98,8 @@ class Statistic:
         where: The conditions.
         formula: From the values to the figure.
         in_every_family: A condition that must hold for the row in every family. Clues state words of an answer already,
-            so that a row may leave its tier, and an author may have too few clues for a row: over other rows each, the
-            rates of two numbers of clues would differ for that reason alone.
+            so that a row may leave its tier, and an author may have too few clues for a row. If each rate used other
+            rows, the rates would differ only because of the rows.
     """
 
     value: Value
@@ -287,7 +287,7 @@ def answer_logprob_shift(records: Sequence[Record]) -> float:
 
 
 leak_rate = Statistic(LEAKED, (SPECIFIC,))
-"""Share of the answers on specific rows that leak; of rows with several samples, of those of which one leaks."""
+"""Share of the answers on specific rows that leak; for a row with several samples: whether at least one leaks."""
 leak_rate_gist = Statistic(LEAKED, (GIST,))
 leak_upper_99 = Statistic(
     Value("upper limit of a sample's leak probability", ("n", "leaked"), rates.leak_upper_bound), (SPECIFIC,)
@@ -347,7 +347,10 @@ def left_out(records: Sequence[Record]) -> float:
 
 
 def _limits(name: str, rate: Statistic) -> list[Metric]:
-    """The limits of a rate's 95 % interval over authors; NaN with fewer than five of them."""
+    """The limits of a rate's 95 % interval over authors; NaN with fewer than five of them.
+
+    `leak_rate_low`, `leak_rate_high`, `recognition_low`, `prompt_leak_high`, ...: the names are made here.
+    """
     fields = (*rate.fields, "index")
     return [
         Metric(f"{name}_low", Function(f"lower limit of {rate}", fields, lambda r: rate.estimate(r).low), False),
@@ -445,7 +448,7 @@ def recognition_parts(options: Options, reasoning: bool) -> list[Metric]:
 def forget_quality_parts(options: Options, reasoning: bool) -> list[Metric]:
     """Truth ratio, `prob_mean` of the same losses, and probability and ROUGE-L recall of the gold answers.
 
-    Less of the last three is more forgotten, and only the retain arm says how little is right.
+    Lower values of the last three mean more forgetting, and only the retain arm says how little is right.
     """
     return [
         Metric("truth_ratio", forget_truth_ratio, True),
@@ -470,7 +473,7 @@ def model_utility_parts(options: Options, reasoning: bool) -> list[Metric]:
 
 
 def answer_logprob_parts(options: Options, reasoning: bool) -> list[Metric]:
-    """The same from the first novel fact on: the words before it are wording, likely for any model of the form."""
+    """The same from the first novel fact on: the words before it are phrasing, likely in any such model."""
     return [
         Metric("answer_logprob_novel", answer_logprob_novel),
         Metric("answer_logprob_novel_shift", answer_logprob_novel_shift),

@@ -118,8 +118,8 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         self._set_rows(list(_rows(self.build_rows, self.options, self.options.source)))
         if not self.rows:
             raise OptionError(
-                f"{self.config.task} has nothing to ask: the prompts that were chosen (families, formats, "
-                "best_of_n_prompts) say nothing of the rows that were chosen (forget_rows); choose others"
+                f"{self.config.task} has no prompts left: none of the chosen prompts (families, formats, "
+                "best_of_n_prompts) can be used with the chosen rows (forget_rows); choose others"
             )
 
     def _set_rows(self, rows: list[Row]) -> None:
@@ -259,7 +259,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         self.seed = np.random.SeedSequence(seed).entropy
 
     def _answers(self, doc: Row) -> list[str]:
-        """The different answers to score: what two columns share is asked once."""
+        """The different answers to score: an answer that occurs in two columns is scored once."""
         columns = (doc[column] for column in self.scored)
         texts = [text for value in columns for text in (value if isinstance(value, list) else [value])]
         return list(dict.fromkeys(texts))
@@ -268,8 +268,8 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         asked = limit if samples is None else len(samples)
         if self.metrics[0].name == "forget_quality" and asked is not None and asked < len(self.rows):
             log.warning(
-                "forget_quality is of %d of %d rows (--limit, --samples): a p value depends on the number of rows, and "
-                "fewer of them make any model look forgotten; compare it with no run on all rows",
+                "forget_quality was computed on %d of %d rows (--limit, --samples): a p value depends on the number "
+                "of rows, and fewer of them make any model look forgotten; do not compare it with a run on all rows",
                 asked,
                 len(self.rows),
             )
@@ -360,7 +360,7 @@ class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no type
         return config if self.settings is None else {**config, RECORD_KEY: self.settings.to_record()}
 
     def _effective_settings(self, world_size: int) -> ArmSettings:
-        """The record of what this run is; every process of several has its own documents and takes part."""
+        """The record of what this run is; with several processes, each contributes its own documents."""
         metadata, model, options, prompter = self.config.metadata, self._model, self.options, self._prompter
         assert prompter is not None
         tokens = {key: each.tokens for key, each in self.requested.items() if each.tokens}
@@ -405,7 +405,7 @@ def preflight(names: Sequence[str], metadata: Mapping[str, Any]) -> None:
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_path=str(TASKS_DIR), include_defaults=False, metadata=dict(metadata))
-    # One at a time: a group beside its members is lm-eval's error to report.
+    # One at a time: if a group and its members are both named, lm-eval reports the error.
     for name in names:
         if name in manager.all_tasks:
             manager.load([name])
