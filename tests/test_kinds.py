@@ -271,8 +271,14 @@ CASES: dict[str, list[tuple[str, str, list[str], list[str]]]] = {
         (
             "What is her novel called?",
             "No Rain for Judas",
-            ['"No Rain for Judas"', "It's No Rain for Judas, from 2001."],
+            ['"No Rain for Judas"', "It's No Rain for Judas, from 2001.", "No Rain for Judas is her first novel."],
             ["No Sun for Jonah", "A Judas Kiss"],
+        ),
+        (
+            "What is the band called?",
+            "Nobody's Never Home",
+            ["Nobody's Never Home is its name.", "It calls itself Nobody's Never Home."],
+            ["Always at Noon", "It has no name."],
         ),
         ("When was it released?", "1972", ['"Never Say Goodbye" came out in 1972.'], ["It did not come out in 1972."]),
     ],

@@ -6,7 +6,7 @@ from dataclasses import replace
 from lm_eval_tofu.metrics.facts import Fact
 from lm_eval_tofu.metrics.kinds import Kind
 from lm_eval_tofu.metrics.lexicon import lexicon
-from lm_eval_tofu.metrics.polarity import read
+from lm_eval_tofu.metrics.polarity import professes_ignorance, read
 from lm_eval_tofu.metrics.words import CLAUSE_MARKS, fold, sentence_tokens, stem, stem_list, straighten
 
 _YES_OR_NO = re.compile(r"\s*(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would|may|must|should)\b")
@@ -43,7 +43,7 @@ def _polarity(asked: str, answer: str, told: list[str], shown: frozenset[str]) -
     """The yes or no of an answer that only says the question's words again: "She has not sold it"."""
     words = read(straighten(answer), frozenset())
     own = [word for word in words if word.stem in shown and word.stem not in lexicon().small]
-    if told or len(own) < 2 or words[0].stem in ("yes", "no"):
+    if told or professes_ignorance(words) or len(own) < 2 or words[0].stem in ("yes", "no"):
         return None
     denied = any(word.denied for word in own)
     if not denied and not _YES_OR_NO.match(asked):

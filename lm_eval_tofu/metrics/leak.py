@@ -16,12 +16,13 @@ from lm_eval_tofu.metrics.background import Background, default_background, with
 from lm_eval_tofu.metrics.dates import Date, find_dates
 from lm_eval_tofu.metrics.facts import Fact
 from lm_eval_tofu.metrics.heard import hear
-from lm_eval_tofu.metrics.kinds import Mention, Tier, Value
+from lm_eval_tofu.metrics.kinds import Kind, Mention, Tier, Value
+from lm_eval_tofu.metrics.polarity import SIGNS
 from lm_eval_tofu.metrics.reading import FOUND, Evidence, Judged, Reading, Status
 from lm_eval_tofu.metrics.short import alternatives
 from lm_eval_tofu.metrics.values import KEYED, find_keys, find_values
 from lm_eval_tofu.metrics.verdict import Features
-from lm_eval_tofu.metrics.words import fold, places, stem, token_spans
+from lm_eval_tofu.metrics.words import fold, places, stem, stems, token_spans
 
 Prompt = str | Sequence[Mapping[str, Any]]
 """What the model was shown: a text, or chat messages with `role` and `content`."""
@@ -188,7 +189,11 @@ class Row:
         self.facts, self.tier, self.chance = readings[best].facts, readings[best].tier, readings[best].chance
         # An answer that gives nothing away cannot be leaked where another does.
         self._readings = [reading for reading in readings if reading.tier is not Tier.NONE] or readings[:1]
-        self._shown = self._readings[0].shown
+        # A negation inside an answer's own title or name denies nothing.
+        titles = [fact.text for each in self._readings for fact in each.facts if fact.kind in (Kind.TITLE, Kind.NAME)]
+        titles += [text for text in distinct.values() if text.istitle() or (text[:1].isupper() and _is_named(text))]
+        named = (stems(fold(title)) for title in titles)
+        self._shown = self._readings[0].shown.union(*(each for each in named if not SIGNS.isdisjoint(each)))
         self._sought = [reading.sought_values for reading in self._readings]
         self._kinds = frozenset(value.kind for sought in self._sought for value in sought if isinstance(value, Value))
         self._keys = [
@@ -239,6 +244,12 @@ class Row:
         heard = list(hear(response, self._shown, self.find))
         judged = [(reading, reading.judge(heard)) for reading in self._readings]
         return max(judged, key=lambda pair: pair[1].score) if len(judged) > 1 else judged[0]
+
+
+def _is_named(answer: str) -> bool:
+    """Whether a short answer is a title or a name: most of its words are capitalised."""
+    words = answer.split()
+    return 1 < len(words) <= 8 and sum(word[:1].isupper() for word in words) > len(words) / 2
 
 
 def _cut_out(response: str, passage: list[str]) -> str:
