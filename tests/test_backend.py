@@ -446,6 +446,7 @@ def test_processes_that_share_the_documents_have_one_fingerprint(tiny_model: Pat
             return self.others if len(self.others) == 2 else None
 
         def loglikelihood(self, requests: Any) -> Any:
+            # LM's three methods are abstract; nothing is asked of this model.
             raise NotImplementedError
 
         loglikelihood_rolling = generate_until = loglikelihood

@@ -68,7 +68,8 @@ def other_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="module")
 def arms(tiny_model: Path, other_model: Path) -> tuple[Any, Any]:
     located = [models.locate("--model", str(path)) for path in (tiny_model, other_model)]
-    return tuple(models.load_causal(each, "float32", "cpu") for each in located)  # type: ignore[return-value]
+    full, retain = (models.load_causal(each, "float32", "cpu") for each in located)
+    return full, retain
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,8 @@ def test_the_quick_start_audits_with_the_one_command(tmp_path: Path, monkeypatch
         assert quickstart.main() == 0
         [command] = found
         assert cli_audit.AuditOptions(**options.values_of(parsed(command[3:]), cli_audit.AuditOptions)).tofu == "mini"
-        return parsed(command[3:]).models  # type: ignore[no-any-return]
+        arms: list[str] = parsed(command[3:]).models
+        return arms
 
     def parsed(arguments: list[str]) -> Any:
         return cli._parser("audit").parse_args(arguments)

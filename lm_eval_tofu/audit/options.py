@@ -81,6 +81,7 @@ class AuditOptions(PromptOptions, DataOptions):
             parse=partial(json_object, "--metadata"),
         ),
     )
+    # None leaves it to each tokenizer; training, which the inherited field is for, has to be told yes or no.
     apply_chat_template: bool | None = field(  # type: ignore[assignment]
         default=None,
         metadata=option("render with the tokenizer's chat template (default: if it has one)", off="--no-chat-template"),

@@ -55,7 +55,7 @@ class Requested(NamedTuple):
     answer_text: str = ""
 
 
-class TofuTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval ships no types: the base is Any
+class TofuTask(ConfigurableTask):
     """A task on TOFU.
 
     Besides lm-eval's own keys the YAML holds:

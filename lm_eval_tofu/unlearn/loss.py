@@ -131,7 +131,7 @@ def answer_logprobs(logits: Tensor, tokens: AnswerTokens) -> Tensor:
     return _per_row(_Picked.apply(logits, tokens.targets.to(logits.device)), tokens)
 
 
-class _Picked(torch.autograd.Function):  # type: ignore[misc]
+class _Picked(torch.autograd.Function):
     """Log-softmax of logits at one target each, (N, vocabulary) and (N,) to (N,), in float32.
 
     `F.cross_entropy` would keep a float32 copy of all log-probabilities and make two more for its gradient. This keeps

@@ -179,7 +179,7 @@ class Run:
             ) from error
 
 
-class _Begun(TrainerCallback):  # type: ignore[misc]
+class _Begun(TrainerCallback):
     """Tells whether optimizer, schedule and data loader are made, and training begins."""
 
     begun = False

@@ -8,7 +8,7 @@ from transformers import Trainer
 from lm_eval_tofu.unlearn import loss
 
 
-class AnswerTrainer(Trainer):  # type: ignore[misc]
+class AnswerTrainer(Trainer):
     """transformers' Trainer with the same loss, made of the answer tokens' logits alone.
 
     The loss is the mean negative log-likelihood of the answer tokens of a step, in nats per token.

@@ -28,7 +28,7 @@ from lm_eval_tofu.unlearn.methods import Objective
 
 
 @dataclass
-class UnlearningConfig(Objective, TrainingArguments):  # type: ignore[misc]
+class UnlearningConfig(Objective, TrainingArguments):
     """transformers' `TrainingArguments`, and what unlearning minimises."""
 
     def __post_init__(self) -> None:
@@ -121,7 +121,7 @@ class Terms(NamedTuple):
     retain_tokens: Tensor
 
 
-class UnlearningTrainer(Trainer):  # type: ignore[misc]
+class UnlearningTrainer(Trainer):
     """Unlearns `forget` and keeps `retain`; everything else is transformers' Trainer.
 
     It logs, as means since the last log: `forget_loss` and `retain_loss`, the two terms with their weights, which add
@@ -368,7 +368,7 @@ class UnlearningTrainer(Trainer):  # type: ignore[misc]
         super().log(logs, start_time)
 
 
-class _ReferenceAndPairing(TrainerCallback):  # type: ignore[misc]
+class _ReferenceAndPairing(TrainerCallback):
     """Computes the reference's log-probabilities before the first step, and draws retain rows anew each epoch."""
 
     def __init__(self, trainer: UnlearningTrainer) -> None:

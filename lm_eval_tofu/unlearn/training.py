@@ -18,7 +18,7 @@ from lm_eval_tofu.unlearn.options import TrainingConfig
 log = logging.getLogger(__name__)
 
 
-class QuietProgress(ProgressCallback):  # type: ignore[misc]
+class QuietProgress(ProgressCallback):
     """One bar, with the last losses in its own line: transformers prints a line at every log and a bar at every save.
 
     Attributes:

@@ -34,6 +34,7 @@ class AuditConfig(PromptOptions, DataOptions):
         default="auto",
         metadata=option(f"what models compute in: one of {', '.join(DTYPES)}; auto: bfloat16 on a GPU, else float32"),
     )
+    # None leaves it to each tokenizer; training, which the inherited field is for, has to be told yes or no.
     apply_chat_template: bool | None = field(  # type: ignore[assignment]
         default=None,
         metadata=option("render with the tokenizer's chat template (default: if it has one)", off="--no-chat-template"),
